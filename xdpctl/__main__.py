@@ -1,0 +1,5 @@
+"""``python -m xdpctl``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,137 @@
+"""The chain: which programs an interface runs, in which order, and when one hands on to the next.
+
+Pure data. A chain says nothing of roots, links or pins; those are how the kernel is made to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .errors import ChainFullError, NotFoundError, UsageError
+
+MAX_MEMBERS = 10
+"""Slots of a dispatcher in libxdp's protocol."""
+
+DEFAULT_PRIORITY = 50
+MAX_PRIORITY = 2**32 - 1
+
+ACTIONS = ("XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
+"""The verdicts of <linux/bpf.h>, each at the place of its number."""
+
+XDP_PASS = 2
+DEFAULT_ACTIONS = 1 << XDP_PASS
+VACANT = 31
+"""What a slot answers that no program replaces: libxdp's XDP_DISPATCHER_RETVAL."""
+
+
+def parse_actions(text: str) -> int:
+    """The mask of a list such as ``XDP_PASS,drop``; ``none`` is the empty one.
+
+    Raises UsageError for a name that is no XDP action.
+    """
+    if text.strip().lower() == "none":
+        return 0
+    mask = 0
+    for word in text.split(","):
+        name = word.strip().upper()
+        name = name if name.startswith("XDP_") else f"XDP_{name}"
+        if name not in ACTIONS:
+            raise UsageError(
+                f"unknown chain action {word.strip()!r}",
+                hint=f"use some of {', '.join(ACTIONS)}, with or without XDP_, or none",
+            )
+        mask |= 1 << ACTIONS.index(name)
+    return mask
+
+
+def action_names(mask: int) -> list[str]:
+    """The names of a mask's bits; a bit without a name shows as its number."""
+    return [
+        ACTIONS[bit] if bit < len(ACTIONS) else str(bit)
+        for bit in range(32)
+        if mask >> bit & 1 and bit != VACANT
+    ]
+
+
+def format_actions(mask: int) -> str:
+    """A mask as xdp-loader writes it: ``XDP_PASS,XDP_TX``, or ``none``."""
+    return ",".join(action_names(mask)) or "none"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An object file's bytes and the program in it that a new member is loaded from."""
+
+    path: str
+    data: bytes = field(repr=False, compare=False)
+    program: str
+    pin_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A program of the chain. A new one has a source and no id yet.
+
+    `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
+    in bytes, `load_time` in ns since boot; both serve the order alone.
+    """
+
+    name: str
+    priority: int = DEFAULT_PRIORITY
+    actions: int = DEFAULT_ACTIONS
+    frags: bool = False
+    id: int = 0
+    tag: str = ""
+    size: int = 0
+    load_time: int = 0
+    source: Source | None = None
+
+    @property
+    def order(self) -> tuple[int, str, bool, int, str, int]:
+        """libxdp's order: priority, name, loaded before new, size, tag, load time."""
+        return (self.priority, self.name, not self.id, self.size, self.tag, self.load_time)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Members in the order in which they run."""
+
+    members: tuple[Member, ...] = ()
+
+    def with_added(self, new: Iterable[Member]) -> Chain:
+        """The chain with new members in their places. Raises ChainFullError past the limit."""
+        members = sorted((*self.members, *new), key=lambda member: member.order)
+        if len(members) > MAX_MEMBERS:
+            raise ChainFullError(
+                f"the chain would have {len(members)} programs",
+                why=f"a dispatcher has {MAX_MEMBERS} slots and {len(self.members)} are taken",
+                hint="unload a program first (xdpctl unload IFACE -i ID)",
+            )
+        return Chain(tuple(members))
+
+    def without(self, ids: Iterable[int] = (), names: Iterable[str] = ()) -> Chain:
+        """The chain without the members named by id or by name.
+
+        Raises NotFoundError for one that is not there and UsageError for a name that several have.
+        """
+        leaving = set()
+        for number in ids:
+            if not any(member.id == number for member in self.members):
+                raise NotFoundError(
+                    f"no program with id {number} in the chain", hint="see xdpctl status"
+                )
+            leaving.add(number)
+        for name in names:
+            named = [member.id for member in self.members if member.name == name]
+            if not named:
+                raise NotFoundError(
+                    f"no program named {name} in the chain", hint="see xdpctl status"
+                )
+            if len(named) > 1:
+                raise UsageError(
+                    f"{len(named)} programs of the chain are named {name}",
+                    hint=f"name one by id: {' or '.join(f'-i {number}' for number in named)}",
+                )
+            leaving.add(named[0])
+        return Chain(tuple(member for member in self.members if member.id not in leaving))

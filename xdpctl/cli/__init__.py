@@ -1,0 +1,118 @@
+"""The command line. A command parses, calls and renders; it decides nothing about the kernel."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__, render
+from ..errors import Interrupted, KernelError, UsageError, XdpctlError
+from .common import Settings, common_options
+
+# name: module. Each is imported when its command is used.
+COMMANDS = {
+    "load": "load",
+    "unload": "unload",
+    "status": "status",
+    "swap-dispatcher": "swap",
+}
+
+
+class _Commands(click.Group):
+    """Commands found by name or by a prefix that only one has, as xdp-loader does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        matches = [name] if name in COMMANDS else [c for c in COMMANDS if c.startswith(name)]
+        if len(matches) > 1:
+            ctx.fail(f"{name} may mean {' or '.join(sorted(matches))}")
+        if not matches:
+            return None
+        module = importlib.import_module(f".{COMMANDS[matches[0]]}", __name__)
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        _name, command, rest = super().resolve_command(ctx, args)
+        return command.name if command else None, command, rest
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@common_options()
+@click.version_option(__version__, message="xdpctl %(version)s")
+def cli() -> None:
+    """Run several XDP programs on one network interface.
+
+    A small dispatcher owns the interface's XDP hook and calls the programs in order. Changing them
+    builds a second dispatcher beside the first and flips to it in one atomic step: no packet ever
+    misses a program that stays.
+    """
+
+
+def _raise_interrupted(signum: int, _frame: object) -> None:
+    raise Interrupted(signum)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line and exit with its code (xdpctl(8), EXIT STATUS)."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns its exit code, with errors printed."""
+    settings = Settings()
+    handlers = {
+        number: signal.signal(number, _raise_interrupted)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        cli.main(arguments, prog_name="xdpctl", standalone_mode=False, obj=settings)
+    except XdpctlError as error:
+        return _report(error, settings)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"see {context.command_path} --help" if context else ""
+        return _report(UsageError(error.format_message(), hint=hint), settings)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(Interrupted(signal.SIGINT), settings)
+    except KernelError as error:
+        why = error.log.strip() or str(error)
+        return _report(XdpctlError(f"a kernel call failed: {error.call}", why=why), settings)
+    except BrokenPipeError:
+        # Who read our output has gone; nothing is left to be flushed to it.
+        sys.stdout = None
+        return 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _report(error: XdpctlError, settings: Settings) -> int:
+    if settings.verbose > 1:
+        import traceback
+
+        traceback.print_exception(error)
+    lines = [f"xdpctl: {error.what}"]
+    lines += [f"  {label}: {text}" for label, text in _details(error) if text]
+    click.echo("\n".join(lines), err=True)
+    if settings.json:
+        document: dict[str, Any] = error.as_dict()
+        render.print_json({"error": document})
+    return error.exit_code
+
+
+def _details(error: XdpctlError) -> list[tuple[str, str]]:
+    indented = error.why.replace("\n", "\n       ")
+    return [("why", indented), ("do", error.hint)]

@@ -1,0 +1,95 @@
+"""What commands share: global options, the way in, namespaces and bpffs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from .. import pins
+from ..errors import NotFoundError
+from ..render import Style
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings(Style):
+    """The global options, given before or after the command's name."""
+
+    netns: str | None = None
+    bpffs: str = ""
+
+    def enter(self, *, changes: bool = False) -> pins.Bpffs:
+        """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
+        if self.netns:
+            _enter_netns(self.netns)
+        path = self.bpffs or os.environ.get("LIBXDP_BPFFS") or pins.DEFAULT_BPFFS
+        bpffs = pins.Bpffs(path.rstrip("/"))
+        if changes and not self.dry_run and not bpffs.is_mounted() and self._mount_wanted(path):
+            bpffs.mount()
+        return bpffs
+
+    @staticmethod
+    def _mount_wanted(path: str) -> bool:
+        if os.environ.get("LIBXDP_BPFFS_AUTOMOUNT") == "1":
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        return click.confirm(f"No BPF file system at {path}. Mount one?", err=True)
+
+
+def _enter_netns(name: str) -> None:
+    from pyroute2 import netns
+
+    path = name if "/" in name else f"/run/netns/{name}"
+    if not os.path.exists(path):
+        raise NotFoundError(
+            f"no network namespace {name}",
+            why=f"{path} does not exist",
+            hint="ip netns list shows those with a name",
+        )
+    try:
+        netns.setns(path, flags=os.O_RDONLY)
+    except OSError as error:
+        raise NotFoundError(
+            f"cannot enter the network namespace {name}", why=os.strerror(error.errno or 0)
+        ) from error
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and parameter.name:
+        setattr(context.ensure_object(Settings), parameter.name, value)
+
+
+def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
+    """The global options, for a command and for the group alike."""
+
+    def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+        # Kept in Settings, not passed to the command.
+        return click.option(*names, callback=_store, expose_value=False, **attributes)
+
+    options = [
+        option("--json", is_flag=True, help="Print one JSON document."),
+        option("--netns", metavar="NAME|PATH", help="Work in this network namespace."),
+        option(
+            "--bpffs",
+            metavar="PATH",
+            help=f"The BPF file system to keep pins in [{pins.DEFAULT_BPFFS}].",
+        ),
+        option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
+        option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    ]
+    if changes:
+        options.append(option("--dry-run", is_flag=True, help="Print the plan, change nothing."))
+
+    def decorate(function: Command) -> Command:
+        for decorator in reversed(options):
+            function = decorator(function)
+        return function
+
+    return decorate

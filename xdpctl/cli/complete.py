@@ -1,0 +1,39 @@
+"""Shell completion: interfaces and loaded programs."""
+
+from __future__ import annotations
+
+import click
+
+from ..chain import Member
+from ..errors import XdpctlError
+from ..observe import State, observe
+from ..pins import Interface
+from .common import Settings
+
+
+def interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    return [one.name for one in Interface.all() if one.name.startswith(start)]
+
+
+def ids(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    numbers = [str(member.id) for member in _members(context)]
+    return [number for number in numbers if number.startswith(start)]
+
+
+def names(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    return sorted({one.name for one in _members(context) if one.name.startswith(start)})
+
+
+def _members(context: click.Context) -> tuple[Member, ...]:
+    state = _state(context)
+    return state.chain.members if state else ()
+
+
+def _state(context: click.Context) -> State | None:
+    name = context.params.get("interface")
+    try:
+        bpffs = context.ensure_object(Settings).enter()
+        interface = Interface.named(name) if name else None
+        return observe(interface, bpffs.interface(interface)) if interface else None
+    except (XdpctlError, OSError):
+        return None  # a completion has nobody to tell

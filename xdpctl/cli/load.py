@@ -1,0 +1,85 @@
+"""xdpctl load."""
+
+from __future__ import annotations
+
+import click
+
+from .. import chain, objects, render
+from ..commit import transact
+from ..errors import UsageError
+from ..pins import Interface
+from . import complete
+from .common import Settings, common_options
+
+
+@click.command("load")
+@click.argument("interface", shell_complete=complete.interfaces)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.option(
+    "-m",
+    "--mode",
+    type=click.Choice(["native", "skb", "hw", "unspecified"]),
+    help="How a first program is attached [native].",
+)
+@click.option("-s", "--section", help="Load the program of this ELF section.")
+@click.option("-n", "--prog-name", metavar="PROG", help="Load the program of this name.")
+@click.option(
+    "-P",
+    "--prio",
+    type=click.IntRange(0, chain.MAX_PRIORITY),
+    help="Run priority, lowest first [the object's, or 50].",
+)
+@click.option(
+    "-A",
+    "--actions",
+    metavar="ACTION,...|none",
+    help="Verdicts after which the next program runs [the object's, or XDP_PASS].",
+)
+@click.option(
+    "-p",
+    "--pin-path",
+    metavar="PATH",
+    help="Directory in a bpffs for the maps that ask to be pinned.",
+)
+@common_options(changes=True)
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    files: tuple[str, ...],
+    mode: str | None,
+    section: str | None,
+    prog_name: str | None,
+    prio: int | None,
+    actions: str | None,
+    pin_path: str | None,
+) -> None:
+    """Add the XDP programs of object files to an interface's chain.
+
+    Several FILEs are one change: all of them run from the same packet on, or none does.
+    """
+    if section is not None and prog_name is not None:
+        raise UsageError("-s and -n exclude each other", hint="give one of them")
+    mask = chain.parse_actions(actions) if actions is not None else None
+    bpffs = settings.enter(changes=True)
+    target = Interface.named(interface)
+    new = [
+        objects.member(
+            path,
+            section=section,
+            program=prog_name,
+            priority=prio,
+            actions=mask,
+            pin_path=pin_path,
+        )
+        for path in files
+    ]
+    report = transact(
+        bpffs,
+        target,
+        lambda state: state.chain.with_added(new),
+        mode=mode,  # type: ignore[arg-type]
+        dry_run=settings.dry_run,
+        on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+    )
+    render.change("load", report, settings)

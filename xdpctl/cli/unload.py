@@ -1,0 +1,56 @@
+"""xdpctl unload."""
+
+from __future__ import annotations
+
+import click
+
+from .. import render
+from ..chain import Chain
+from ..commit import transact
+from ..errors import NotFoundError, UsageError
+from ..observe import State
+from ..pins import Interface
+from . import complete
+from .common import Settings, common_options
+
+
+@click.command("unload")
+@click.argument("interface", shell_complete=complete.interfaces)
+@click.option(
+    "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
+)
+@click.option(
+    "-n", "--name", "names", multiple=True, shell_complete=complete.names, help="By program name."
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
+@common_options(changes=True)
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    ids: tuple[int, ...],
+    names: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Take programs out of an interface's chain; -i and -n may be repeated.
+
+    The last program takes the dispatcher with it.
+    """
+    if sum(map(bool, (ids, names, everything))) != 1:
+        raise UsageError("say what to unload", hint="with -i ID, with -n NAME or with --all")
+
+    def target(state: State) -> Chain:
+        if state.root is None:
+            raise NotFoundError(
+                f"no XDP program is loaded on {interface}", hint="see xdpctl status"
+            )
+        return Chain() if everything else state.chain.without(ids, names)
+
+    report = transact(
+        settings.enter(changes=True),
+        Interface.named(interface),
+        target,
+        dry_run=settings.dry_run,
+        on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+    )
+    render.change("unload", report, settings)

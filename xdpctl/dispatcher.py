@@ -1,0 +1,244 @@
+"""The EXT kind of root: the rootlet dispatcher, compiled for the shape of a chain and loaded.
+
+A kind of root is two things to the transaction: `build` makes a root for a chain, attached nowhere,
+and `Root.hook` makes a member part of it. The rest of xdpctl knows roots as ids alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .chain import MAX_MEMBERS, VACANT, XDP_PASS, Member
+from .errors import KernelError, UnsupportedError, VerifierError
+from .kernel import libbpf
+from .rights import explain_refusal
+
+ENTRY = "xdp_dispatcher"
+"""The root's name, as libxdp's protocol wants it, and its entry function's."""
+
+MAGIC = 236
+PROTOCOL = 2
+CACHE = "/var/cache/xdpctl"
+CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
+
+# libxdp's configuration record, protocol 2 (3 adds a byte and padding, 1 lacks the first line's
+# magic and version): magic, version, number of programs, frags, then ten words each of chain
+# actions, priorities and program flags.
+_CONFIG = struct.Struct("=4B10I10I10I")
+_CONFIG_V1 = struct.Struct("=B3x10I10I")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A dispatcher's record of its chain, a value for each slot in use."""
+
+    protocol: int
+    frags: bool
+    actions: tuple[int, ...]
+    priorities: tuple[int, ...]
+    flags: tuple[int, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Member]) -> Config:
+        return cls(
+            protocol=PROTOCOL,
+            frags=all(member.frags for member in members),
+            actions=tuple(member.actions for member in members),
+            priorities=tuple(member.priority for member in members),
+            flags=tuple(libbpf.BPF_F_XDP_HAS_FRAGS * member.frags for member in members),
+        )
+
+    def pack(self) -> bytes:
+        def words(values: Sequence[int]) -> list[int]:
+            return [*values, *[0] * (MAX_MEMBERS - len(values))]
+
+        return _CONFIG.pack(
+            MAGIC,
+            PROTOCOL,
+            len(self.actions),
+            self.frags,
+            *words([mask | 1 << VACANT for mask in self.actions]),
+            *words(self.priorities),
+            *words(self.flags),
+        )
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Config | None:
+        """Read protocol 1, 2 or 3; None where the record is none of them."""
+        if len(record) >= _CONFIG.size and record[0] == MAGIC and record[1] in (2, 3):
+            _magic, protocol, enabled, frags, *words = _CONFIG.unpack_from(record)
+        elif len(record) >= _CONFIG_V1.size and record[0] != MAGIC:
+            enabled, *words = _CONFIG_V1.unpack_from(record)
+            protocol, frags, words = 1, 0, [*words, *[0] * MAX_MEMBERS]
+        else:
+            return None
+        if enabled > MAX_MEMBERS:
+            return None
+        groups = [words[start : start + enabled] for start in (0, MAX_MEMBERS, 2 * MAX_MEMBERS)]
+        return cls(
+            protocol=protocol,
+            frags=bool(frags),
+            actions=tuple(mask & ~(1 << VACANT) for mask in groups[0]),
+            priorities=tuple(groups[1]),
+            flags=tuple(groups[2]),
+        )
+
+
+def takes_entry(members: Sequence[Member]) -> bool:
+    """Whether a chain's only program can replace the root's entry function: no dispatch at all.
+
+    Its return value is then the verdict; that is what the chain means if nothing but XDP_PASS
+    hands on, since past the last slot the verdict is XDP_PASS.
+    """
+    return len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
+
+
+def slot_function(members: Sequence[Member], slot: int) -> str:
+    """The name of the root's function that a member replaces."""
+    return ENTRY if takes_entry(members) else f"prog{slot}"
+
+
+@dataclass
+class Root:
+    """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
+
+    fd: int
+    id: int
+    btf_id: int
+    functions: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def hook(self, program_fd: int, slot: int) -> int:
+        """Hook an EXT program onto a slot; returns the link's descriptor."""
+        return libbpf.link_ext(program_fd, self.fd, self.functions[slot])
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def build(members: Sequence[Member]) -> Root:
+    """Load a root for a chain, attached nowhere, its slots vacant.
+
+    Raises RightsError, UnsupportedError or VerifierError.
+    """
+    library = libbpf.lib()
+    image = _object_for(tuple(member.actions for member in members))
+    options = libbpf.ObjectOpenOpts(object_name=ENTRY.encode())
+    handle = libbpf.open_object(image, options)
+    try:
+        program = library.bpf_object__next_program(handle, None)
+        record = Config.of(members).pack()
+        config = library.bpf_object__next_map(handle, None)
+        library.bpf_map__set_initial_value(config, record, len(record))
+        if all(member.frags for member in members):
+            library.bpf_program__set_flags(program, libbpf.BPF_F_XDP_HAS_FRAGS)
+        try:
+            libbpf.load_object(handle)
+        except KernelError as error:
+            raise explain_refusal(error, "the dispatcher") or VerifierError(
+                "the kernel refused the dispatcher", why=error.log.strip() or str(error)
+            ) from error
+        btf = libbpf.Btf(library.bpf_object__btf(handle), borrowed=True)
+        names = tuple(slot_function(members, slot) for slot in range(len(members)))
+        functions = tuple(btf.find(name, libbpf.BTF_KIND_FUNC) for name in names)
+        fd = os.dup(library.bpf_program__fd(program))
+    finally:
+        library.bpf_object__close(handle)
+    info = libbpf.prog_info(fd)
+    return Root(fd, info.id, info.btf_id, functions, names)
+
+
+# --- compiling ----------------------------------------------------------------------------------
+
+
+def _shipped(name: str) -> Path | None:
+    """A file of bpf/: inside an installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    for path in (here / "bpf" / name, here.parent / "bpf" / name):
+        if path.exists():
+            return path
+    return None
+
+
+def _object_for(masks: tuple[int, ...]) -> bytes:
+    """The dispatcher's object file for a chain with these action masks.
+
+    From the cache, else from clang, else the general one that the package carries.
+    """
+    source = _shipped("dispatcher.c")
+    slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
+    if source is not None:
+        command = [*CFLAGS, f"-DSLOTS={slots}", "-x", "c", "-", "-o", "-", "-c"]
+        with contextlib.suppress(FileNotFoundError):
+            return _cached(source.read_bytes(), command)
+    general = _shipped("dispatcher.o")
+    if general is None:
+        raise UnsupportedError(
+            "no dispatcher for this chain",
+            why="clang is not installed and this xdpctl carries no compiled dispatcher",
+            hint="install clang (Debian: apt install clang)",
+        )
+    return general.read_bytes()
+
+
+def _cached(source: bytes, command: list[str]) -> bytes:
+    """Compile, or take the result of the same source and flags from the cache."""
+    import hashlib
+
+    key = hashlib.sha256(b"\0".join([source, *map(str.encode, command)])).hexdigest()[:32]
+    directory = Path(os.environ.get("XDPCTL_CACHE", CACHE))
+    path = directory / f"dispatcher-{key}.o"
+    # What is loaded into the kernel as root must not be for others to write.
+    safe = _safe_directory(directory)
+    if safe:
+        with contextlib.suppress(OSError):
+            return path.read_bytes()
+    image = compile_c(source, command)
+    if safe:
+        with contextlib.suppress(OSError):
+            _write_whole(path, image)
+    return image
+
+
+def compile_c(source: bytes, command: list[str]) -> bytes:
+    """Run clang on source text. Raises FileNotFoundError where there is none."""
+    import subprocess
+
+    result = subprocess.run(["clang", *command], input=source, capture_output=True, check=False)
+    if result.returncode:
+        raise UnsupportedError(
+            "clang cannot compile the dispatcher",
+            why=result.stderr.decode(errors="replace").strip(),
+            hint="clang 10 or newer with the BPF target is needed",
+        )
+    return result.stdout
+
+
+def _safe_directory(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+        return status.st_uid == 0 and not status.st_mode & 0o022
+    return False
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, also after a power failure."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+Build = Callable[[Sequence[Member]], Root]
+"""What a kind of root gives to the transaction."""

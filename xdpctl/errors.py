@@ -1,0 +1,121 @@
+"""What can go wrong, as an interface: each class has an exit code, each error its remedy.
+
+An error prints as up to three lines on standard error: what failed, why, what to do. The exit
+codes are part of the contract and listed in xdpctl(8); a test compares that list with this module.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class XdpctlError(Exception):
+    """The command failed."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as ``--json`` prints it."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "why": self.why,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
+
+
+class UsageError(XdpctlError):
+    """The command line does not make sense."""
+
+    exit_code = 2
+
+
+class NotFoundError(XdpctlError):
+    """An interface, a file, a program, a section or a namespace that was named does not exist."""
+
+    exit_code = 3
+
+
+class BadObjectError(XdpctlError):
+    """The object file cannot be used: not an ELF, corrupt, or without a fitting XDP program."""
+
+    exit_code = 4
+
+
+class VerifierError(XdpctlError):
+    """The kernel's verifier refused the program."""
+
+    exit_code = 5
+
+
+class RightsError(XdpctlError):
+    """The process lacks a right."""
+
+    exit_code = 6
+
+
+class UnsupportedError(XdpctlError):
+    """The kernel, its policy or the driver does not do this."""
+
+    exit_code = 7
+
+
+class HookBusyError(XdpctlError):
+    """Another tool's program or link owns the interface's XDP hook."""
+
+    exit_code = 8
+
+
+class BpffsError(XdpctlError):
+    """The BPF file system is missing, read-only, full or unsafe."""
+
+    exit_code = 9
+
+
+class ChainFullError(XdpctlError):
+    """More programs than a dispatcher has slots."""
+
+    exit_code = 10
+
+
+class RaceError(XdpctlError):
+    """Somebody else kept changing the interface, or holds its lock."""
+
+    exit_code = 11
+
+
+class VanishedError(XdpctlError):
+    """The interface went away while the command ran."""
+
+    exit_code = 12
+
+
+class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
+    """A signal ended the command; what it had begun was undone."""
+
+    exit_code = 130
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by signal {signum}")
+        self.exit_code = 128 + signum
+
+
+class KernelError(OSError):
+    """A kernel call failed: `call` names it, `log` is what libbpf or the verifier said."""
+
+    def __init__(self, call: str, code: int, log: str = "") -> None:
+        super().__init__(code, os.strerror(code))
+        self.call = call
+        self.log = log
+
+    def __str__(self) -> str:
+        name = errno.errorcode.get(self.errno or 0, str(self.errno))
+        return f"{self.call}: {os.strerror(self.errno or 0)} ({name})"

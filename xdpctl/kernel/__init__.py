@@ -1,0 +1,1 @@
+"""Thin wrappers of kernel interfaces; nothing here knows of chains."""

@@ -1,0 +1,622 @@
+"""libbpf and the few libc calls that Python lacks, through ctypes.
+
+Every prototype is declared in one table. A wrapper is one call: it returns a descriptor, a number
+or a dataclass, and raises KernelError with the name of what failed. Kernel constants keep
+their kernel names. Structures follow <linux/bpf.h> and <bpf/bpf.h> of libbpf 1.1; the kernel and
+libbpf both take shorter ones than they know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterator
+from ctypes import POINTER, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ..errors import KernelError, UnsupportedError
+
+BPF_PROG_TYPE_UNSPEC = 0
+BPF_PROG_TYPE_XDP = 6
+BPF_PROG_TYPE_EXT = 28
+BPF_LINK_TYPE_TRACING = 2
+BPF_LINK_TYPE_XDP = 6
+BPF_XDP = 37
+BPF_XDP_CPUMAP = 35
+BPF_XDP_DEVMAP = 33
+BPF_F_REPLACE = 1 << 2
+BPF_F_XDP_HAS_FRAGS = 1 << 5
+BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_FUNC = 2, 3, 4, 12
+BTF_KIND_DATASEC = 15
+XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
+XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
+XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
+LIBBPF_WARN = 0
+MEMBARRIER_CMD_GLOBAL = 1
+SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+
+
+class _Opts(ctypes.Structure):
+    """A libbpf options structure: its first member is its own size."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(ctypes.sizeof(self), **values)
+
+
+class ObjectOpenOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("object_name", c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", c_char_p),
+    ]
+
+
+class LinkCreateOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+    ]
+
+
+class LinkUpdateOpts(_Opts):
+    _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("old_prog_fd", c_uint32)]
+
+
+class XdpQueryOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("prog_id", c_uint32),
+        ("drv_prog_id", c_uint32),
+        ("hw_prog_id", c_uint32),
+        ("skb_prog_id", c_uint32),
+        ("attach_mode", ctypes.c_uint8),
+        ("_pad", ctypes.c_uint8 * 7),
+    ]
+
+
+class TestRunOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    ]
+
+
+class _ProgInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", c_uint32),
+        ("xlated_prog_len", c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", c_char * 16),
+        ("ifindex", c_uint32),
+        ("gpl_compatible", c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("nr_jited_ksyms", c_uint32),
+        ("nr_jited_func_lens", c_uint32),
+        ("jited_ksyms", ctypes.c_uint64),
+        ("jited_func_lens", ctypes.c_uint64),
+        ("btf_id", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("func_info", ctypes.c_uint64),
+        ("nr_func_info", c_uint32),
+        ("_pad", c_uint32),
+    ]
+
+
+class _LinkInfo(ctypes.Structure):
+    # The union of <linux/bpf.h>: the three words of `tracing`; `xdp.ifindex` is the first of them.
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("_pad", c_uint32),
+        ("word", c_uint32 * 4),
+    ]
+
+
+class _MapInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", c_char * 16),
+    ]
+
+
+class BtfType(ctypes.Structure):
+    """The head of a BTF type record; the kind's own records follow it in memory."""
+
+    _fields_ = [("name_off", c_uint32), ("info", c_uint32), ("size_or_type", c_uint32)]
+
+    @property
+    def kind(self) -> int:
+        return int(self.info) >> 24 & 0x1F
+
+    @property
+    def vlen(self) -> int:
+        return int(self.info) & 0xFFFF
+
+
+PRINT_FN = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
+
+# name: (result, arguments). An int result below zero is a negated errno, a pointer result of NULL
+# leaves it in errno.
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_set_print": (c_void_p, [PRINT_FN]),
+    "bpf_object__open_mem": (c_void_p, [c_void_p, c_size_t, POINTER(ObjectOpenOpts)]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__section_name": (c_char_p, [c_void_p]),
+    "bpf_program__type": (c_int, [c_void_p]),
+    "bpf_program__expected_attach_type": (c_int, [c_void_p]),
+    "bpf_program__flags": (c_uint32, [c_void_p]),
+    "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__set_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__set_expected_attach_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
+    "bpf_program__set_flags": (c_int, [c_void_p, c_uint32]),
+    "bpf_program__set_log_buf": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__pin_path": (c_char_p, [c_void_p]),
+    "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
+    "btf__free": (None, [c_void_p]),
+    "btf__type_cnt": (c_uint32, [c_void_p]),
+    "btf__type_by_id": (POINTER(BtfType), [c_void_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "bpf_prog_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_link_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
+    "bpf_obj_pin": (c_int, [c_int, c_char_p]),
+    "bpf_obj_get": (c_int, [c_char_p]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
+    "bpf_link_update": (c_int, [c_int, c_int, POINTER(LinkUpdateOpts)]),
+    "bpf_link_detach": (c_int, [c_int]),
+    "bpf_xdp_query": (c_int, [c_int, c_int, POINTER(XdpQueryOpts)]),
+    "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
+}
+
+_messages: list[str] = []
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.vsnprintf.argtypes = [c_char_p, c_size_t, c_void_p, c_void_p]
+    libc.syscall.restype = ctypes.c_long
+    return libc
+
+
+def _collect(level: int, text: int, arguments: int) -> int:
+    if level > LIBBPF_WARN:
+        return 0
+    buffer = ctypes.create_string_buffer(4096)
+    _libc().vsnprintf(buffer, len(buffer), text, arguments)
+    _messages.append(buffer.value.decode(errors="replace"))
+    return 0
+
+
+_PRINT = PRINT_FN(_collect)
+
+
+@cache
+def lib() -> ctypes.CDLL:
+    """libbpf, loaded once, its messages collected instead of printed."""
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise UnsupportedError(
+            "libbpf is not there",
+            why=str(error),
+            hint="install libbpf 1.0 or newer (Debian: apt install libbpf1)",
+        ) from error
+    for name, (result, arguments) in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    library.libbpf_set_print(_PRINT)
+    return library
+
+
+def _call(name: str, *arguments: Any) -> int:
+    """Call a libbpf function that answers with a number; raise KernelError where it is negative."""
+    function: Callable[..., int] = getattr(lib(), name)
+    _messages.clear()
+    result = function(*arguments)
+    if result < 0:
+        raise KernelError(name, -result, "".join(_messages))
+    return result
+
+
+def _pointer(name: str, *arguments: Any) -> int:
+    """Call a libbpf function that answers with a pointer; raise KernelError where it is NULL."""
+    function: Callable[..., int | None] = getattr(lib(), name)
+    _messages.clear()
+    result = function(*arguments)
+    if not result:
+        raise KernelError(name, ctypes.get_errno() or errno.EINVAL, "".join(_messages))
+    return result
+
+
+@contextlib.contextmanager
+def owned(fd: int) -> Iterator[int]:
+    """A descriptor for the length of a block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_object(image: bytes, options: ObjectOpenOpts) -> int:
+    """Parse an object file; returns libbpf's handle, to be closed with bpf_object__close."""
+    return _pointer("bpf_object__open_mem", image, len(image), ctypes.byref(options))
+
+
+def load_object(handle: int) -> None:
+    _call("bpf_object__load", handle)
+
+
+def programs(handle: int) -> Iterator[int]:
+    """The handles of an object's programs."""
+    program = None
+    while program := lib().bpf_object__next_program(handle, program):
+        yield program
+
+
+def maps(handle: int) -> Iterator[int]:
+    """The handles of an object's maps."""
+    found = None
+    while found := lib().bpf_object__next_map(handle, found):
+        yield found
+
+
+def set_attach_target(program: int, root_fd: int, function: str) -> None:
+    _call("bpf_program__set_attach_target", program, root_fd, function.encode())
+
+
+# --- ids and descriptors ------------------------------------------------------------------------
+
+
+def _ids(call: str) -> Iterator[int]:
+    """All ids that BPF_*_GET_NEXT_ID gives (needs CAP_SYS_ADMIN)."""
+    current = c_uint32(0)
+    while True:
+        try:
+            _call(call, current, ctypes.byref(current))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        yield current.value
+
+
+def link_ids() -> Iterator[int]:
+    return _ids("bpf_link_get_next_id")
+
+
+def prog_fd(program_id: int) -> int:
+    return _call("bpf_prog_get_fd_by_id", program_id)
+
+
+def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
+    """Whether a program leaves the kernel within a time; it does so a little after its last use."""
+    import time
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.close(prog_fd(program_id))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return True
+            raise
+        time.sleep(0.005)
+    return False
+
+
+def link_fd(link_id: int) -> int:
+    return _call("bpf_link_get_fd_by_id", link_id)
+
+
+def map_fd(map_id: int) -> int:
+    return _call("bpf_map_get_fd_by_id", map_id)
+
+
+@dataclass(frozen=True)
+class ProgInfo:
+    """What the kernel tells of a program; `load_time` in ns since boot, `size` in bytes."""
+
+    id: int
+    type: int
+    name: str
+    tag: str
+    load_time: int
+    size: int
+    btf_id: int
+    map_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinkInfo:
+    """What the kernel tells of a link. The target of an EXT link is told from Linux 5.13 on.
+
+    Linux kernel commit 441e8c66b23e "bpf: Return target info when a tracing bpf_link is queried".
+    """
+
+    id: int
+    type: int
+    prog_id: int
+    word: tuple[int, ...]
+
+    @property
+    def ifindex(self) -> int:
+        """Of an XDP link: the device, 0 when that is gone."""
+        return self.word[0]
+
+    @property
+    def is_ext(self) -> bool:
+        """An EXT link; fentry and fexit links have the same type and another attach type."""
+        return self.type == BPF_LINK_TYPE_TRACING and self.word[0] == 0
+
+    @property
+    def target(self) -> int:
+        """Of an EXT link: the program whose function it replaces, 0 where it is not told."""
+        return self.word[1]
+
+    @property
+    def function(self) -> int:
+        """Of an EXT link: the BTF id of the function that it replaces, 0 where it is not told."""
+        return self.word[2]
+
+
+def _info(fd: int, info: ctypes.Structure) -> None:
+    size = c_uint32(ctypes.sizeof(info))
+    _call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+
+
+def prog_info(fd: int) -> ProgInfo:
+    info, maps = _ProgInfo(), (c_uint32 * 64)()
+    info.nr_map_ids, info.map_ids = len(maps), ctypes.addressof(maps)
+    _info(fd, info)
+    return ProgInfo(
+        id=info.id,
+        type=info.type,
+        name=info.name.decode(errors="replace"),
+        tag=bytes(info.tag).hex(),
+        load_time=info.load_time,
+        size=info.xlated_prog_len,
+        btf_id=info.btf_id,
+        map_ids=tuple(maps[: min(info.nr_map_ids, len(maps))]),
+    )
+
+
+def prog_main_function(fd: int) -> int:
+    """The BTF type id of a program's first function, 0 where it has no BTF."""
+    info, record = _ProgInfo(), (c_uint32 * 2)()
+    _info(fd, info)
+    if not info.nr_func_info or info.func_info_rec_size != ctypes.sizeof(record):
+        return 0
+    info = _ProgInfo(
+        nr_func_info=1, func_info_rec_size=ctypes.sizeof(record), func_info=ctypes.addressof(record)
+    )
+    _info(fd, info)
+    return int(record[1])
+
+
+def link_info(fd: int) -> LinkInfo:
+    info = _LinkInfo()
+    _info(fd, info)
+    return LinkInfo(info.id, info.type, info.prog_id, tuple(info.word))
+
+
+def links() -> Iterator[LinkInfo]:
+    """Every link of the kernel; one that goes away meanwhile is left out."""
+    for number in link_ids():
+        try:
+            with owned(link_fd(number)) as fd:
+                info = link_info(fd)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                continue
+            raise
+        yield info
+
+
+def map_name_and_sizes(fd: int) -> tuple[str, int, int]:
+    """A map's name, value size in bytes and number of entries."""
+    info = _MapInfo()
+    _info(fd, info)
+    return info.name.decode(errors="replace"), info.value_size, info.max_entries
+
+
+def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
+    value = ctypes.create_string_buffer(value_size)
+    _call("bpf_map_lookup_elem", fd, key, value)
+    return value.raw
+
+
+# --- pins and links -----------------------------------------------------------------------------
+
+
+def pin(fd: int, path: str) -> None:
+    _call("bpf_obj_pin", fd, os.fsencode(path))
+
+
+def get(path: str) -> int:
+    """Open a pin."""
+    return _call("bpf_obj_get", os.fsencode(path))
+
+
+def link_ext(program_fd: int, root_fd: int, function: int) -> int:
+    """Hook an EXT program onto a function (a BTF id) of a root; returns the link's descriptor.
+
+    Linux kernel commit 4a1e7c0c63e0 "bpf: Support attaching freplace programs to multiple attach
+    points" (in v5.10).
+    """
+    return _call(
+        "bpf_link_create",
+        program_fd,
+        root_fd,
+        0,
+        ctypes.byref(LinkCreateOpts(target_btf_id=function)),
+    )
+
+
+def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
+    """Attach a root to an interface by a bpf_link; returns the link's descriptor."""
+    return _call(
+        "bpf_link_create", program_fd, ifindex, BPF_XDP, ctypes.byref(LinkCreateOpts(flags=flags))
+    )
+
+
+def link_update(link: int, new_program: int, expected_program: int) -> None:
+    """Exchange the program of an XDP link; EPERM where it does not run the expected one."""
+    options = LinkUpdateOpts(flags=BPF_F_REPLACE, old_prog_fd=expected_program)
+    _call("bpf_link_update", link, new_program, ctypes.byref(options))
+
+
+def link_detach(link: int) -> None:
+    _call("bpf_link_detach", link)
+
+
+def xdp_query(ifindex: int) -> tuple[int, int]:
+    """The id of the XDP program that an interface runs (0: none) and its XDP_ATTACHED_ mode.
+
+    With programs in several modes at once the driver's comes first: packets meet it first.
+    """
+    options = XdpQueryOpts()
+    _call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
+    if options.attach_mode != XDP_ATTACHED_MULTI:
+        return options.prog_id, options.attach_mode
+    for number, mode in (
+        (options.hw_prog_id, XDP_ATTACHED_HW),
+        (options.drv_prog_id, XDP_ATTACHED_DRV),
+        (options.skb_prog_id, XDP_ATTACHED_SKB),
+    ):
+        if number:
+            return number, mode
+    return 0, XDP_ATTACHED_NONE
+
+
+def prog_test_run(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+    """Run an XDP program on a packet; returns its verdict, the packet after it, mean ns a run."""
+    data = ctypes.create_string_buffer(packet, len(packet))
+    out = ctypes.create_string_buffer(len(packet) + 512)
+    options = TestRunOpts(
+        data_in=ctypes.addressof(data),
+        data_out=ctypes.addressof(out),
+        data_size_in=len(packet),
+        data_size_out=len(out),
+        repeat=repeat,
+    )
+    _call("bpf_prog_test_run_opts", program_fd, ctypes.byref(options))
+    return options.retval, out.raw[: options.data_size_out], options.duration
+
+
+def grace_period() -> None:
+    """Return when every CPU has left the BPF programs that it ran when this was called.
+
+    membarrier(2) MEMBARRIER_CMD_GLOBAL waits for an RCU grace period; it is missing on kernels
+    booted with nohz_full, where there is nothing as good and a generous sleep has to serve.
+    """
+    number = SYS_MEMBARRIER.get(os.uname().machine)
+    if number is None or _libc().syscall(number, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0:
+        import time
+
+        time.sleep(0.25)
+
+
+def mount(source: str, target: str, kind: str) -> None:
+    """mount(2), without flags."""
+    if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), 0, None) < 0:
+        raise KernelError("mount", ctypes.get_errno())
+
+
+# --- BTF ----------------------------------------------------------------------------------------
+
+
+class Btf:
+    """A view of type information that libbpf parsed; frees it unless an object owns it."""
+
+    def __init__(self, handle: int, *, borrowed: bool = False) -> None:
+        self._handle = handle
+        self._borrowed = borrowed
+
+    @classmethod
+    def from_kernel(cls, btf_id: int) -> Btf:
+        return cls(_pointer("btf__load_from_kernel_by_id", btf_id))
+
+    def __enter__(self) -> Btf:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if not self._borrowed:
+            lib().btf__free(self._handle)
+
+    def find(self, name: str, kind: int) -> int:
+        """The id of a named type; 0 where there is none."""
+        found: int = lib().btf__find_by_name_kind(self._handle, name.encode(), kind)
+        return max(found, 0)
+
+    def type(self, type_id: int) -> BtfType:
+        pointer = lib().btf__type_by_id(self._handle, type_id)
+        if not pointer:
+            raise KernelError("btf__type_by_id", errno.EINVAL)
+        found: BtfType = pointer.contents
+        return found
+
+    def name(self, type_id: int) -> str:
+        return self.string(self.type(type_id).name_off)
+
+    def string(self, offset: int) -> str:
+        text: bytes | None = lib().btf__name_by_offset(self._handle, offset)
+        return (text or b"").decode(errors="replace")
+
+    def records(self, found: BtfType, count: int, words: int) -> list[tuple[int, ...]]:
+        """The `count` records of `words` 32-bit words that follow a type's head."""
+        start = ctypes.addressof(found) + ctypes.sizeof(BtfType)
+        flat = (c_uint32 * (count * words)).from_address(start)
+        return [tuple(flat[i : i + words]) for i in range(0, count * words, words)]

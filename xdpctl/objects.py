@@ -1,0 +1,386 @@
+"""Users' object files: what is in them, and loading one of their programs as EXT.
+
+libbpf can crash on a corrupt object, so it sees users' bytes only in a forked child, which hands
+its answer and its descriptors back over a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import chain
+from .errors import (
+    BadObjectError,
+    KernelError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+    VerifierError,
+    XdpctlError,
+)
+from .kernel import libbpf
+from .rights import explain_refusal
+
+LOG_LINES = 12
+"""How much of the verifier's log an error shows: its last lines hold the reason."""
+
+_LOG_SIZE = (1 << 24) - 1
+_CPU_SECONDS = 120
+
+# What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
+_FOREIGN_ATTACH = {libbpf.BPF_XDP_DEVMAP: "devmap", libbpf.BPF_XDP_CPUMAP: "cpumap"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A program of an object file, as it is before loading; `size` in bytes."""
+
+    name: str
+    section: str
+    type: int
+    attach_type: int
+    frags: bool
+    size: int
+    priority: int | None
+    actions: int | None
+
+    @property
+    def is_xdp(self) -> bool:
+        return self.type == libbpf.BPF_PROG_TYPE_XDP and self.attach_type not in _FOREIGN_ATTACH
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An EXT program in the kernel, attached nowhere yet; `pins` are map pins that loading made."""
+
+    fd: int
+    pins: tuple[str, ...]
+
+
+def read(path: str) -> bytes:
+    """An object file's bytes. Raises NotFoundError or BadObjectError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {path}") from error
+    except OSError as error:
+        raise BadObjectError(f"cannot read {path}", why=os.strerror(error.errno or 0)) from error
+    if not data.startswith(b"\x7fELF"):
+        raise BadObjectError(
+            f"{path} is not an ELF object file",
+            hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o",
+        )
+    return data
+
+
+def member(
+    path: str,
+    *,
+    section: str | None = None,
+    program: str | None = None,
+    priority: int | None = None,
+    actions: int | None = None,
+    pin_path: str | None = None,
+) -> chain.Member:
+    """A member to be, from an object file; its run configuration holds unless an argument does.
+
+    Raises NotFoundError, BadObjectError, UsageError.
+    """
+    data = read(path)
+    found = _choose(path, _inspect(path, data), section, program)
+
+    def first(*values: int | None) -> int:
+        return next(value for value in values if value is not None)
+
+    return chain.Member(
+        name=found.name,
+        priority=first(priority, found.priority, chain.DEFAULT_PRIORITY),
+        actions=first(actions, found.actions, chain.DEFAULT_ACTIONS),
+        frags=found.frags,
+        size=found.size,
+        source=chain.Source(path, data, found.name, pin_path),
+    )
+
+
+def _choose(
+    path: str, candidates: list[Candidate], section: str | None, program: str | None
+) -> Candidate:
+    """The program that is meant."""
+    listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
+    if section is None and program is None:
+        fitting = [found for found in candidates if found.is_xdp]
+        if not fitting:
+            raise BadObjectError(
+                f"no XDP program in {path}",
+                why=f"it has {listing}" if listing else "it has no program at all",
+                hint='an XDP program stands in a section named "xdp" or "xdp.frags"',
+            )
+    else:
+        fitting = [
+            found for found in candidates if found.name == program or found.section == section
+        ]
+        if not fitting:
+            what = f"program {program}" if program else f"section {section}"
+            raise NotFoundError(f"no {what} in {path}", why=f"it has {listing or 'no program'}")
+    if len(fitting) > 1:
+        raise UsageError(
+            f"{path} has several XDP programs",
+            why=", ".join(f"{found.name} (section {found.section})" for found in fitting),
+            hint="name one with -n PROGRAM",
+        )
+    (found,) = fitting
+    # A section that libbpf does not know gives no type; who names such a program means XDP.
+    if found.type != libbpf.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
+        kind = _FOREIGN_ATTACH.get(found.attach_type)
+        raise BadObjectError(
+            f"{found.name} in {path} is not a program for an interface's XDP hook",
+            why=f"its section is {found.section}"
+            + (f": it is meant for a {kind} entry" if kind else ""),
+        )
+    return found
+
+
+# --- in the child -------------------------------------------------------------------------------
+
+
+def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any, list[int]]:
+    """Run `work` in a forked process; returns its answer (JSON values) and its descriptors."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
+        try:
+            ours.close()
+            _child(theirs, work)
+        finally:
+            os._exit(70)
+    theirs.close()
+    with ours:
+        fds: list[int] = []
+        try:
+            answer, fds, _flags, _address = socket.recv_fds(ours, 65536, 250)
+            while chunk := ours.recv(65536):
+                answer += chunk
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        finally:
+            _pid, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        import signal
+
+        raise BadObjectError(
+            f"{path} is corrupt",
+            why=f"libbpf died on it by {signal.Signals(os.WTERMSIG(status)).name} "
+            "(in a process of its own: nothing else was harmed)",
+        )
+    message = json.loads(answer)
+    if "errno" in message:
+        raise KernelError(message["call"], message["errno"], message["log"])
+    if "unexpected" in message:
+        raise XdpctlError(f"cannot handle {path}", why=message["unexpected"])
+    return message["answer"], fds
+
+
+def _child(out: socket.socket, work: Callable[[], tuple[Any, list[int]]]) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    fds: list[int] = []
+    message: dict[str, Any]
+    try:
+        answer, fds = work()
+        message = {"answer": answer}
+    except KernelError as error:
+        message = {"call": error.call, "errno": error.errno, "log": error.log[-65536:]}
+    except Exception as error:
+        message = {"unexpected": f"{type(error).__name__}: {error}"}
+    data = json.dumps(message).encode()
+    # A descriptor travels with at least one byte of data.
+    socket.send_fds(out, [data[:1]], fds)
+    out.sendall(data[1:])
+    os._exit(0)
+
+
+def _open(path: str, data: bytes, pin_path: str | None = None) -> int:
+    # libbpf names internal maps after the object: the file's name up to its first dot.
+    name = os.path.basename(path).split(".")[0]
+    options = libbpf.ObjectOpenOpts(
+        object_name=name.encode(), pin_root_path=os.fsencode(pin_path) if pin_path else None
+    )
+    return libbpf.open_object(data, options)
+
+
+def _inspect(path: str, data: bytes) -> list[Candidate]:
+    """The programs of an object file."""
+
+    def work() -> tuple[Any, list[int]]:
+        library = libbpf.lib()
+        handle = _open(path, data)
+        found = []
+        for program in libbpf.programs(handle):
+            name = library.bpf_program__name(program).decode(errors="replace")
+            config = _run_config(handle, name)
+            attach_type = library.bpf_program__expected_attach_type(program)
+            flags = library.bpf_program__flags(program)
+            found.append(
+                {
+                    "name": name,
+                    "section": library.bpf_program__section_name(program).decode(errors="replace"),
+                    "type": library.bpf_program__type(program),
+                    "attach_type": attach_type,
+                    "frags": bool(flags & libbpf.BPF_F_XDP_HAS_FRAGS),
+                    "size": 8 * library.bpf_program__insn_cnt(program),
+                    **config,
+                }
+            )
+        return found, []
+
+    try:
+        answer, _fds = _in_child(path, work)
+    except KernelError as error:
+        raise BadObjectError(
+            f"{path} is not a usable BPF object",
+            why=_libbpf_words(error) or str(error),
+            hint="it may be truncated or corrupt: compile it again",
+        ) from error
+    candidates = [Candidate(**values) for values in answer]
+    for found in candidates:
+        _check_config(path, found)
+    return candidates
+
+
+def _run_config(handle: int, function: str) -> dict[str, int | None]:
+    """Priority and actions from the BTF section .xdp_run_config (libxdp's protocol).
+
+    The section's variable _<function> is a struct; each member points to an array whose number of
+    elements is the value. An unknown member gives an action mask of -1, an error for the caller.
+    """
+    config: dict[str, int | None] = {"priority": None, "actions": None}
+    btf_handle = libbpf.lib().bpf_object__btf(handle)
+    if not btf_handle:
+        return config
+    btf = libbpf.Btf(btf_handle, borrowed=True)
+    section_id = btf.find(".xdp_run_config", libbpf.BTF_KIND_DATASEC)
+    if not section_id:
+        return config
+    section = btf.type(section_id)
+    for variable, _offset, _size in btf.records(section, section.vlen, 3):
+        if btf.name(variable) != f"_{function}":
+            continue
+        struct = btf.type(btf.type(variable).size_or_type)
+        for name_offset, type_id, _bits in btf.records(struct, struct.vlen, 3):
+            pointer = btf.type(type_id)
+            array = btf.type(pointer.size_or_type)
+            if pointer.kind != libbpf.BTF_KIND_PTR or array.kind != libbpf.BTF_KIND_ARRAY:
+                config["actions"] = -1
+                return config
+            ((_element, _index, value),) = btf.records(array, 1, 3)
+            name = btf.string(name_offset)
+            if name == "priority":
+                config["priority"] = value
+            elif name in chain.ACTIONS:
+                bit = 1 << chain.ACTIONS.index(name) if value else 0
+                config["actions"] = (config["actions"] or 0) | bit
+            else:
+                config["actions"] = -1
+                return config
+    return config
+
+
+def _check_config(path: str, found: Candidate) -> None:
+    if found.actions == -1:
+        raise BadObjectError(
+            f"the run configuration of {found.name} in {path} has an unknown member",
+            hint=f"it may hold priority and {', '.join(chain.ACTIONS)}",
+        )
+
+
+def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
+    """Load a program as EXT for a function of a root.
+
+    Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
+    """
+
+    def work() -> tuple[Any, list[int]]:
+        import ctypes
+
+        library = libbpf.lib()
+        handle = _open(source.path, source.data, source.pin_path)
+        log = ctypes.create_string_buffer(_LOG_SIZE)
+        chosen = 0
+        for program in libbpf.programs(handle):
+            name = library.bpf_program__name(program).decode(errors="replace")
+            if name == source.program:
+                chosen = program
+            else:
+                library.bpf_program__set_autoload(program, False)
+        library.bpf_program__set_type(chosen, libbpf.BPF_PROG_TYPE_EXT)
+        library.bpf_program__set_expected_attach_type(chosen, 0)
+        # The kernel takes the frags flag on XDP programs alone; the root carries it.
+        flags = library.bpf_program__flags(chosen)
+        library.bpf_program__set_flags(chosen, flags & ~libbpf.BPF_F_XDP_HAS_FRAGS)
+        library.bpf_program__set_log_buf(chosen, log, _LOG_SIZE)
+        libbpf.set_attach_target(chosen, root_fd, function)
+        pins = [
+            path.decode()
+            for found in libbpf.maps(handle)
+            if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
+        ]
+        try:
+            libbpf.load_object(handle)
+        except KernelError as error:
+            _unpin(pins)
+            raise KernelError(
+                "verifier" if log.value else error.call,
+                error.errno or errno.EINVAL,
+                log.value.decode(errors="replace") or error.log,
+            ) from error
+        return pins, [library.bpf_program__fd(chosen)]
+
+    try:
+        pins, fds = _in_child(source.path, work)
+    except KernelError as error:
+        raise _explain(source, error) from error
+    return Loaded(fds[0], tuple(pins))
+
+
+def _unpin(pins: list[str]) -> None:
+    for path in pins:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _explain(source: chain.Source, error: KernelError) -> XdpctlError:
+    """Why a member could not be loaded."""
+    what = f"{source.program} of {source.path}"
+    refusal = explain_refusal(error, what, ext=True)
+    if refusal and error.call != "verifier":
+        return refusal
+    if error.call == "verifier":
+        lines = [line for line in error.log.strip().splitlines() if line]
+        # The last line of a log is a statistic; the reason stands before it.
+        return VerifierError(
+            f"the verifier refused {what}",
+            why="\n".join(lines[-LOG_LINES:]),
+            hint="load it alone with bpftool prog load to see the whole log",
+        )
+    if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
+        return UnsupportedError(f"this kernel cannot load {what}", why=_libbpf_words(error))
+    return BadObjectError(f"cannot load {what}", why=_libbpf_words(error) or str(error))
+
+
+def _libbpf_words(error: KernelError) -> str:
+    """libbpf's warnings, without its debug lines."""
+    lines = [line.strip().removeprefix("libbpf: ") for line in error.log.splitlines()]
+    return "\n".join(line for line in lines if line)[-2000:]

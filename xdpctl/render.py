@@ -1,0 +1,314 @@
+"""What people and scripts read: tables, rows, steps, JSON.
+
+rich draws on terminals only, so that scripts do not pay for it; elsewhere the rows are
+xdp-loader's, which scripts parse.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .chain import Member, action_names, format_actions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .commit import Report, Step
+    from .holders import Holder
+    from .observe import Slot, State
+    from .plan import Plan
+
+SCHEMA = 1
+"""Version of the JSON documents: raised when a field changes its meaning or goes."""
+
+NOTHING = "<No XDP program loaded!>"
+
+
+@dataclass
+class Style:
+    """How a command speaks."""
+
+    json: bool = False
+    verbose: int = 0
+    quiet: bool = False
+    dry_run: bool = False
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps({"schema": SCHEMA, **document}, indent=2))
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def member_data(member: Member) -> dict[str, Any]:
+    return {
+        "id": member.id or None,
+        "name": member.name,
+        "tag": member.tag or None,
+        "priority": member.priority,
+        "actions": action_names(member.actions),
+        "frags": member.frags,
+        "file": member.source.path if member.source else None,
+    }
+
+
+def state_data(state: State) -> dict[str, Any]:
+    """An interface as ``status --json`` gives it."""
+    root = state.root
+    return {
+        "interface": state.interface.name,
+        "ifindex": state.interface.ifindex,
+        "netns": state.interface.netns,
+        "root": root
+        and {
+            "id": root.id,
+            "name": root.name,
+            "tag": root.tag,
+            "mode": root.mode,
+            "owner": root.owner,
+            "attach": root.attach,
+            "link_id": root.link_id or None,
+            "link_pin": root.link_pin,
+            "protocol": root.config.protocol if root.config else None,
+            "frags": root.config.frags if root.config else None,
+        },
+        "programs": [_slot_data(slot) for slot in root.slots] if root else [],
+        "residue": list(state.residue),
+    }
+
+
+def _slot_data(slot: Slot) -> dict[str, Any]:
+    return {
+        "slot": slot.number,
+        "function": slot.function,
+        "vacant": slot.member is None,
+        **(member_data(slot.member) if slot.member else {}),
+        "link_id": slot.link_id or None,
+        "pin": slot.pin,
+    }
+
+
+def status(states: Sequence[State]) -> None:
+    """The rows of xdp-loader, or a table on a terminal; then what is not as it should be."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_status_table(states))
+    else:
+        print("CURRENT XDP PROGRAM STATUS:\n")
+        _row("Interface", "Prio", "Program name", "Mode", "ID", "Tag", "Chain actions")
+        print("-" * 86)
+        for state in states:
+            for row in _rows(state):
+                _row(*row)
+        print()
+    for state in states:
+        for remark in remarks(state):
+            print(f"xdpctl: {state.interface.name}: {remark}", file=sys.stderr)
+
+
+def _row(*cells: object) -> None:
+    widths = (16, 5, 17, 8, 4, 17, 0)
+    text = " ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True))
+    print(text.rstrip())
+
+
+def _rows(state: State) -> list[tuple[object, ...]]:
+    """An interface's rows: the root, then a row a slot that starts with =>."""
+    root = state.root
+    if root is None:
+        return [(state.interface.name, "", NOTHING, "", "", "", "")]
+    rows: list[tuple[object, ...]] = [
+        (state.interface.name, "", root.name, root.mode, root.id, root.tag, "")
+    ]
+    for slot in root.slots:
+        member = slot.member
+        if member is None:
+            rows.append((" =>", "-", f"<vacant:prog{slot.number}>", "", "-", "-", "-"))
+        else:
+            actions = format_actions(member.actions)
+            rows.append((" =>", member.priority, member.name, "", member.id, member.tag, actions))
+    return rows
+
+
+def _status_table(states: Sequence[State]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title, align in (
+        ("Interface", "left"),
+        ("Prio", "right"),
+        ("Program", "left"),
+        ("Mode", "left"),
+        ("ID", "right"),
+        ("Tag", "left"),
+        ("Chain actions", "left"),
+    ):
+        table.add_column(title, justify="right" if align == "right" else "left")
+    for state in states:
+        style = "bold" if state.root else "dim"
+        for row in _rows(state):
+            vacant = "vacant" in str(row[2])
+            # Names come from programs: text, never markup.
+            cells = [Text(str(cell)) for cell in row]
+            table.add_row(*cells, style="red" if vacant else style)
+            style = ""
+    return table
+
+
+def remarks(state: State) -> list[str]:
+    """What is odd about an interface: vacant slots, unpinned links, foreign roots, residue."""
+    found = []
+    root = state.root
+    if root is not None:
+        how = f"link {root.link_id}" if root.link_id else "netlink"
+        if root.owner == "libxdp":
+            found.append(f"the dispatcher is not xdpctl's (attached by {how})")
+        if root.owner == "other":
+            found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
+        for slot in root.slots:
+            if slot.member is None:
+                found.append(
+                    f"slot {slot.number} is vacant: its link is gone and packets pass it by"
+                )
+            elif slot.pin is None:
+                found.append(
+                    f"{slot.member.name} (id {slot.member.id}) hangs on link {slot.link_id}, which "
+                    "xdpctl did not pin: it goes when its holder does"
+                )
+    found += [f"left over: {path} (the next change removes it)" for path in state.residue]
+    return found
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+
+def step_line(step: Step) -> str:
+    ids = " ".join(f"{name}={value}" for name, value in step.ids.items())
+    return f"step {step.number:<2}  {step.text}  [{ids}]  {step.seconds * 1e3:.2f} ms".replace(
+        "  []", ""
+    )
+
+
+def step_printer(shown: bool) -> Callable[[Step], None]:
+    """Print each step as it happens, or nothing."""
+    return (lambda step: print(step_line(step), flush=True)) if shown else (lambda _step: None)
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "flip": plan.flip,
+        "mode": plan.mode,
+        "current": [member_data(member) for member in plan.current.members],
+        "target": [member_data(member) for member in plan.target.members],
+    }
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    verbs = {
+        "attach": "attach a new dispatcher",
+        "update": "flip to a new dispatcher",
+        "detach": "detach the dispatcher",
+        "none": "nothing to do",
+    }
+    lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode)"]
+    if plan.flip == "none":
+        lines = [f"{plan.interface}: {verbs[plan.flip]}"]
+    for slot, member in enumerate(plan.target.members):
+        what = f"keep id {member.id}" if member.id else "load"
+        lines.append(
+            f"  slot {slot}: {what} {member.name} "
+            f"(priority {member.priority}, goes on at {format_actions(member.actions)})"
+        )
+    lines += [f"  unload id {member.id} {member.name}" for member in plan.leaving]
+    return lines
+
+
+def report_data(command: str, report: Report) -> dict[str, Any]:
+    return {
+        "command": command,
+        "interface": report.plan.interface,
+        "plan": plan_data(report.plan),
+        "old_root": report.before.root.id if report.before.root else None,
+        "new_root": report.root_id or None,
+        "programs": [member_data(member) for member in report.members],
+        "steps": [
+            {"step": step.number, "text": step.text, **step.ids, "seconds": step.seconds}
+            for step in report.steps
+        ],
+        "removed": list(report.removed),
+    }
+
+
+def change(command: str, report: Report, style: Style) -> None:
+    """What a command did, or would do."""
+    for path in report.removed:
+        print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
+    if style.json:
+        print_json({**report_data(command, report), "dry_run": style.dry_run})
+    elif style.dry_run:
+        print("\n".join(_plan_lines(report.plan)))
+    elif not style.quiet:
+        name = report.plan.interface
+        for before, after in zip(report.plan.target.members, report.members, strict=True):
+            if not before.id:
+                print(f"{name}: loaded {after.name} (id {after.id})")
+        for member in report.plan.leaving:
+            print(f"{name}: unloaded {member.name} (id {member.id})")
+
+
+def first_steps(state: State, held: Mapping[int, Sequence[Holder]]) -> None:
+    """Steps 1 to 3, which an earlier process took, as the kernel shows them now."""
+    root = state.root
+    assert root is not None
+    print(f"step 1   root X runs on {state.interface.name}  [root={root.id} btf={root.btf_id}]")
+    print(f"step 1'  X is attached by {root.attach}  [root_link={root.link_id}] {root.link_pin}")
+    for slot in root.slots:
+        if slot.member is None:
+            print(f"step 3   slot {slot.number} of X is vacant")
+            continue
+        holding = [f"pin {slot.pin}"] if slot.pin else []
+        holding += [f"process {one.pid} ({one.name}) fd {one.fd}" for one in held[slot.link_id]]
+        print(
+            f"step 3   {slot.member.name} is hooked onto {slot.function}  "
+            f"[program={slot.member.id} link={slot.link_id} root={root.id} "
+            f"function={slot.function_btf_id}]  held by {', '.join(holding) or 'nobody to be seen'}"
+        )
+
+
+def swap(report: Report, held: Mapping[int, Sequence[Holder]], gone: bool, style: Style) -> None:
+    """The end of a swap: what came of X, and who may still hold it."""
+    old = report.before.root
+    if style.json:
+        links = {
+            str(number): [{"pid": one.pid, "name": one.name, "fd": one.fd} for one in holding]
+            for number, holding in held.items()
+        }
+        print_json(
+            {
+                **report_data("swap-dispatcher", report),
+                "before": state_data(report.before),
+                "holders": links,
+                "old_root_gone": gone,
+                "dry_run": style.dry_run,
+            }
+        )
+        return
+    change("swap-dispatcher", report, style)
+    if old is None or style.quiet or style.dry_run:
+        return
+    if gone:
+        print(f"step 7   X is gone from the kernel  [X={old.id}]")
+    else:
+        holding = [f"process {one.pid} ({one.name})" for some in held.values() for one in some]
+        print(
+            f"step 7   X stays until its links are let go  [X={old.id}]  held by "
+            f"{', '.join(holding) or 'somebody who cannot be seen'}"
+        )
