@@ -6,7 +6,8 @@ Pure data. A chain says nothing of roots, links or pins; those are how the kerne
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import ChainFullError, NotFoundError, UsageError
 
@@ -59,12 +60,11 @@ def format_actions(mask: int) -> str:
     return ",".join(action_names(mask)) or "none"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """An object file's bytes and the program in it that a new member is loaded from."""
 
     path: str
-    data: bytes = field(repr=False, compare=False)
+    data: bytes
     program: str
     pin_path: str | None = None
 

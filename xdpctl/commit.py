@@ -114,6 +114,7 @@ def _remove_residue(bpffs: pins.Bpffs, paths: pins.InterfacePins, state: State) 
                     paths.remove_dispatch(root_id)
         if not live:
             paths.remove_root_link()
+        paths.remove_maps_but({member.id for member in state.chain.members})
     return state.residue
 
 
@@ -212,7 +213,11 @@ class _Commit:
             loaded = objects.load(member.source, root.fd, root.names[slot])
             fd = loaded.fd
             for path in loaded.pins:
-                undo.callback(_unlink, path)
+                undo.callback(pins.remove, path)
+            program_id = libbpf.prog_info(fd).id
+            for name, array in loaded.arrays.items():
+                closing.callback(os.close, array)
+                undo.callback(pins.remove, self.paths.keep_map(program_id, name, array))
             number, text = "2", f"loaded {member.name} from {member.source.path}"
         closing.callback(os.close, fd)
         info = libbpf.prog_info(fd)
@@ -306,17 +311,12 @@ class _Commit:
             yield
         except KernelError as error:
             reason = error.log.strip() or str(error)
+            if not self.state.interface.exists():
+                raise VanishedError(f"{name} went away meanwhile", why=reason) from error
             match error.errno:
-                case errno.ENODEV:
-                    raise VanishedError(f"{name} went away meanwhile", why=reason) from error
-                case errno.EBUSY | errno.EEXIST | errno.EPERM:
+                case errno.EBUSY | errno.EEXIST | errno.EPERM | errno.ENOLINK:
                     # Observed and planned anew: a program of another tool's is then named.
                     raise _LostRace from error
-                case errno.ENOLINK:
-                    raise VanishedError(
-                        f"{name} went away meanwhile",
-                        why="its root link hangs on no device any more",
-                    ) from error
                 case errno.ERANGE:
                     raise UnsupportedError(
                         f"the MTU of {name} is too large for this chain",
@@ -344,6 +344,7 @@ class _Commit:
         self.step("7", "waited until no CPU runs X any more")
         with self.bpffs.pins_locked():
             self.paths.remove_dispatch(old.id)
+        self.paths.remove_maps_but({member.id for member in self.report.members})
         if self.plan.flip == "detach":
             self.paths.remove_root_link()
         self.step("7", "removed the links onto X and let X go", X=old.id)
@@ -356,11 +357,6 @@ def _count(number: int, noun: str) -> str:
 def _without_frags(members: Sequence[Member]) -> str:
     lacking = [member.name for member in members if not member.frags]
     return f"{', '.join(lacking)} lack{'s' if len(lacking) == 1 else ''} it"
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -8,85 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from .chain import MAX_MEMBERS, VACANT, XDP_PASS, Member
+from .chain import XDP_PASS, Member
 from .errors import KernelError, UnsupportedError, VerifierError
 from .kernel import libbpf
+from .protocol import ENTRY, Config
 from .rights import explain_refusal
 
-ENTRY = "xdp_dispatcher"
-"""The root's name, as libxdp's protocol wants it, and its entry function's."""
-
-MAGIC = 236
-PROTOCOL = 2
 CACHE = "/var/cache/xdpctl"
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
-
-# libxdp's configuration record, protocol 2 (3 adds a byte and padding, 1 lacks the first line's
-# magic and version): magic, version, number of programs, frags, then ten words each of chain
-# actions, priorities and program flags.
-_CONFIG = struct.Struct("=4B10I10I10I")
-_CONFIG_V1 = struct.Struct("=B3x10I10I")
-
-
-@dataclass(frozen=True)
-class Config:
-    """A dispatcher's record of its chain, a value for each slot in use."""
-
-    protocol: int
-    frags: bool
-    actions: tuple[int, ...]
-    priorities: tuple[int, ...]
-    flags: tuple[int, ...]
-
-    @classmethod
-    def of(cls, members: Sequence[Member]) -> Config:
-        return cls(
-            protocol=PROTOCOL,
-            frags=all(member.frags for member in members),
-            actions=tuple(member.actions for member in members),
-            priorities=tuple(member.priority for member in members),
-            flags=tuple(libbpf.BPF_F_XDP_HAS_FRAGS * member.frags for member in members),
-        )
-
-    def pack(self) -> bytes:
-        def words(values: Sequence[int]) -> list[int]:
-            return [*values, *[0] * (MAX_MEMBERS - len(values))]
-
-        return _CONFIG.pack(
-            MAGIC,
-            PROTOCOL,
-            len(self.actions),
-            self.frags,
-            *words([mask | 1 << VACANT for mask in self.actions]),
-            *words(self.priorities),
-            *words(self.flags),
-        )
-
-    @classmethod
-    def unpack(cls, record: bytes) -> Config | None:
-        """Read protocol 1, 2 or 3; None where the record is none of them."""
-        if len(record) >= _CONFIG.size and record[0] == MAGIC and record[1] in (2, 3):
-            _magic, protocol, enabled, frags, *words = _CONFIG.unpack_from(record)
-        elif len(record) >= _CONFIG_V1.size and record[0] != MAGIC:
-            enabled, *words = _CONFIG_V1.unpack_from(record)
-            protocol, frags, words = 1, 0, [*words, *[0] * MAX_MEMBERS]
-        else:
-            return None
-        if enabled > MAX_MEMBERS:
-            return None
-        groups = [words[start : start + enabled] for start in (0, MAX_MEMBERS, 2 * MAX_MEMBERS)]
-        return cls(
-            protocol=protocol,
-            frags=bool(frags),
-            actions=tuple(mask & ~(1 << VACANT) for mask in groups[0]),
-            priorities=tuple(groups[1]),
-            flags=tuple(groups[2]),
-        )
 
 
 def takes_entry(members: Sequence[Member]) -> bool:
@@ -103,8 +36,7 @@ def slot_function(members: Sequence[Member], slot: int) -> str:
     return ENTRY if takes_entry(members) else f"prog{slot}"
 
 
-@dataclass
-class Root:
+class Root(NamedTuple):
     """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
 
     fd: int
@@ -173,9 +105,8 @@ def _object_for(masks: tuple[int, ...]) -> bytes:
     source = _shipped("dispatcher.c")
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     if source is not None:
-        command = [*CFLAGS, f"-DSLOTS={slots}", "-x", "c", "-", "-o", "-", "-c"]
         with contextlib.suppress(FileNotFoundError):
-            return _cached(source.read_bytes(), command)
+            return _cached(source.read_bytes(), f"-DSLOTS={slots}")
     general = _shipped("dispatcher.o")
     if general is None:
         raise UnsupportedError(
@@ -186,11 +117,11 @@ def _object_for(masks: tuple[int, ...]) -> bytes:
     return general.read_bytes()
 
 
-def _cached(source: bytes, command: list[str]) -> bytes:
+def _cached(source: bytes, shape: str) -> bytes:
     """Compile, or take the result of the same source and flags from the cache."""
     import hashlib
 
-    key = hashlib.sha256(b"\0".join([source, *map(str.encode, command)])).hexdigest()[:32]
+    key = hashlib.sha256("\0".join([*CFLAGS, shape, ""]).encode() + source).hexdigest()[:32]
     directory = Path(os.environ.get("XDPCTL_CACHE", CACHE))
     path = directory / f"dispatcher-{key}.o"
     # What is loaded into the kernel as root must not be for others to write.
@@ -198,18 +129,19 @@ def _cached(source: bytes, command: list[str]) -> bytes:
     if safe:
         with contextlib.suppress(OSError):
             return path.read_bytes()
-    image = compile_c(source, command)
+    image = compile_c(source, shape)
     if safe:
         with contextlib.suppress(OSError):
             _write_whole(path, image)
     return image
 
 
-def compile_c(source: bytes, command: list[str]) -> bytes:
+def compile_c(source: bytes, *flags: str) -> bytes:
     """Run clang on source text. Raises FileNotFoundError where there is none."""
     import subprocess
 
-    result = subprocess.run(["clang", *command], input=source, capture_output=True, check=False)
+    command = ["clang", *CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"]
+    result = subprocess.run(command, input=source, capture_output=True, check=False)
     if result.returncode:
         raise UnsupportedError(
             "clang cannot compile the dispatcher",

@@ -1,7 +1,8 @@
 """What can go wrong, as an interface: each class has an exit code, each error its remedy.
 
-An error prints as up to three lines on standard error: what failed, why, what to do. The exit
-codes are part of the contract and listed in xdpctl(8); a test compares that list with this module.
+An error prints as up to three lines on standard error: what failed, why, what to do; its details,
+such as the verifier's whole log, with -v. The exit codes are part of the contract and listed in
+xdpctl(8); a test compares that list with this module.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ class XdpctlError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", hint: str = "", details: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.why = why
         self.hint = hint
+        self.details = details
 
     def as_dict(self) -> dict[str, object]:
         """The error as ``--json`` prints it."""
@@ -28,6 +30,7 @@ class XdpctlError(Exception):
             "what": self.what,
             "why": self.why,
             "hint": self.hint,
+            "details": self.details,
             "exit_code": self.exit_code,
         }
 

@@ -29,7 +29,7 @@ from .kernel import libbpf
 from .rights import explain_refusal
 
 LOG_LINES = 12
-"""How much of the verifier's log an error shows: its last lines hold the reason."""
+"""How much of the verifier's log an error shows: the reason stands in its last lines."""
 
 _LOG_SIZE = (1 << 24) - 1
 _CPU_SECONDS = 120
@@ -58,10 +58,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An EXT program in the kernel, attached nowhere yet; `pins` are map pins that loading made."""
+    """An EXT program in the kernel, attached nowhere yet.
+
+    `pins` are the map pins that loading made; `arrays` the descriptors of its program arrays.
+    """
 
     fd: int
     pins: tuple[str, ...]
+    arrays: dict[str, int]
 
 
 def read(path: str) -> bytes:
@@ -202,7 +206,7 @@ def _child(out: socket.socket, work: Callable[[], tuple[Any, list[int]]]) -> Non
         answer, fds = work()
         message = {"answer": answer}
     except KernelError as error:
-        message = {"call": error.call, "errno": error.errno, "log": error.log[-65536:]}
+        message = {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}
     except Exception as error:
         message = {"unexpected": f"{type(error).__name__}: {error}"}
     data = json.dumps(message).encode()
@@ -232,14 +236,15 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
             name = library.bpf_program__name(program).decode(errors="replace")
             config = _run_config(handle, name)
             attach_type = library.bpf_program__expected_attach_type(program)
-            flags = library.bpf_program__flags(program)
+            section = library.bpf_program__section_name(program).decode(errors="replace")
             found.append(
                 {
                     "name": name,
-                    "section": library.bpf_program__section_name(program).decode(errors="replace"),
+                    "section": section,
                     "type": library.bpf_program__type(program),
                     "attach_type": attach_type,
-                    "frags": bool(flags & libbpf.BPF_F_XDP_HAS_FRAGS),
+                    # libbpf turns this section into the program's flag only as it loads it.
+                    "frags": section.split("/")[0] == "xdp.frags",
                     "size": 8 * library.bpf_program__insn_cnt(program),
                     **config,
                 }
@@ -318,18 +323,23 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
         library = libbpf.lib()
         handle = _open(source.path, source.data, source.pin_path)
         log = ctypes.create_string_buffer(_LOG_SIZE)
+        arrays = {
+            library.bpf_map__name(found).decode(): found
+            for found in libbpf.maps(handle)
+            if library.bpf_map__type(found) == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+        }
         chosen = 0
         for program in libbpf.programs(handle):
             name = library.bpf_program__name(program).decode(errors="replace")
             if name == source.program:
                 chosen = program
+            elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
+                # A callee of tail calls: the kernel wants the attach type of its caller.
+                library.bpf_program__set_expected_attach_type(program, 0)
             else:
                 library.bpf_program__set_autoload(program, False)
         library.bpf_program__set_type(chosen, libbpf.BPF_PROG_TYPE_EXT)
         library.bpf_program__set_expected_attach_type(chosen, 0)
-        # The kernel takes the frags flag on XDP programs alone; the root carries it.
-        flags = library.bpf_program__flags(chosen)
-        library.bpf_program__set_flags(chosen, flags & ~libbpf.BPF_F_XDP_HAS_FRAGS)
         library.bpf_program__set_log_buf(chosen, log, _LOG_SIZE)
         libbpf.set_attach_target(chosen, root_fd, function)
         pins = [
@@ -346,13 +356,15 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
                 error.errno or errno.EINVAL,
                 log.value.decode(errors="replace") or error.log,
             ) from error
-        return pins, [library.bpf_program__fd(chosen)]
+        fds = [library.bpf_program__fd(chosen), *map(library.bpf_map__fd, arrays.values())]
+        return {"pins": pins, "arrays": list(arrays)}, fds
 
     try:
-        pins, fds = _in_child(source.path, work)
+        answer, fds = _in_child(source.path, work)
     except KernelError as error:
         raise _explain(source, error) from error
-    return Loaded(fds[0], tuple(pins))
+    arrays = dict(zip(answer["arrays"], fds[1:], strict=True))
+    return Loaded(fds[0], tuple(answer["pins"]), arrays)
 
 
 def _unpin(pins: list[str]) -> None:
@@ -369,11 +381,11 @@ def _explain(source: chain.Source, error: KernelError) -> XdpctlError:
         return refusal
     if error.call == "verifier":
         lines = [line for line in error.log.strip().splitlines() if line]
-        # The last line of a log is a statistic; the reason stands before it.
         return VerifierError(
             f"the verifier refused {what}",
             why="\n".join(lines[-LOG_LINES:]),
-            hint="load it alone with bpftool prog load to see the whole log",
+            hint="-v shows the verifier's whole log",
+            details=error.log,
         )
     if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
         return UnsupportedError(f"this kernel cannot load {what}", why=_libbpf_words(error))

@@ -9,9 +9,9 @@ from typing import Literal
 
 from . import pins
 from .chain import DEFAULT_PRIORITY, Chain, Member
-from .dispatcher import ENTRY, Config
 from .errors import KernelError, RaceError
 from .kernel import libbpf
+from .protocol import ENTRY, Config
 
 Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
@@ -103,7 +103,11 @@ def _root(interface: pins.Interface, paths: pins.InterfacePins, root_id: int, mo
         info = libbpf.prog_info(fd)
     config = _config(info)
     pinned = pins.pinned_link(paths.root_link)
-    ours = pinned is not None and (pinned.prog_id, pinned.ifindex) == (root_id, interface.ifindex)
+    ours = (
+        config is not None
+        and pinned is not None
+        and (pinned.prog_id, pinned.ifindex) == (root_id, interface.ifindex)
+    )
     links = list(libbpf.links())
     if pinned is not None and ours:
         link_id = pinned.id
@@ -217,4 +221,6 @@ def _residue(
     ]
     if (root is None or root.owner != "xdpctl") and pins.pinned_link(paths.root_link):
         stale.append(paths.root_link)
+    members = {slot.member.id for slot in root.slots if slot.member} if root else set()
+    stale += [path for path, program in paths.kept_maps().items() if program not in members]
     return tuple(stale)

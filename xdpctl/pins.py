@@ -6,6 +6,8 @@
     <bpffs>/xdp/xdpctl-<netns>-<ifindex>/          one an interface, locked while xdpctl changes it
             root_link                              the bpf_link that attaches the root
             dispatch-<ifindex>-<root id>           a symbolic link: this directory of xdp/ is ours
+            map-<program id>-<name>                a member's program array, which the kernel
+                                                   empties when no descriptor or pin is left
 
 The symbolic link is made before the directory it names and removed after it. Whatever is named so
 and is not the root that the interface runs is left over from an interrupted command.
@@ -18,8 +20,8 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from typing import NamedTuple
 
 from .errors import BpffsError, KernelError, NotFoundError, VanishedError
 from .kernel import libbpf
@@ -28,8 +30,7 @@ DEFAULT_BPFFS = "/sys/fs/bpf"
 _SO_NETNS_COOKIE = 71
 
 
-@dataclass(frozen=True)
-class Interface:
+class Interface(NamedTuple):
     """An interface: its name, its number, and the network namespace that the number is of."""
 
     name: str
@@ -45,6 +46,13 @@ class Interface:
             raise NotFoundError(
                 f"no interface named {name}", hint="ip link shows the interfaces there are"
             ) from error
+
+    def exists(self) -> bool:
+        """Whether the number still means an interface of this namespace."""
+        try:
+            return bool(socket.if_indextoname(self.ifindex))
+        except OSError:
+            return False
 
     @classmethod
     def all(cls) -> list[Interface]:
@@ -209,9 +217,32 @@ class InterfacePins:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.directory}/{self._dispatch_name(root_id)}")
 
+    def kept_maps(self) -> dict[str, int]:
+        """The pins of members' program arrays, each with the member's program id."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.directory):
+                kind, _, rest = name.partition("-")
+                if kind == "map":
+                    found[f"{self.directory}/{name}"] = int(rest.partition("-")[0])
+        return found
+
+    def keep_map(self, program_id: int, name: str, fd: int) -> str:
+        """Pin a member's program array; returns the pin's path."""
+        path = f"{self.directory}/map-{program_id}-{name}"
+        with failing("pin a map in", self.bpffs.path):
+            libbpf.pin(fd, path)
+        return path
+
+    def remove_maps_but(self, program_ids: Container[int]) -> None:
+        """Remove the program arrays of programs that are not (or no longer) members."""
+        for path, program_id in self.kept_maps().items():
+            if program_id not in program_ids:
+                remove(path)
+
     def remove_root_link(self) -> None:
-        with failing("remove a pin from", self.bpffs.path), contextlib.suppress(FileNotFoundError):
-            os.unlink(self.root_link)
+        with failing("remove a pin from", self.bpffs.path):
+            remove(self.root_link)
 
 
 @contextlib.contextmanager
@@ -233,6 +264,12 @@ def failing(what: str, path: str) -> Iterator[None]:
             why=os.strerror(error.errno or 0),
             hint=hints.get(error.errno or 0, ""),
         ) from error
+
+
+def remove(path: str) -> None:
+    """Remove a pin; one that is gone already is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def opened(path: str) -> int | None:

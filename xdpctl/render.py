@@ -6,7 +6,6 @@ xdp-loader's, which scripts parse.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,8 @@ class Style:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
+    import json
+
     print(json.dumps({"schema": SCHEMA, **document}, indent=2))
 
 
@@ -251,6 +252,12 @@ def change(command: str, report: Report, style: Style) -> None:
     """What a command did, or would do."""
     for path in report.removed:
         print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
+    for slot in report.before.root.slots if report.before.root else ():
+        if slot.member is None:
+            print(
+                f"xdpctl: slot {slot.number} was vacant: its program is lost and not carried over",
+                file=sys.stderr,
+            )
     if style.json:
         print_json({**report_data(command, report), "dry_run": style.dry_run})
     elif style.dry_run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from typing import Any
 
 import click
 
@@ -49,7 +48,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@common_options()
+@common_options(changes=True)
 @click.version_option(__version__, message="xdpctl %(version)s")
 def cli() -> None:
     """Run several XDP programs on one network interface.
@@ -105,14 +104,13 @@ def _report(error: XdpctlError, settings: Settings) -> int:
 
         traceback.print_exception(error)
     lines = [f"xdpctl: {error.what}"]
-    lines += [f"  {label}: {text}" for label, text in _details(error) if text]
+    if error.why:
+        lines.append("  why: " + error.why.replace("\n", "\n       "))
+    if error.hint:
+        lines.append(f"  do: {error.hint}")
+    if settings.verbose and error.details:
+        lines.append(error.details)
     click.echo("\n".join(lines), err=True)
     if settings.json:
-        document: dict[str, Any] = error.as_dict()
-        render.print_json({"error": document})
+        render.print_json({"error": error.as_dict()})
     return error.exit_code
-
-
-def _details(error: XdpctlError) -> list[tuple[str, str]]:
-    indented = error.why.replace("\n", "\n       ")
-    return [("why", indented), ("do", error.hint)]

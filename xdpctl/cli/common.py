@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -17,7 +16,6 @@ from ..render import Style
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@dataclass
 class Settings(Style):
     """The global options, given before or after the command's name."""
 

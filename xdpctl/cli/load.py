@@ -39,7 +39,7 @@ from .common import Settings, common_options
     "-p",
     "--pin-path",
     metavar="PATH",
-    help="Directory in a bpffs for the maps that ask to be pinned.",
+    help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
 @common_options(changes=True)
 @click.pass_obj
@@ -70,7 +70,7 @@ def command(
             program=prog_name,
             priority=prio,
             actions=mask,
-            pin_path=pin_path,
+            pin_path=pin_path or bpffs.path,
         )
         for path in files
     ]

@@ -14,15 +14,15 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import KernelError, UnsupportedError
 
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
 BPF_PROG_TYPE_EXT = 28
+BPF_MAP_TYPE_PROG_ARRAY = 3
 BPF_LINK_TYPE_TRACING = 2
 BPF_LINK_TYPE_XDP = 6
 BPF_XDP = 37
@@ -185,7 +185,6 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__section_name": (c_char_p, [c_void_p]),
     "bpf_program__type": (c_int, [c_void_p]),
     "bpf_program__expected_attach_type": (c_int, [c_void_p]),
-    "bpf_program__flags": (c_uint32, [c_void_p]),
     "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__set_type": (c_int, [c_void_p, c_int]),
@@ -196,6 +195,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__set_log_buf": (c_int, [c_void_p, c_void_p, c_size_t]),
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__type": (c_int, [c_void_p]),
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
     "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
@@ -365,8 +365,7 @@ def map_fd(map_id: int) -> int:
     return _call("bpf_map_get_fd_by_id", map_id)
 
 
-@dataclass(frozen=True)
-class ProgInfo:
+class ProgInfo(NamedTuple):
     """What the kernel tells of a program; `load_time` in ns since boot, `size` in bytes."""
 
     id: int
@@ -379,8 +378,7 @@ class ProgInfo:
     map_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class LinkInfo:
+class LinkInfo(NamedTuple):
     """What the kernel tells of a link. The target of an EXT link is told from Linux 5.13 on.
 
     Linux kernel commit 441e8c66b23e "bpf: Return target info when a tracing bpf_link is queried".

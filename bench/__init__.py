@@ -1,0 +1,1 @@
+"""Measurements beside xdp-loader, in one run on one machine."""

@@ -1,0 +1,1 @@
+"""xdpctl's tests."""

@@ -1,0 +1,270 @@
+"""Chains on a real interface: what runs, in which order, and what becomes of packets."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects, needs
+from tests.kernel.tool import Tool
+from xdpctl import chain, pins
+from xdpctl import objects as objects_of_xdpctl
+from xdpctl.commit import transact
+
+CODES = {"ret_0": 0, "ret_1": 1, "ret_2": 2, "ret_3": 3, "ret_4": 4, "ret_31": 31}
+CODES |= {"ret_32": 32, "ret_34": 34, "ret_200": 200, "ret_minus_1": 2**32 - 1}
+FRAMES = net.udps(50)
+
+
+def test_one_program_takes_the_entry(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """No dispatch for a lone program: it replaces the root's entry function."""
+    tool("load", veth.dev, objects["count"])
+    (program,) = tool.status(veth.dev)["programs"]
+    root, mode = oracle.xdp_prog_id(veth.ifindex)
+    assert mode == "native"
+    entry = oracle.btf_func_id(root, "xdp_dispatcher")
+    assert oracle.ext_chain(root) == {entry: program["id"]}
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(program["id"]) == len(FRAMES)
+
+
+def test_unload_leaves_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    before = oracle.snapshot(tool.bpffs)
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    assert tool.pins()
+    tool("unload", veth.dev, "--all")
+    assert oracle.xdp_prog_id(veth.ifindex) == (0, "")
+    assert tool.pins() == []
+    after = oracle.settle(before, exact=False)
+    assert not after.added(before) or tool.pins() == []
+    assert net.exchange(veth, FRAMES) == FRAMES
+
+
+@pytest.mark.parametrize("mode", ["native", "skb", "unspecified"])
+def test_modes(tool: Tool, veth: net.Veth, objects: Objects, mode: str) -> None:
+    tool("load", "-m", mode, veth.dev, objects["count"], objects["count"])
+    assert oracle.xdp_prog_id(veth.ifindex)[1] == ("skb" if mode == "skb" else "native")
+    assert net.exchange(veth, FRAMES) == FRAMES
+    tool("swap-dispatcher", veth.dev)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert [oracle.packets(one) for one in tool.ids(veth.dev)] == [2 * len(FRAMES)] * 2
+    other = "native" if mode == "skb" else "skb"
+    refused = tool.try_("load", "-m", other, veth.dev, objects["pass"])
+    assert refused.code == 7
+    assert "mode" in refused.err
+
+
+def test_a_drop_ends_the_chain(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """What the second program drops the third never sees; both sides are counted."""
+    tool("load", "-P", 10, veth.dev, objects["count"])
+    tool("load", "-P", 20, veth.dev, objects["count_drop"])
+    tool("load", "-P", 30, veth.dev, objects["count"])
+    first, second, third = tool.ids(veth.dev)
+    assert tool.chain(veth.ifindex) == [first, second, third]
+    assert net.exchange(veth, FRAMES) == []
+    assert [oracle.packets(one) for one in (first, second, third)] == [50, 50, 0]
+    tool("unload", veth.dev, "-i", second)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert [oracle.packets(one) for one in (first, third)] == [100, 50]
+
+
+def test_order(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Priority first, then name; a run configuration gives both priority and actions."""
+    tool("load", veth.dev, objects["pass"], objects["longname"], objects["config"])
+    tool("load", "-P", 0, veth.dev, objects["count"])
+    tool("load", veth.dev, objects["drop"], "-A", "none", "-P", 60)
+    programs = tool.status(veth.dev)["programs"]
+    assert [(one["name"], one["priority"]) for one in programs] == [
+        ("count", 0),
+        ("config", 10),
+        ("a_program_with_a_rather_long_name", 50),
+        ("pass", 50),
+        ("drop", 60),
+    ]
+    assert programs[1]["actions"] == ["XDP_DROP", "XDP_PASS"]
+    assert programs[4]["actions"] == []
+    assert net.exchange(veth, FRAMES) == []
+    # config's own verdict is XDP_DROP, on which it hands on.
+    assert [oracle.packets(one["id"]) for one in programs[:2]] == [50, 50]
+
+
+def put(tool: Tool, veth: net.Veth, members: list[chain.Member]) -> int:
+    """Make these the interface's chain, in one transaction; returns the root's id."""
+    report = transact(
+        pins.Bpffs(str(tool.bpffs)),
+        pins.Interface.named(veth.dev),
+        lambda _: chain.Chain(tuple(members)),
+    )
+    return report.root_id
+
+
+def model(members: list[tuple[int, set[int]]]) -> int:
+    """The verdict that members of (return code, codes to go on after) give together."""
+    for code, goes_on in members:
+        if code not in goes_on | {31}:
+            return code
+    return 2
+
+
+def random_mask(choice: random.Random) -> set[int]:
+    """The codes after which a member hands on; XDP_PASS most of the time."""
+    return {bit for bit in range(5) if choice.random() < (0.8 if bit == 2 else 0.3)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_verdicts_are_those_of_the_model(
+    tool: Tool, veth: net.Veth, objects: Objects, seed: int
+) -> None:
+    """Random chains of two to five programs with random masks, as the kernel runs them."""
+    choice = random.Random(seed)
+    masks = [random_mask(choice) for _ in range(choice.randint(2, 5))]
+    for _ in range(4):
+        names = [choice.choice(sorted(CODES)) for _ in masks]
+        root = put(
+            tool,
+            veth,
+            [
+                objects_of_xdpctl.member(
+                    str(objects["ret"]), program=name, actions=sum(1 << bit for bit in mask)
+                )
+                for name, mask in zip(names, masks, strict=True)
+            ],
+        )
+        expected = [(CODES[name], mask) for name, mask in zip(names, masks, strict=True)]
+        assert oracle.run(root, bytes(64))[0] == model(expected), expected
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_each_return_code(tool: Tool, veth: net.Veth, objects: Objects, code: str) -> None:
+    """No code is taken for another: 32 and above end the chain as what they are, 31 goes on."""
+    tool("load", veth.dev, objects["ret"], "-n", code, "-P", 1)
+    root, _mode = oracle.xdp_prog_id(veth.ifindex)
+    assert oracle.run(root, bytes(64))[0] == CODES[code]
+    tool("load", veth.dev, objects["ret"], "-n", "ret_1", "-P", 2)
+    root, _mode = oracle.xdp_prog_id(veth.ifindex)
+    assert oracle.run(root, bytes(64))[0] == model([(CODES[code], {2}), (1, {2})])
+
+
+def test_a_lone_program_with_other_actions_is_dispatched(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """XDP_DROP goes on, and past the last slot the verdict is XDP_PASS."""
+    tool("load", veth.dev, objects["count_drop"], "-A", "XDP_DROP")
+    assert net.exchange(veth, FRAMES) == FRAMES
+    tool("unload", veth.dev, "-a")
+    tool("load", veth.dev, objects["count_drop"], "-A", "none")
+    assert net.exchange(veth, FRAMES) == []
+
+
+def test_packets_may_be_changed(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """A program that moves the packet's head, twice in a chain, and one that moves its tail."""
+    tool("load", veth.dev, objects["adjust"], objects["adjust"])
+    tool("load", veth.dev, objects["shrink"], objects["shrink"])
+    frame = net.udp(7, size=120)
+    root, _mode = oracle.xdp_prog_id(veth.ifindex)
+    verdict, changed = oracle.run(root, frame)
+    assert verdict == 2
+    assert changed == frame[:14] + b"XDPCXDPC" + frame[14:-8]
+    arrived = net.exchange(veth, [frame] * 10)
+    assert [len(one) for one in arrived] == [len(frame)] * 10
+
+
+def test_tail_calls(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """A member may call on through a program array of its own; its callees answer for it."""
+    tool("load", "-P", 1, veth.dev, objects["tailcall"], "-n", "tailcall")
+    tool("load", "-P", 2, veth.dev, objects["count"])
+    even, odd = net.udps(20, size=100), net.udps(20, start=100, size=101)
+    assert net.exchange(veth, even + odd) == even
+    tool("swap-dispatcher", veth.dev)
+    assert net.exchange(veth, even + odd) == even
+    assert oracle.packets(tool.ids(veth.dev)[1]) == 40
+    tool("unload", veth.dev, "-n", "tailcall")
+    assert net.exchange(veth, even + odd) == even + odd
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("big", None),
+        ("subprogs", None),
+        ("longname", None),
+        ("percpu", None),
+        ("several", "second"),
+        ("mark", None),
+        ("deepstack", None),
+        ("xsk", None),
+    ],
+)
+def test_kinds_of_programs(
+    tool: Tool, veth: net.Veth, objects: Objects, name: str, program: str | None
+) -> None:
+    """Loaded before a counter, each passes every packet on."""
+    tool("load", "-P", 1, veth.dev, objects[name], *(["-n", program] if program else []))
+    tool("load", "-P", 2, veth.dev, objects["count"])
+    arrived = net.exchange(veth, FRAMES)
+    assert net.seqs(arrived) == net.seqs(FRAMES)
+    assert oracle.packets(tool.ids(veth.dev)[1]) == len(FRAMES)
+
+
+@needs("bpf_loop")
+def test_callbacks(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    tool("load", veth.dev, objects["loop"], objects["count"])
+    assert net.exchange(veth, FRAMES) == FRAMES
+
+
+@needs("frags")
+def test_frags_of_all_or_none(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """The root takes large packets only if every member does, and a rebuild remembers who does."""
+    tool("load", veth.dev, objects["frags"])
+    assert tool.status(veth.dev)["root"]["frags"]
+    tool("load", veth.dev, objects["count"])
+    assert not tool.status(veth.dev)["root"]["frags"]
+    tool("unload", veth.dev, "-n", "count")
+    status = tool.status(veth.dev)
+    assert status["root"]["frags"]
+    assert [one["frags"] for one in status["programs"]] == [True]
+
+
+def test_maps_are_pinned_where_asked(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    directory = tool.bpffs / "maps"
+    directory.mkdir()
+    tool("load", "-p", directory, veth.dev, objects["pinned"])
+    tool("load", "-p", directory, veth.dev, objects["pinned"])
+    assert net.exchange(veth, FRAMES) == FRAMES
+    pinned = oracle.pinned_map(directory / "packets")
+    assert oracle.array_counter(pinned.id) == 2 * len(FRAMES)
+    tool("unload", veth.dev, "-a")
+    (directory / "packets").unlink()
+
+
+def test_ten_programs(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Ten in one load; each sees every packet; the eleventh is refused and nothing changes."""
+    tool("load", veth.dev, *[objects["count"]] * 10)
+    ids = tool.ids(veth.dev)
+    before = oracle.snapshot(tool.bpffs)
+    refused = tool.try_("load", veth.dev, objects["count"])
+    assert refused.code == 10
+    assert oracle.settle(before).diff(before) == before.diff(before)
+    assert tool.ids(veth.dev) == ids
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert [oracle.packets(one) for one in ids] == [len(FRAMES)] * 10
+
+
+def test_the_general_dispatcher_means_the_same(
+    tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without clang the dispatcher that was made with the package serves."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "none"))
+    tool("load", "-P", 1, veth.dev, objects["count"])
+    for code, actions in (("ret_1", "XDP_DROP"), ("ret_200", "XDP_PASS")):
+        tool("load", veth.dev, objects["ret"], "-n", code, "-A", actions)
+    monkeypatch.undo()
+    root, _mode = oracle.xdp_prog_id(veth.ifindex)
+    assert oracle.prog(root).map_ids
+    assert oracle.run(root, bytes(64))[0] == 200
+    tool("unload", veth.dev, "-n", "ret_200")
+    assert net.exchange(veth, FRAMES) == FRAMES

@@ -1,0 +1,184 @@
+"""The seven steps between processes that know nothing of each other, and under traffic."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects
+from tests.kernel.foreign_holder import Foreign
+from tests.kernel.tool import Tool
+from xdpctl import pins
+from xdpctl.chain import Chain
+from xdpctl.commit import transact
+from xdpctl.errors import HookBusyError
+from xdpctl.observe import State
+
+FRAMES = net.udps(40)
+
+
+def gone(program_id: int, timeout: float = 3.0) -> bool:
+    """Whether a program leaves the kernel in time."""
+    end = time.monotonic() + timeout
+    while program_id in oracle.prog_ids():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_one_process_loads_another_swaps(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Each of four processes leaves before the next comes; the program goes X → Y → Z → …."""
+    loaded = tool.process("load", veth.dev, objects["count"], objects["pass"])
+    assert loaded.code == 0, loaded.err
+    ids = tool.chain(veth.ifindex)
+    roots = [oracle.xdp_prog_id(veth.ifindex)[0]]
+    for swap in range(1, 4):
+        swapped = tool.process("swap-dispatcher", veth.dev)
+        assert swapped.code == 0, swapped.err
+        assert f"X is gone from the kernel  [X={roots[-1]}]" in swapped.out
+        roots.append(oracle.xdp_prog_id(veth.ifindex)[0])
+        assert tool.chain(veth.ifindex) == ids
+        assert net.exchange(veth, FRAMES) == FRAMES
+        assert oracle.packets(ids[0]) == swap * len(FRAMES)
+    assert len(set(roots)) == 4
+    for old in roots[:-1]:
+        assert gone(old)
+        assert oracle.links_onto(old) == []
+
+
+def test_a_foreign_process_holds_an_unpinned_link(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """A process of raw system calls, which pinned nothing, has its program carried over.
+
+    Its link keeps X; as soon as it lets go X leaves the kernel, and the program runs on Y.
+    """
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    old, _mode = oracle.xdp_prog_id(veth.ifindex)
+    # A slot becomes vacant as its pin goes; status says so, and somebody else takes it.
+    (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{old}/prog1-link").unlink()
+    (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{old}/prog1-prog").unlink()
+    end = time.monotonic() + 3
+    while not tool.status(veth.dev)["programs"][1]["vacant"]:
+        assert time.monotonic() < end
+    assert "slot 1 is vacant" in tool("status", veth.dev).err
+    assert net.exchange(veth, FRAMES) == FRAMES
+    with Foreign(old, "prog1") as foreign:
+        told = tool.status(veth.dev)["programs"][1]
+        assert (told["id"], told["link_id"], told["pin"]) == (
+            foreign.prog_id,
+            foreign.link_id,
+            None,
+        )
+        swapped = tool("swap-dispatcher", veth.dev)
+        assert f"held by process {foreign.pid} (python" in swapped.out
+        assert "X stays until its links are let go" in swapped.out
+        new, _mode = oracle.xdp_prog_id(veth.ifindex)
+        assert tool.chain(veth.ifindex)[1] == foreign.prog_id
+        assert net.exchange(veth, FRAMES) == FRAMES
+        assert foreign.packets() == len(FRAMES)
+        assert old in oracle.prog_ids()
+        foreign.release()
+        assert gone(old)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(tool.chain(veth.ifindex)[0]) == 3 * len(FRAMES)
+    assert oracle.packets(told["id"]) == 2 * len(FRAMES)
+    assert oracle.xdp_prog_id(veth.ifindex)[0] == new
+
+
+@pytest.mark.parametrize("mode", ["native", "skb"])
+def test_no_packet_misses_a_program_that_stays(
+    tool: Tool, veth: net.Veth, objects: Objects, mode: str
+) -> None:
+    """Counted at the sender and in the programs, while loads, unloads and swaps go on."""
+    tool("load", "-m", mode, "-P", 1, veth.dev, objects["count"])
+    first = tool.ids(veth.dev)[0]
+    with net.Flood(veth) as flood:
+        for _ in range(3):
+            tool("load", "-P", 9, veth.dev, objects["count"], objects["pass"])
+            tool("swap-dispatcher", veth.dev)
+            tool("unload", veth.dev, "-n", "pass")
+            tool("unload", veth.dev, "-i", tool.ids(veth.dev)[1])
+        sent = flood.stop()
+        lost = flood.lost
+    counted = oracle.settle_counter(oracle.prog_map(first), sent - lost)
+    print(f"12 changes, {sent} packets sent, {counted} counted ({mode})")
+    assert counted == sent - lost
+    assert sent > 500
+
+
+def test_swap_as_data(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """--json has the ids of every step; the oracle knows them too."""
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    old, _mode = oracle.xdp_prog_id(veth.ifindex)
+    told = tool("swap-dispatcher", veth.dev, "--json").json
+    new, _mode = oracle.xdp_prog_id(veth.ifindex)
+    assert (told["schema"], told["old_root"], told["new_root"]) == (1, old, new)
+    assert told["old_root_gone"]
+    assert [step["step"] for step in told["steps"]] == [*["4", "4'", "5", "4'", "5", "6", "7", "7"]]
+    hooked = {step["function"]: step["program"] for step in told["steps"] if step["step"] == "5"}
+    assert hooked == oracle.ext_chain(new)
+    (flip,) = (step for step in told["steps"] if step["step"] == "6")
+    (link,) = oracle.xdp_links(veth.ifindex)
+    assert (flip["root_link"], flip["X"], flip["Y"]) == (link.id, old, new)
+
+
+def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    tool("load", veth.dev, objects["count"])
+    before = oracle.snapshot(tool.bpffs)
+    for words in (
+        ("load", veth.dev, objects["pass"]),
+        ("unload", veth.dev, "--all"),
+        ("swap-dispatcher", veth.dev),
+    ):
+        told = tool("--dry-run", *words)
+        assert veth.dev in told.out
+        assert tool(*words, "--dry-run", "--json").json["dry_run"]
+    assert oracle.settle(before) == before
+
+
+def test_one_dispatcher_a_change(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
+) -> None:
+    """Each operation loads one dispatcher into the kernel."""
+    for words in (
+        ("load", veth.dev, objects["count"]),
+        ("load", veth.dev, objects["count"], objects["pass"]),
+        ("swap-dispatcher", veth.dev),
+        ("unload", veth.dev, "-n", "pass"),
+    ):
+        log = tmp_path / "strace"
+        prefix = ("strace", "-f", "-s", "64", "-e", "trace=bpf", "-o", str(log))
+        assert tool.process(*words, prefix=prefix).code == 0
+        loads = re.findall(
+            r'BPF_PROG_LOAD, \{prog_type=BPF_PROG_TYPE_XDP[^\n]*prog_name="xdp_dispatcher"',
+            log.read_text(),
+        )
+        assert len(loads) == 1, words
+
+
+def test_the_flip_names_whom_it_expects(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """A root that somebody else put there between plan and commit is not replaced."""
+    tool("load", veth.dev, objects["count"])
+    (held,) = oracle.xdp_links(veth.ifindex)
+    calls: list[State] = []
+    with oracle.xdp_load(oracle.returning(oracle.XDP_DROP), name="intruder") as intruder:
+        number = oracle.prog(intruder).id
+
+        def target(state: State) -> Chain:
+            if not calls:
+                with oracle.link_fd(held.id) as link:
+                    oracle.link_update(link, intruder)
+            calls.append(state)
+            return state.chain
+
+        bpffs, interface = pins.Bpffs(str(tool.bpffs)), pins.Interface.named(veth.dev)
+        with pytest.raises(HookBusyError, match="another tool"):
+            transact(bpffs, interface, target)
+    assert len(calls) == 2
+    assert oracle.xdp_prog_id(veth.ifindex)[0] == number

@@ -1,0 +1,101 @@
+"""The tool under test, run as a user would: in this process for speed, or as one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.kernel import oracle
+from xdpctl.cli import run
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+
+class Tool:
+    """xdpctl with a bpffs of the test's own."""
+
+    def __init__(self, bpffs: Path) -> None:
+        self.bpffs = bpffs
+        os.environ["LIBXDP_BPFFS"] = str(bpffs)
+
+    def try_(self, *words: object) -> Result:
+        """Run a command line in this process, whatever comes of it."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run([str(word) for word in words])
+        assert "Traceback" not in err.getvalue(), err.getvalue()
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def __call__(self, *words: object) -> Result:
+        """Run a command line that has to succeed."""
+        result = self.try_(*words)
+        assert result.code == 0, result.err
+        return result
+
+    def process(self, *words: object, prefix: tuple[str, ...] = ()) -> Result:
+        """Run a command line in a process of its own, behind a prefix such as strace's."""
+        done = subprocess.run(
+            [*prefix, sys.executable, "-m", "xdpctl", *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def xdp_loader(self, *words: object) -> str:
+        """Run the real xdp-loader on the same bpffs; what it prints. It has to succeed."""
+        return subprocess.run(
+            ["xdp-loader", *map(str, words)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        ).stdout
+
+    def status(self, dev: str) -> dict[str, Any]:
+        """An interface as status --json gives it."""
+        (interface,) = self("status", dev, "--json").json["interfaces"]
+        assert isinstance(interface, dict)
+        return interface
+
+    def ids(self, dev: str) -> list[int]:
+        """The ids of the programs of an interface, in the order in which they run."""
+        return [program["id"] for program in self.status(dev)["programs"]]
+
+    def chain(self, ifindex: int) -> list[int]:
+        """The same by the oracle, without xdpctl: whom the live root's functions call."""
+        root, _mode = oracle.xdp_prog_id(ifindex)
+        if not root:
+            return []
+        info = oracle.prog(root)
+        if not info.btf_id:
+            return []
+        names = {number: name for name, number in oracle.btf_funcs(info.btf_id).items()}
+        hooked = oracle.ext_chain(root)
+        return [hooked[number] for number in sorted(hooked, key=lambda number: names[number])]
+
+    def pins(self) -> list[str]:
+        """The paths below the bpffs, relative to it, without libxdp's lock directory."""
+        return sorted(str(path.relative_to(self.bpffs)) for path in self.bpffs.glob("xdp/**/*"))
