@@ -313,8 +313,9 @@ def test_a_full_bpffs(tool: Tool, dev: net.Veth, objects: Objects) -> None:
     assert failed >= 3
 
 
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
 def test_every_bpf_call_may_fail(
-    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, step: int
 ) -> None:
     """ENOMEM from one bpf(2) call after another, in the parent: all is as before, or all is done.
 
@@ -324,7 +325,6 @@ def test_every_bpf_call_may_fail(
     words = ("load", veth.dev, objects["pass"])
     calls = trace(tool, tmp_path / "log", *words)
     tool("unload", veth.dev, "-n", "pass")
-    step = 9
     failed = 0
     for nth in range(1, len(calls) + 1, step):
         before = Before(tool, veth)
@@ -340,6 +340,42 @@ def test_every_bpf_call_may_fail(
         assert net.exchange(veth, FRAMES) == FRAMES
     print(f"{len(calls)} bpf calls, every {step}th made to fail: {failed} loads failed, clean")
     assert failed
+
+
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])
+def test_killed(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, step: int) -> None:
+    """SIGKILL at one bpf(2) call after another: the chain of before or after, whole.
+
+    What is left is told by status and gone after the next command.
+    """
+    tool("load", veth.dev, objects["count"])
+    (first,) = tool.chain(veth.ifindex)
+    words = ("load", veth.dev, objects["pass"])
+    calls = trace(tool, tmp_path / "log", *words)
+    tool("unload", veth.dev, "-n", "pass")
+    outcomes = {"before": 0, "after": 0, "residue": 0}
+    for nth in range(len(calls), 0, -step):
+        before = Before(tool, veth)
+        inject = f"inject=bpf:signal=KILL:when={nth}"
+        prefix = ("strace", "-f", "-o", "/dev/null", "-e", "trace=bpf", "-e", inject)
+        tool.process(*words, prefix=prefix)
+        status = tool.status(veth.dev)
+        names = [one["name"] for one in status["programs"]]
+        assert names in (["count"], ["count", "pass"]), nth
+        outcomes["after" if names[1:] else "before"] += 1
+        outcomes["residue"] += bool(status["residue"])
+        assert tool.chain(veth.ifindex)[0] == first
+        assert net.exchange(veth, FRAMES) == FRAMES
+        done = tool("swap-dispatcher", veth.dev)
+        assert ("removed what an interrupted command left" in done.err) == bool(status["residue"])
+        if names[1:]:
+            tool("unload", veth.dev, "-n", "pass")
+        # The root is another one than before; there is as much of everything, and no more.
+        after = oracle.settle(before.snapshot, timeout=1)
+        for kind in ("progs", "links", "maps"):
+            assert len(getattr(after, kind)) == len(getattr(before.snapshot, kind)), kind
+        assert tool.status(veth.dev)["residue"] == []
+    print(f"killed at every {step}th of {len(calls)} bpf calls: {outcomes}")
 
 
 def test_a_kernel_that_refuses_ext(tool: Tool, dev: net.Veth, objects: Objects) -> None:

@@ -101,39 +101,40 @@ def put(tool: Tool, veth: net.Veth, members: list[chain.Member]) -> int:
     return report.root_id
 
 
-def model(members: list[tuple[int, set[int]]]) -> int:
-    """The verdict that members of (return code, codes to go on after) give together."""
-    for code, goes_on in members:
-        if code not in goes_on | {31}:
+def model(members: list[tuple[int, int]]) -> int:
+    """The verdict that members of (return code, mask of codes to go on after) give together."""
+    for code, mask in members:
+        if code != 31 and not (code < 31 and mask >> code & 1):
             return code
     return 2
 
 
-def random_mask(choice: random.Random) -> set[int]:
-    """The codes after which a member hands on; XDP_PASS most of the time."""
-    return {bit for bit in range(5) if choice.random() < (0.8 if bit == 2 else 0.3)}
+SEEDS = range(6)
 
 
-@pytest.mark.parametrize("seed", range(6))
+def masks_of(seed: int) -> tuple[int, ...]:
+    """The action masks of a random chain of two to five members; most hand on after XDP_PASS."""
+    choice = random.Random(seed)
+    return tuple(
+        sum(1 << bit for bit in range(5) if choice.random() < (0.8 if bit == 2 else 0.3))
+        for _ in range(choice.randint(2, 5))
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_verdicts_are_those_of_the_model(
     tool: Tool, veth: net.Veth, objects: Objects, seed: int
 ) -> None:
-    """Random chains of two to five programs with random masks, as the kernel runs them."""
-    choice = random.Random(seed)
-    masks = [random_mask(choice) for _ in range(choice.randint(2, 5))]
+    """Random chains with random masks, as the kernel runs them."""
+    masks, choice = masks_of(seed), random.Random(seed)
     for _ in range(4):
         names = [choice.choice(sorted(CODES)) for _ in masks]
-        root = put(
-            tool,
-            veth,
-            [
-                objects_of_xdpctl.member(
-                    str(objects["ret"]), program=name, actions=sum(1 << bit for bit in mask)
-                )
-                for name, mask in zip(names, masks, strict=True)
-            ],
-        )
-        expected = [(CODES[name], mask) for name, mask in zip(names, masks, strict=True)]
+        members = [
+            objects_of_xdpctl.member(str(objects["ret"]), program=name, actions=mask)
+            for name, mask in zip(names, masks, strict=True)
+        ]
+        root = put(tool, veth, members)
+        expected = list(zip(map(CODES.__getitem__, names), masks, strict=True))
         assert oracle.run(root, bytes(64))[0] == model(expected), expected
 
 
@@ -145,7 +146,7 @@ def test_each_return_code(tool: Tool, veth: net.Veth, objects: Objects, code: st
     assert oracle.run(root, bytes(64))[0] == CODES[code]
     tool("load", veth.dev, objects["ret"], "-n", "ret_1", "-P", 2)
     root, _mode = oracle.xdp_prog_id(veth.ifindex)
-    assert oracle.run(root, bytes(64))[0] == model([(CODES[code], {2}), (1, {2})])
+    assert oracle.run(root, bytes(64))[0] == model([(CODES[code], 4), (1, 4)])
 
 
 def test_a_lone_program_with_other_actions_is_dispatched(
@@ -251,6 +252,25 @@ def test_ten_programs(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     assert tool.ids(veth.dev) == ids
     assert net.exchange(veth, FRAMES) == FRAMES
     assert [oracle.packets(one) for one in ids] == [len(FRAMES)] * 10
+
+
+def test_completion(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """What the shell offers: interfaces, and the programs that the named one runs."""
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    ids = [str(one) for one in tool.ids(veth.dev)]
+    for words, offered in (
+        (f"xdpctl status {veth.dev[:-1]}", {veth.dev}),
+        (f"xdpctl unload {veth.dev} -i ", set(ids)),
+        (f"xdpctl unload {veth.dev} -n p", {"pass"}),
+    ):
+        environment = {
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+            "_XDPCTL_COMPLETE": "bash_complete",
+        }
+        prefix = ("env", *(f"{name}={value}" for name, value in environment.items()))
+        answer = tool.process(prefix=prefix).out.split()
+        assert offered <= {line.removeprefix("plain,") for line in answer}, answer
 
 
 def test_the_general_dispatcher_means_the_same(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.foreign_holder import Foreign
-from tests.kernel.tool import Tool
+from tests.kernel.tool import ROOT, Tool
 from xdpctl import pins
 from xdpctl.chain import Chain
 from xdpctl.commit import transact
@@ -126,6 +128,27 @@ def test_swap_as_data(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     (flip,) = (step for step in told["steps"] if step["step"] == "6")
     (link,) = oracle.xdp_links(veth.ifindex)
     assert (flip["root_link"], flip["X"], flip["Y"]) == (link.id, old, new)
+
+
+def test_nobody_listens(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Output that cannot be written, before the flip or after it, leaves one chain or the other."""
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    ids = tool.chain(veth.ifindex)
+    program = f"{sys.executable} -m xdpctl"
+    for command in (
+        f"{program} swap-dispatcher {veth.dev} > /dev/full",
+        f"{program} swap-dispatcher {veth.dev} | head -n 4",
+        # What this loads is taken back as its first step cannot be told.
+        f"{program} -v load {veth.dev} {objects['drop']} > /dev/full",
+        f"{program} status {veth.dev} > /dev/full",
+    ):
+        done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert tool.chain(veth.ifindex) == ids
+        status = tool.status(veth.dev)
+        assert status["residue"] == []
+        assert [one["pin"] is not None for one in status["programs"]] == [True, True]
+    assert net.exchange(veth, FRAMES) == FRAMES
 
 
 def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> None:

@@ -1,0 +1,34 @@
+# Each target first prepares what it needs; where that is done already it costs no time.
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what is needed: Debian packages, .venv, kernels to test on
+	tests/setup test
+
+demo: ## show the tool at work on this machine
+	tests/setup demo
+	tests/demo
+
+test: ## linters, unit tests, and the kernel tests in guests on Linux 6.1 and 6.12
+	tests/setup test
+	tests/run 6.1 6.12
+
+test-matrix: ## the same on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7.x
+	tests/setup matrix
+	tests/run 5.10 6.1 6.12 6.18 7
+
+soak: ## the long tests (marked soak), on Linux 6.12
+	tests/setup test
+	tests/vm run 6.12 --timeout 14400 --env PYTEST_ADDOPTS -- \
+		.venv/bin/python -u -m pytest -p no:cacheprovider -m soak tests/kernel
+
+bench: ## measure against xdp-loader and others in a guest; the figures go to build/reports
+	tests/setup test
+	tests/vm run 6.12 --timeout 7200 --share build/reports -- bench/run
+
+clean: ## remove what was built; .venv and the kernels stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test test-matrix soak bench clean

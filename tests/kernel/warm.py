@@ -1,0 +1,21 @@
+"""Fill the dispatcher cache before a guest boots: compiling there is slow and lost with it.
+
+python -m tests.kernel.warm
+"""
+
+from __future__ import annotations
+
+from tests.kernel.test_chain import SEEDS, masks_of
+from xdpctl.chain import DEFAULT_ACTIONS, MAX_MEMBERS
+from xdpctl.dispatcher import object_for
+
+
+def main() -> None:
+    for members in range(1, MAX_MEMBERS + 1):
+        object_for((DEFAULT_ACTIONS,) * members)
+    for seed in SEEDS:
+        object_for(masks_of(seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""xdpctl.cli: command lines that come to their end without a kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.samples import ROOT, built, needs_root
+from xdpctl.cli import COMMANDS, _report, run
+from xdpctl.cli.common import Settings
+from xdpctl.errors import VerifierError
+
+GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
+CHANGING = sorted(set(COMMANDS) - {"status", "help"})
+NO_INTERFACE = ("load", "nosuch0", built("count"))
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found = json.loads(self.out)
+        assert found["schema"] == 1
+        return dict(found)
+
+
+Xdpctl = Callable[..., Result]
+
+
+@pytest.fixture
+def xdpctl(capsys: pytest.CaptureFixture[str]) -> Xdpctl:
+    """Run a command line in this process."""
+
+    def call(*arguments: str) -> Result:
+        code = run(list(arguments))
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+# --- usage --------------------------------------------------------------------------------------
+
+WRONG = [
+    (["nosuch"], "No such command 'nosuch'"),
+    (["--nosuch"], "--nosuch"),
+    (["status", "--nosuch"], "--nosuch"),
+    (["status", "lo", "lo"], "lo"),
+    (["load"], "INTERFACE"),
+    (["load", "lo"], "FILE"),
+    (["load", "-s", "xdp", "-n", "count", "lo", "f.o"], "-s and -n exclude each other"),
+    (["load", "-A", "XDP_PASS,dorp", "lo", "f.o"], "'dorp'"),
+    (["load", "-A", "", "lo", "f.o"], "unknown chain action"),
+    (["load", "-P", "-1", "lo", "f.o"], "--prio"),
+    (["load", "-P", "4294967296", "lo", "f.o"], "--prio"),
+    (["load", "-P", "high", "lo", "f.o"], "--prio"),
+    (["load", "-m", "fast", "lo", "f.o"], "fast"),
+    (["unload", "lo"], "say what to unload"),
+    (["unload", "lo", "-i", "1", "--all"], "say what to unload"),
+    (["unload", "lo", "-i", "x"], "--id"),
+    (["swap-dispatcher"], "INTERFACE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), WRONG, ids=[" ".join(one) for one, _ in WRONG])
+def test_usage_errors(xdpctl: Xdpctl, arguments: list[str], text: str) -> None:
+    result = xdpctl(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("xdpctl: ")
+    assert text in result.err
+    assert "Traceback" not in result.err
+    assert result.err.splitlines()[-1].startswith("  do: ")
+
+
+def test_a_usage_error_says_whose_help_to_read(xdpctl: Xdpctl) -> None:
+    assert "see xdpctl load --help" in xdpctl("load", "lo").err
+    assert "see xdpctl --help" in xdpctl("nosuch").err
+
+
+def test_the_ends_of_the_range_of_priorities(xdpctl: Xdpctl) -> None:
+    for priority in ("0", "4294967295"):
+        assert xdpctl("load", "-P", priority, *NO_INTERFACE[1:]).code == 3
+
+
+# --- commands and their prefixes ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unique_prefixes(xdpctl: Xdpctl, command: str) -> None:
+    for length in range(1, len(command) + 1):
+        prefix = command[:length]
+        if sum(name.startswith(prefix) for name in COMMANDS) == 1:
+            result = xdpctl(prefix, "-h")
+            assert result.code == 0, prefix
+            assert result.out.startswith(f"Usage: xdpctl {command} ")
+
+
+def test_an_ambiguous_prefix(xdpctl: Xdpctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "swing", "status")
+    result = xdpctl("sw", "-h")
+    assert result.code == 2
+    assert "sw may mean swap-dispatcher or swing" in result.err
+    # xdp-loader's own commands come first: its scripts say "s" for status.
+    assert xdpctl("s", "-h").out.startswith("Usage: xdpctl status ")
+    # A whole name is no prefix.
+    monkeypatch.setitem(COMMANDS, "unloader", "status")
+    assert xdpctl("unload", "-h").out.startswith("Usage: xdpctl unload ")
+
+
+# --- help and version ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(xdpctl: Xdpctl, command: str, option: str) -> None:
+    result = xdpctl(*command.split(), option)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"Usage: xdpctl {command}".rstrip() + " ")
+    for name in GLOBAL_OPTIONS:
+        assert name in result.out
+    if command in CHANGING:
+        assert "--dry-run" in result.out
+    assert max(map(len, result.out.splitlines())) <= 100
+
+
+def test_help_lists_every_command(xdpctl: Xdpctl) -> None:
+    listing = xdpctl("-h").out.partition("Commands:")[2]
+    assert [line.split()[0] for line in listing.splitlines() if line.strip()] == sorted(COMMANDS)
+
+
+def test_version(xdpctl: Xdpctl) -> None:
+    assert xdpctl("--version").out == f"xdpctl {importlib.metadata.version('xdpctl')}\n"
+
+
+# --- what does not exist ------------------------------------------------------------------------
+
+
+def test_no_such_interface(xdpctl: Xdpctl) -> None:
+    for command in (NO_INTERFACE, ("unload", "nosuch0", "--all"), ("swap-dispatcher", "nosuch0")):
+        result = xdpctl(*command)
+        assert result.code == 3
+        assert result.err.startswith("xdpctl: no interface named nosuch0\n")
+        assert "Traceback" not in result.err
+
+
+def test_no_such_file(xdpctl: Xdpctl) -> None:
+    result = xdpctl("load", "lo", built("count"), "/nonexistent/file.o")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("xdpctl: no such file: /nonexistent/file.o\n")
+
+
+def test_no_such_program_or_section(xdpctl: Xdpctl) -> None:
+    for option, text in (("-n", "program"), ("-s", "section")):
+        result = xdpctl("load", option, "absent", "lo", built("count"))
+        assert result.code == 3
+        assert f"no {text} absent in" in result.err
+
+
+@pytest.mark.parametrize(("name", "text"), [("nosuch", "nosuch"), ("/etc/passwd", "cannot enter")])
+def test_no_such_namespace(xdpctl: Xdpctl, name: str, text: str) -> None:
+    result = xdpctl("status", "--netns", name)
+    assert result.code == 3
+    assert text in result.err
+
+
+def test_a_file_that_is_no_object(xdpctl: Xdpctl) -> None:
+    result = xdpctl("load", "lo", "/etc/passwd")
+    assert result.code == 4
+    what, how = result.err.splitlines()
+    assert what == "xdpctl: /etc/passwd is not an ELF object file"
+    assert how.startswith("  do: compile it first")
+
+
+@needs_root
+def test_no_bpffs(xdpctl: Xdpctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = xdpctl("load", "--bpffs", str(tmp_path), "lo", built("count"))
+    assert result.code == 9
+    assert result.err.startswith(f"xdpctl: {tmp_path} is no BPF file system\n")
+    assert f"do: mount -t bpf bpf {tmp_path}" in result.err
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setenv("LIBXDP_BPFFS", str(tmp_path))
+    assert xdpctl("load", "lo", built("count")).err == result.err
+
+
+def test_without_rights(xdpctl: Xdpctl) -> None:
+    """As another user, where this one is root and the other may read the checkout."""
+    if os.geteuid():
+        result = xdpctl("status")
+    else:
+        if subprocess.run(["test", "-r", ROOT / "xdpctl/cli/status.py"], user=65534).returncode:
+            pytest.skip("missing: a checkout that others may read")
+        done = subprocess.run(
+            [sys.executable, "-m", "xdpctl", "status"],
+            user=65534,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr)
+    assert (result.code, result.out) == (6, "")
+    assert "CAP_NET_ADMIN" in result.err
+    assert "Traceback" not in result.err
+
+
+# --- global options -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", *NO_INTERFACE),
+        ("load", "--json", *NO_INTERFACE[1:]),
+        ("load", "nosuch0", "--json", NO_INTERFACE[2]),
+        (*NO_INTERFACE, "--json"),
+    ],
+    ids=["before", "after", "between", "last"],
+)
+def test_an_error_as_a_document(xdpctl: Xdpctl, arguments: list[str]) -> None:
+    result = xdpctl(*arguments)
+    assert result.code == 3
+    error = result.json["error"]
+    assert (error["error"], error["exit_code"]) == ("NotFoundError", 3)
+    assert error["what"] == "no interface named nosuch0"
+    assert "ip link" in error["hint"]
+    assert result.err.startswith("xdpctl: no interface named nosuch0\n")
+
+
+def test_a_usage_error_as_a_document(xdpctl: Xdpctl) -> None:
+    error = xdpctl("--json", "load", "lo").json["error"]
+    assert (error["error"], error["exit_code"]) == ("UsageError", 2)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_options_with_a_value_work_before_and_after(xdpctl: Xdpctl, place: str) -> None:
+    option = ("--netns", "nosuch")
+    result = xdpctl(*option, "status") if place == "before" else xdpctl("status", *option)
+    assert result.code == 3
+    assert "no network namespace nosuch" in result.err
+
+
+def test_an_option_is_forgotten_by_the_next_command_line(xdpctl: Xdpctl) -> None:
+    assert xdpctl("--json", *NO_INTERFACE).out
+    assert xdpctl(*NO_INTERFACE).out == ""
+
+
+def test_tracebacks_only_where_asked_for(xdpctl: Xdpctl) -> None:
+    for options in ([], ["-v"], ["-q"]):
+        assert "Traceback" not in xdpctl(*options, *NO_INTERFACE).err
+    for before, after in ((["-vv"], []), ([], ["-v", "-v"])):
+        result = xdpctl(*before, *NO_INTERFACE, *after)
+        assert "Traceback" in result.err
+        assert "xdpctl: no interface named nosuch0\n" in result.err
+        assert (result.code, result.out) == (3, "")
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
+    error = VerifierError("refused", why="line 1\nline 2", hint="mend it", details="whole\nlog")
+    settings = Settings()
+    settings.verbose = verbose
+    assert _report(error, settings) == 5
+    lines = ["xdpctl: refused", "  why: line 1", "       line 2", "  do: mend it"]
+    assert capsys.readouterr().err.splitlines() == lines + ["whole", "log"] * verbose
+
+
+# --- as a process -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import xdpctl.cli",
+        "from xdpctl.cli import run; assert run(['status', '--help']) == 0",
+        "from xdpctl.cli import run; assert run(['-h']) == 0",
+    ],
+)
+def test_nothing_heavy_is_imported_for_nothing(code: str) -> None:
+    heavy = "sorted({name.split('.')[0] for name in sys.modules} & {'rich', 'pyroute2', 'bcc'})"
+    script = f"import sys\n{code}\nprint({heavy}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+
+
+def test_the_module_and_the_script_are_the_same() -> None:
+    outputs = {
+        subprocess.run([*command, "-h"], capture_output=True, text=True, check=True).stdout
+        for command in ([sys.executable, "-m", "xdpctl"], [Path(sys.executable).parent / "xdpctl"])
+    }
+    assert len(outputs) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command(tmp_path: Path, number: signal.Signals) -> None:
+    """It waits for an object file that does not come."""
+    pipe = tmp_path / "pipe.o"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "xdpctl", "--json", "load", "lo", str(pipe)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        writing = -1
+        while writing < 0 and process.poll() is None:
+            with contextlib.suppress(OSError):  # ENXIO until the command has the other end
+                writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    os.close(writing)
+    assert process.returncode == 128 + number
+    assert err == f"xdpctl: interrupted by signal {number:d}\n"
+    assert json.loads(out)["error"]["exit_code"] == 128 + number
+
+
+def test_a_reader_that_goes_away() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "xdpctl", "-h"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

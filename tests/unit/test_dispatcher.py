@@ -1,0 +1,241 @@
+"""xdpctl.dispatcher: the compiled root and its cache."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
+from xdpctl import dispatcher
+from xdpctl.errors import UnsupportedError
+from xdpctl.kernel import libbpf
+
+SOURCE = ROOT / "bpf/dispatcher.c"
+
+
+# --- which function a member replaces -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("masks", "names"),
+    [
+        ([PASS], ["xdp_dispatcher"]),
+        ([0], ["xdp_dispatcher"]),
+        ([PASS | DROP], ["prog0"]),
+        ([DROP], ["prog0"]),
+        ([PASS, PASS], ["prog0", "prog1"]),
+    ],
+)
+def test_only_a_lone_program_whose_verdict_is_final_takes_the_entry(
+    masks: list[int], names: list[str]
+) -> None:
+    members = [fresh(f"m{slot}", actions=mask) for slot, mask in enumerate(masks)]
+    slots = range(len(members))
+    assert [dispatcher.slot_function(members, slot) for slot in slots] == names
+
+
+# --- the compiled root --------------------------------------------------------------------------
+
+
+@functools.cache
+def image_of(masks: tuple[int, ...]) -> bytes:
+    return dispatcher.object_for(masks)
+
+
+@contextlib.contextmanager
+def opened(image: bytes) -> Iterator[int]:
+    handle = libbpf.open_object(image, libbpf.ObjectOpenOpts(object_name=b"xdp_dispatcher"))
+    try:
+        yield handle
+    finally:
+        libbpf.lib().bpf_object__close(handle)
+
+
+def functions_of(btf: libbpf.Btf, handle: int) -> set[str]:
+    """The names of the functions in an object's BTF that are global (BTF_FUNC_GLOBAL is 1)."""
+    count = libbpf.lib().btf__type_cnt(libbpf.lib().bpf_object__btf(handle))
+    kinds = [(number, btf.type(number)) for number in range(1, count)]
+    return {
+        btf.name(number)
+        for number, found in kinds
+        if found.kind == libbpf.BTF_KIND_FUNC and found.vlen == 1
+    }
+
+
+def check_object(image: bytes, count: int) -> int:
+    """Check what libxdp's tools and the kernel want of a root; returns its entry's instructions."""
+    library, own = libbpf.lib(), ctypes.CDLL("libbpf.so.1")
+    own.bpf_map__value_size.argtypes = [ctypes.c_void_p]
+    with opened(image) as handle:
+        (program,) = libbpf.programs(handle)
+        assert library.bpf_program__name(program) == b"xdp_dispatcher"
+        assert library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP
+        assert library.bpf_program__expected_attach_type(program) == libbpf.BPF_XDP
+        (config_map,) = libbpf.maps(handle)
+        assert own.bpf_map__value_size(config_map) == 124
+        btf = libbpf.Btf(library.bpf_object__btf(handle), borrowed=True)
+        slots = {f"prog{slot}" for slot in range(count)}
+        assert functions_of(btf, handle) == {"xdp_dispatcher", *slots}
+        metadata = btf.type(btf.find("xdp_metadata", libbpf.BTF_KIND_DATASEC))
+        ((variable, _offset, _size),) = btf.records(metadata, metadata.vlen, 3)
+        assert btf.name(variable) == "dispatcher_version"
+        pointer = btf.type(btf.type(variable).size_or_type)
+        array = btf.type(pointer.size_or_type)
+        assert (pointer.kind, array.kind) == (libbpf.BTF_KIND_PTR, libbpf.BTF_KIND_ARRAY)
+        ((_element, _index, version),) = btf.records(array, 1, 3)
+        assert version == 2
+        return int(library.bpf_program__insn_cnt(program))
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+def test_shape(count: int) -> None:
+    # Besides the slots: keep the context, the verdict past the last slot, exit.
+    assert check_object(image_of((PASS,) * count), count) - 3 <= 5 * count
+
+
+@pytest.mark.parametrize("masks", [(0,), (0b11111,) * 10, (DROP, PASS, 0, DROP | PASS, 1 << 4)])
+def test_shape_with_other_masks(masks: tuple[int, ...]) -> None:
+    check_object(image_of(masks), len(masks))
+
+
+def clang(*flags: str) -> bytes:
+    """The dispatcher's source compiled by hand."""
+    command = ["clang", *dispatcher.CFLAGS, *flags, str(SOURCE), "-o", "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def test_general_shape() -> None:
+    """Without a shape: ten slots and the same record, for machines without a clang."""
+    check_object(clang("-c"), 10)
+
+
+def test_no_header_is_needed() -> None:
+    check_object(clang("-c", "-nostdinc", "-DSLOTS=SLOT(0, 0x4)"), 1)
+
+
+def test_each_slot_answers_31_and_may_change_packets() -> None:
+    assembly = clang("-S", "-DSLOTS=SLOT(0, 0x4) SLOT(1, 0x4)").decode()
+    for name in ("prog0", "prog1"):
+        match = re.search(rf"^{name}:.*?^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
+        assert match, name
+        body = match.group()
+        assert re.search(r"= 31\b", body), name
+        assert re.search(r"\bcall 65\b", body), name
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+def without_clang(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.mkdir()
+    monkeypatch.setenv("PATH", str(path))
+
+
+@needs_root
+def test_the_second_time_no_compiler_runs(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = dispatcher.object_for((PASS, DROP))
+    (file,) = cache.iterdir()
+    assert file.read_bytes() == first
+    assert not cache.stat().st_mode & 0o077
+    without_clang(tmp_path / "empty", monkeypatch)
+    assert dispatcher.object_for((PASS, DROP)) == first
+
+
+@needs_root
+def test_every_shape_and_every_source_has_a_file_of_its_own(cache: Path) -> None:
+    shapes = [(PASS,), (DROP,), (PASS, PASS), (PASS, DROP), (DROP, PASS)]
+    assert len({dispatcher.object_for(masks) for masks in shapes}) == len(shapes)
+    assert len(list(cache.iterdir())) == len(shapes)
+    source, shape = SOURCE.read_bytes(), "-DSLOTS=SLOT(0, 0x4)"
+    assert dispatcher._cached(source, shape) == dispatcher.object_for((PASS,))
+    assert len(list(cache.iterdir())) == len(shapes)
+    dispatcher._cached(source + b"/* newer */", shape)
+    assert len(list(cache.iterdir())) == len(shapes) + 1
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "owner"),
+    [(0o777, 0), (0o1777, 0), (0o770, 0), (0o700, 65534)],
+    ids=["writable", "sticky", "group", "foreign"],
+)
+def test_a_directory_that_others_can_write_is_not_used(
+    cache: Path, tmp_path: Path, mode: int, owner: int
+) -> None:
+    cache.mkdir()
+    image = dispatcher.object_for((PASS,))
+    (planted,) = cache.iterdir()
+    planted.write_bytes(b"evil")
+    assert dispatcher.object_for((PASS,)) == b"evil"  # it is this file that would be taken
+    cache.chmod(mode)
+    os.chown(cache, owner, -1)
+    assert dispatcher.object_for((PASS,)) == image
+    assert dispatcher.object_for((DROP,)) != b"evil"
+    assert list(cache.iterdir()) == [planted]
+    assert planted.read_bytes() == b"evil"
+
+
+@pytest.mark.parametrize("path", ["/proc/xdpctl", "/dev/null", "/dev/null/cache"])
+def test_a_cache_that_cannot_be_made_is_done_without(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDPCTL_CACHE", path)
+    assert dispatcher.object_for((PASS,)) == image_of((PASS,))
+
+
+# --- without a working compiler -----------------------------------------------------------------
+
+
+def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
+    """On a copy of the package, with and without a general object beside the source."""
+    shutil.copytree(ROOT / "xdpctl", tmp_path / "xdpctl")
+    bpf = tmp_path / "xdpctl/bpf"
+    bpf.mkdir(exist_ok=True)
+    shutil.copy(SOURCE, bpf)
+    (bpf / "dispatcher.o").unlink(missing_ok=True)
+    code = (
+        "from xdpctl import dispatcher, errors\n"
+        "try:\n"
+        "    print(dispatcher.object_for((4,)).decode())\n"
+        "except errors.UnsupportedError as error:\n"
+        "    print(error.exit_code, error.what, error.why, error.hint, sep='|')\n"
+    )
+
+    def answer() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PATH": str(bpf), "PYTHONPATH": str(tmp_path), "XDPCTL_CACHE": "/dev/null"},
+            cwd=bpf,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    exit_code, _what, why, hint = answer().split("|")
+    assert exit_code == "7"
+    assert "clang is not installed" in why
+    assert "apt install clang" in hint
+    (bpf / "dispatcher.o").write_bytes(b"the general object")
+    assert answer() == "the general object"
+
+
+def test_a_clang_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clang = tmp_path / "clang"
+    clang.write_text("#!/bin/sh\ncat > /dev/null\necho unknown target triple >&2\nexit 1\n")
+    clang.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UnsupportedError, match="clang cannot compile") as caught:
+        dispatcher.object_for((PASS,))
+    assert caught.value.why == "unknown target triple"

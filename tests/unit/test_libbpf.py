@@ -1,0 +1,219 @@
+"""xdpctl.kernel.libbpf against the system's headers, as a C compiler sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xdpctl.errors import KernelError
+from xdpctl.kernel import libbpf
+
+_HEADERS = """
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <linux/bpf.h>
+#include <linux/btf.h>
+#include <linux/if_link.h>
+#include <linux/membarrier.h>
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#define END(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
+"""
+
+BIT_FIELD = ""  # has no offset in C; its neighbours' offsets tell enough
+
+# ctypes structure: its name in C, and C's name for those members that have another here.
+STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
+    libbpf.ObjectOpenOpts: ("struct bpf_object_open_opts", {}),
+    libbpf.LinkCreateOpts: ("struct bpf_link_create_opts", {}),
+    libbpf.LinkUpdateOpts: ("struct bpf_link_update_opts", {}),
+    libbpf.XdpQueryOpts: ("struct bpf_xdp_query_opts", {}),
+    libbpf.TestRunOpts: ("struct bpf_test_run_opts", {}),
+    libbpf._ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
+    libbpf._LinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
+    libbpf._MapInfo: ("struct bpf_map_info", {}),
+    libbpf.BtfType: ("struct btf_type", {"size_or_type": "type"}),
+}
+
+
+@functools.cache
+def c_output(body: str, *flags: str) -> str:
+    """What a C program prints."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory, "program")
+        subprocess.run(
+            ["cc", *flags, "-x", "c", "-", "-o", program],
+            input=f"{_HEADERS}int main(void)\n{{\n{body}\n}}\n",
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        return subprocess.run([program], capture_output=True, text=True, check=True).stdout
+
+
+def numbers(expressions: list[str], *flags: str) -> list[int]:
+    lines = [f'printf("%lld\\n", (long long)({expression}));' for expression in expressions]
+    return [int(line) for line in c_output("\n".join(lines), *flags).split()]
+
+
+def test_every_structure_is_checked() -> None:
+    known = {
+        value
+        for value in vars(libbpf).values()
+        if isinstance(value, type)
+        and issubclass(value, ctypes.Structure)
+        and hasattr(value, "_fields_")
+    }
+    assert known == set(STRUCTURES)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure: structure.__name__)
+def test_layout(structure: type[ctypes.Structure]) -> None:
+    name, renamed = STRUCTURES[structure]
+    members = [
+        field[0]
+        for field in structure._fields_
+        if not field[0].startswith("_pad") and renamed.get(field[0]) != BIT_FIELD
+    ]
+    expressions = []
+    for member in members:
+        c_member = renamed.get(member, member)
+        expressions += [f"offsetof({name}, {c_member})", f"END({name}, {c_member})"]
+    *layout, size = numbers([*expressions, f"sizeof({name})"])
+    for member, offset, end in zip(members, layout[::2], layout[1::2], strict=True):
+        field = getattr(structure, member)
+        assert field.offset == offset, member
+        if member != "word":  # as many words as the kernel tells of any link that we look at
+            assert field.offset + field.size == end, member
+    # Both sides take a structure that ends earlier than they know, but not inside a member.
+    assert ctypes.sizeof(structure) <= size
+
+
+def test_words_of_a_links_information() -> None:
+    start = libbpf._LinkInfo.word.offset
+    wanted = [
+        "xdp.ifindex",
+        "tracing.attach_type",
+        "tracing.target_obj_id",
+        "tracing.target_btf_id",
+    ]
+    found = numbers([f"offsetof(struct bpf_link_info, {member})" for member in wanted])
+    assert [(offset - start) // 4 for offset in found] == [0, 0, 1, 2]
+    info = libbpf.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0))
+    assert (info.ifindex, info.target, info.function, info.is_ext) == (0, 30, 40, True)
+    fentry = libbpf.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40))
+    assert not fentry.is_ext
+
+
+CONSTANTS = {
+    name: value
+    for name, value in vars(libbpf).items()
+    if re.fullmatch(r"[A-Z][A-Z0-9_]+", name) and isinstance(value, int)
+}
+
+
+@functools.cache
+def in_headers() -> dict[str, int]:
+    """The numbers of those constants that the installed headers have."""
+    names = list(CONSTANTS)
+    try:
+        return dict(zip(names, numbers(names), strict=True))
+    except subprocess.CalledProcessError as error:
+        missing = set(re.findall(r"(\w+)\W* undeclared", error.stderr))
+    names = [name for name in names if name not in missing]
+    return dict(zip(names, numbers(names), strict=True))
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constant(name: str) -> None:
+    if name not in in_headers():
+        pytest.skip(f"missing: {name} in the installed headers")
+    assert in_headers()[name] == CONSTANTS[name]
+
+
+def test_constants_are_found_in_the_headers() -> None:
+    """Lest all of them be skipped: Linux 5.10, our oldest, has these."""
+    old = {"BPF_PROG_TYPE_EXT", "BPF_XDP", "BPF_F_REPLACE", "XDP_FLAGS_DRV_MODE", "BTF_KIND_FUNC"}
+    assert old <= set(in_headers())
+
+
+def test_number_of_membarrier() -> None:
+    machine = os.uname().machine
+    if machine not in libbpf.SYS_MEMBARRIER:
+        pytest.skip(f"missing: a number for {machine}, where a sleep serves")
+    assert numbers(["SYS_membarrier"]) == [libbpf.SYS_MEMBARRIER[machine]]
+
+
+# --- prototypes ---------------------------------------------------------------------------------
+
+
+def c_type(kind: Any) -> str:
+    """The C type of what ctypes passes."""
+    if kind in (ctypes.c_int, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_bool):
+        signed = "int" if kind(-1).value == -1 else "uint"
+        return f"{signed}{8 * ctypes.sizeof(kind)}_t"
+    return "void *"
+
+
+def test_prototypes() -> None:
+    """Calls with our argument types compile without a conversion; results have our sizes."""
+    lines, expected = [], []
+    for name, (result, arguments) in libbpf._PROTOTYPES.items():
+        declared = [f"{c_type(kind)} a{place} = 0;" for place, kind in enumerate(arguments)]
+        call = f"{name}({', '.join(f'a{place}' for place in range(len(arguments)))})"
+        is_void = f"__builtin_types_compatible_p(__typeof__({call}), void)"
+        # Enumerations are unsigned in C and int here: the sign does not matter, the size does.
+        is_pointer = f"__builtin_classify_type({call}) == 5"
+        if result is None:
+            lines.append(f'{{ {" ".join(declared)} printf("{name} %d\\n", {is_void}); }}')
+            expected.append(f"{name} 1")
+            continue
+        pointer = c_type(result) == "void *"
+        lines.append(
+            f'{{ {" ".join(declared)} printf("{name} %zu %d\\n", sizeof({call}), {is_pointer}); }}'
+        )
+        expected.append(f"{name} {ctypes.sizeof(result)} {pointer:d}")
+    try:
+        output = c_output("\n".join(lines), "-Werror", "-Wconversion", "-Wno-sign-conversion")
+    except subprocess.CalledProcessError as error:
+        pytest.fail(error.stderr, pytrace=False)
+    assert output.splitlines() == expected
+
+
+# --- calls that fail ----------------------------------------------------------------------------
+
+
+def test_a_failed_call_names_itself_and_what_libbpf_said() -> None:
+    with pytest.raises(KernelError) as caught:
+        libbpf.open_object(b"\x7fELF and nothing else", libbpf.ObjectOpenOpts(object_name=b"x"))
+    assert caught.value.call == "bpf_object__open_mem"
+    assert caught.value.errno
+    assert "libbpf: elf:" in caught.value.log
+    assert str(caught.value).startswith("bpf_object__open_mem: ")
+
+
+def test_options_carry_their_own_size() -> None:
+    assert libbpf.XdpQueryOpts().sz == ctypes.sizeof(libbpf.XdpQueryOpts)
+    options = libbpf.LinkUpdateOpts(flags=libbpf.BPF_F_REPLACE, old_prog_fd=9)
+    assert (options.sz, options.flags, options.old_prog_fd) == (ctypes.sizeof(options), 4, 9)
+
+
+def test_owned_closes_also_after_an_error() -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    with contextlib.suppress(ZeroDivisionError), libbpf.owned(reading):
+        assert 1 / (os.fstat(reading).st_size)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(reading)

@@ -1,0 +1,135 @@
+"""xdpctl.plan: from what runs to what shall run, on states made by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.unit.samples import chain_of, fresh, running, state_of
+from xdpctl.chain import Chain, Member
+from xdpctl.errors import HookBusyError, UnsupportedError
+from xdpctl.observe import Mode
+from xdpctl.plan import AskedMode, Flip, make_plan
+
+ONE, TWO, NEW = running("one", 1), running("two", 2), fresh("new")
+
+
+@pytest.mark.parametrize(
+    ("current", "target", "flip"),
+    [
+        (None, [], "none"),
+        (None, [NEW], "attach"),
+        (None, [NEW, fresh("other")], "attach"),
+        ([ONE], [ONE], "update"),
+        ([ONE], [NEW, ONE], "update"),
+        ([ONE, TWO], [TWO], "update"),
+        ([ONE, TWO], [], "detach"),
+        ([], [], "detach"),
+        ([], [NEW], "update"),
+        ([None], [], "detach"),
+        ([None, TWO], [TWO], "update"),
+    ],
+)
+def test_every_combination(
+    current: list[Member | None] | None, target: list[Member], flip: Flip
+) -> None:
+    state = state_of(current)
+    plan = make_plan(state, Chain(tuple(target)), None)
+    assert plan.flip == flip
+    assert plan.interface == "veth7"
+    assert plan.current == state.chain
+    assert list(plan.target.members) == target
+    assert plan.mode == "native"
+
+
+def test_who_joins_stays_and_leaves() -> None:
+    leaving, vacant = running("gone", 3), None
+    state = state_of([ONE, leaving, vacant, TWO])
+    plan = make_plan(state, chain_of(TWO, NEW, ONE), None)
+    assert plan.joining == (NEW,)
+    assert plan.staying == (TWO, ONE)
+    assert plan.leaving == (leaving,)
+    assert make_plan(state, Chain(), None).leaving == (ONE, leaving, TWO)
+    # A twin of the same name is another program.
+    twin = fresh("one")
+    replaced = make_plan(state_of([ONE]), chain_of(twin), None)
+    assert (replaced.joining, replaced.leaving) == ((twin,), (ONE,))
+
+
+def test_planning_changes_nothing() -> None:
+    state = state_of([ONE, TWO])
+    make_plan(state, chain_of(NEW), None)
+    assert state == state_of([ONE, TWO])
+
+
+# --- modes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "planned"),
+    [(None, "native"), ("native", "native"), ("skb", "skb"), ("unspecified", "unspecified")],
+)
+def test_the_mode_of_a_first_root(asked: AskedMode | None, planned: AskedMode) -> None:
+    assert make_plan(state_of(None), chain_of(NEW), asked).mode == planned
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"),
+    [*itertools.product(["native", "skb"], [None, "unspecified", "native", "skb"])],
+)
+def test_the_mode_of_a_later_root(mode: Mode, asked: AskedMode | None) -> None:
+    state = state_of([ONE], mode=mode)
+    if asked in (None, "unspecified", mode):
+        assert make_plan(state, chain_of(ONE, NEW), asked).mode == mode
+        return
+    with pytest.raises(UnsupportedError, match=f"veth7 runs its chain in {mode} mode") as caught:
+        make_plan(state, chain_of(ONE, NEW), asked)
+    assert f"-m {mode}" in caught.value.hint
+    # Detaching asks for no mode.
+    assert make_plan(state, Chain(), asked).flip == "detach"
+
+
+@pytest.mark.parametrize("current", [None, [ONE]])
+def test_a_chain_is_never_offloaded(current: list[Member | None] | None) -> None:
+    with pytest.raises(UnsupportedError, match="offloaded") as caught:
+        make_plan(state_of(current), chain_of(NEW), "hw")
+    assert "-m native" in caught.value.hint
+
+
+# --- the hook of somebody else ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [Chain(), chain_of(NEW)], ids=["unload", "load"])
+def test_libxdps_dispatcher_over_netlink(target: Chain) -> None:
+    state = state_of([ONE], owner="libxdp", link_id=0)
+    with pytest.raises(HookBusyError, match="veth7 is run by libxdp") as caught:
+        make_plan(state, target, None)
+    assert caught.value.exit_code == 8
+    assert "program 500 (xdp_dispatcher), attached over netlink" in caught.value.why
+    assert "xdp-loader unload veth7 --all" in caught.value.hint
+
+
+def test_another_program_over_netlink() -> None:
+    state = state_of([], owner="other", link_id=0)
+    with pytest.raises(HookBusyError, match=r"another tool's program .* hook of veth7$") as caught:
+        make_plan(state, chain_of(NEW), None)
+    assert "program 500 (firewall), attached over netlink" in caught.value.why
+    assert "ip link set dev veth7 xdp" in caught.value.hint
+    assert "off" in caught.value.hint
+    assert "bpftool" not in caught.value.hint
+
+
+def test_another_program_by_link() -> None:
+    state = state_of([], owner="other", link_id=77)
+    with pytest.raises(HookBusyError, match="another tool's program") as caught:
+        make_plan(state, chain_of(NEW), None)
+    assert "program 500 (firewall), attached by bpf_link 77" in caught.value.why
+    # What netlink cannot take off is not to be tried with netlink.
+    assert "bpftool link show id 77" in caught.value.hint
+    assert "ip link" not in caught.value.hint
+
+
+def test_a_busy_hook_comes_before_its_mode() -> None:
+    with pytest.raises(HookBusyError):
+        make_plan(state_of([], owner="other", mode="skb"), chain_of(NEW), "native")
