@@ -89,8 +89,9 @@ class Member:
 
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:
-        """libxdp's order: priority, name, loaded before new, size, tag, load time."""
-        return (self.priority, self.name, not self.id, self.size, self.tag, self.load_time)
+        """libxdp's order: priority, name, loaded before new, size of new ones, tag, load time."""
+        size = 0 if self.id else self.size
+        return (self.priority, self.name, not self.id, size, self.tag, self.load_time)
 
 
 @dataclass(frozen=True)

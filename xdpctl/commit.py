@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from . import dispatcher, objects, pins, rights
 from .chain import Chain, Member
 from .errors import (
+    HookBusyError,
     KernelError,
     RaceError,
     UnsupportedError,
@@ -33,11 +34,17 @@ from .observe import State, observe
 from .plan import AskedMode, Plan, make_plan
 
 _ATTEMPTS = 8
+_UNCHANGED = 3
+"""After so many refusals in front of the same root nobody else is changing it."""
 _MODE_FLAGS: dict[AskedMode, int] = {
     "unspecified": 0,
     "native": libbpf.XDP_FLAGS_DRV_MODE,
     "skb": libbpf.XDP_FLAGS_SKB_MODE,
 }
+
+
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+"""The signals that end a command, which turns them into exceptions (cli)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,10 @@ class Report:
     root_id: int = 0
     steps: list[Step] = field(default_factory=list)
     removed: tuple[str, ...] = ()
+
+
+# Makes the change live and tells the step that this was: its number, its text, its ids.
+_Flip = Callable[[], tuple[str, str, dict[str, int]]]
 
 
 class _LostRace(Exception):  # noqa: N818 - not an error: observe again
@@ -87,6 +98,7 @@ def transact(
         state = observe(interface, paths)
         return Report(make_plan(state, target(state), mode), state)
     with paths.locked():
+        refused_at: list[int] = []
         for _attempt in range(_ATTEMPTS):
             state = observe(interface, paths)
             plan = make_plan(state, target(state), mode)
@@ -94,13 +106,25 @@ def transact(
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
                 _Commit(bpffs, paths, report, on_step).run()
-            except _LostRace:
+            except _LostRace as lost:
+                refused_at.append(state.root.id if state.root else 0)
+                if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
+                    raise _no_race(interface, lost) from lost
                 continue
             return report
     raise RaceError(
         f"{interface.name} kept changing",
         why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
         hint="find out who does, then try again",
+    )
+
+
+def _no_race(interface: pins.Interface, lost: _LostRace) -> HookBusyError:
+    """What it means that the kernel refuses while nothing changes."""
+    return HookBusyError(
+        f"the kernel does not let go of the XDP hook of {interface.name}",
+        why=str(lost.__cause__),
+        hint="a program in another mode, or on a device above or below this one, may exclude it",
     )
 
 
@@ -132,6 +156,8 @@ class _Commit:
         self.plan, self.state = report.plan, report.before
         self.on_step = on_step
         self.clock = time.perf_counter()
+        self.flipped = False
+        self.unheard: Exception | None = None
 
     def run(self) -> None:
         # `closing` ends every descriptor in any case; `undo` takes back what was made, unless the
@@ -147,16 +173,30 @@ class _Commit:
                 self.pin(root, hooked, undo)
             # Blocked from here, or a signal after the flip would undo what is live.
             with _signals_blocked():
-                flip()
+                number, text, ids = flip()
                 undo.pop_all()
+                self.flipped = True
+                self.step(number, text, **ids)
                 closing.close()
                 self.release()
+                # What came meanwhile came too late: the command has done all that was asked.
+                while signal.sigtimedwait(_ENDING, 0):
+                    pass
+        if self.unheard:
+            raise self.unheard
 
     def step(self, number: str, text: str, **ids: int) -> None:
         now = time.perf_counter()
         done = Step(number, text, ids, now - self.clock)
         self.report.steps.append(done)
-        self.on_step(done)
+        try:
+            self.on_step(done)
+        except Exception as error:
+            # Whoever listens may be gone (a closed pipe). That undoes a change which is not made
+            # yet; one that is live is brought to its end first.
+            if not self.flipped:
+                raise
+            self.unheard = error
         self.clock = time.perf_counter()
 
     # --- before the commit point ----------------------------------------------------------------
@@ -208,85 +248,80 @@ class _Commit:
                 fd = libbpf.prog_fd(member.id)
             except KernelError as error:
                 raise _LostRace from error
-            number, text = "4'", f"found {member.name}, which runs on X"
-        else:
-            loaded = objects.load(member.source, root.fd, root.names[slot])
-            fd = loaded.fd
-            for path in loaded.pins:
-                undo.callback(pins.remove, path)
-            program_id = libbpf.prog_info(fd).id
-            for name, array in loaded.arrays.items():
-                closing.callback(os.close, array)
-                undo.callback(pins.remove, self.paths.keep_map(program_id, name, array))
-            number, text = "2", f"loaded {member.name} from {member.source.path}"
-        closing.callback(os.close, fd)
-        info = libbpf.prog_info(fd)
-        self.step(number, text, program=info.id)
-        return fd, info
+            closing.callback(os.close, fd)
+            info = libbpf.prog_info(fd)
+            self.step("4'", f"found {member.name}, which runs on X", program=info.id)
+            return fd, info
+        loaded = objects.load(member.source, root.fd, root.names[slot])
+        for number in (loaded.fd, *loaded.arrays.values()):
+            closing.callback(os.close, number)
+        for path in loaded.pins:
+            undo.callback(pins.remove, path)
+        info = libbpf.prog_info(loaded.fd)
+        for name, array in loaded.arrays.items():
+            undo.callback(pins.remove, self.paths.keep_map(info.id, name, array))
+        self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
+        return loaded.fd, info
 
     def pin(
         self, root: dispatcher.Root, hooked: Sequence[tuple[int, int]], undo: contextlib.ExitStack
     ) -> None:
         """Pin the new links beside the old: they have to outlive this process."""
         with self.bpffs.pins_locked():
-            undo.callback(self.paths.remove_dispatch, root.id)
+            undo.callback(self.unpin, root.id)
             self.paths.make_dispatch(root.id)
             with pins.failing("pin links in", self.bpffs.path):
                 for slot, (program, link) in enumerate(hooked):
                     libbpf.pin(link, self.paths.link(root.id, slot))
                     libbpf.pin(program, self.paths.program(root.id, slot))
 
+    def unpin(self, root_id: int) -> None:
+        """Remove the pins of a root's links."""
+        with self.bpffs.pins_locked():
+            self.paths.remove_dispatch(root_id)
+
     # --- the commit point -----------------------------------------------------------------------
 
-    def attach(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> Callable[[], None]:
+    def attach(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> _Flip:
         """The first root: attached by a link that is pinned at once, or else falls with us."""
 
-        def flip() -> None:
+        def flip() -> tuple[str, str, dict[str, int]]:
             ifindex = self.state.interface.ifindex
             with self.refusals("attach"):
                 link = libbpf.link_xdp(root.fd, ifindex, _MODE_FLAGS[self.plan.mode])
             closing.callback(os.close, link)
             with pins.failing("pin the root link in", self.bpffs.path):
                 libbpf.pin(link, self.paths.root_link)
-            number = libbpf.link_info(link).id
-            self.step("1'", f"attached X to {self.plan.interface}", root=root.id, root_link=number)
+            ids = {"root": root.id, "root_link": libbpf.link_info(link).id}
+            return "1'", f"attached X to {self.plan.interface}", ids
 
         return flip
 
-    def update(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> Callable[[], None]:
+    def update(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> _Flip:
         """A later root: exchanged for the one that was observed, and for no other."""
         old = self.state.root
         assert old is not None
         link, expected = self.root_link(closing)
 
-        def flip() -> None:
+        def flip() -> tuple[str, str, dict[str, int]]:
             with self.refusals("update"):
                 libbpf.link_update(link, root.fd, expected)
-            self.step(
-                "6",
-                "updated the root link X → Y: packets now run through Y",
-                root_link=old.link_id,
-                X=old.id,
-                Y=root.id,
-            )
+            ids = {"root_link": old.link_id, "X": old.id, "Y": root.id}
+            return "6", "updated the root link X → Y: packets now run through Y", ids
 
         return flip
 
-    def detach(self, closing: contextlib.ExitStack) -> Callable[[], None]:
+    def detach(self, closing: contextlib.ExitStack) -> _Flip:
         """The last root goes."""
         old = self.state.root
         assert old is not None
         link, _expected = self.root_link(closing)
 
-        def flip() -> None:
+        def flip() -> tuple[str, str, dict[str, int]]:
             with self.refusals("detach"):
                 libbpf.link_detach(link)
-            self.step(
-                "6",
-                f"detached X from {self.plan.interface}: packets pass",
-                root_link=old.link_id,
-                X=old.id,
-            )
+            ids = {"root_link": old.link_id, "X": old.id}
+            return "6", f"detached X from {self.plan.interface}: packets pass", ids
 
         return flip
 
@@ -342,8 +377,7 @@ class _Commit:
             return
         libbpf.grace_period()
         self.step("7", "waited until no CPU runs X any more")
-        with self.bpffs.pins_locked():
-            self.paths.remove_dispatch(old.id)
+        self.unpin(old.id)
         self.paths.remove_maps_but({member.id for member in self.report.members})
         if self.plan.flip == "detach":
             self.paths.remove_root_link()
@@ -362,8 +396,7 @@ def _without_frags(members: Sequence[Member]) -> str:
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
     """The signals that end a command wait for the end of the block."""
-    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
     finally:

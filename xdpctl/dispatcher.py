@@ -7,6 +7,7 @@ and `Root.hook` makes a member part of it. The rest of xdpctl knows roots as ids
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,25 +57,35 @@ class Root(NamedTuple):
 def build(members: Sequence[Member]) -> Root:
     """Load a root for a chain, attached nowhere, its slots vacant.
 
-    Raises RightsError, UnsupportedError or VerifierError.
+    It takes packets of several fragments if every member does and the kernel can (Linux kernel
+    commit c2f2cdbeffda "bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags loading the ebpf
+    program", in v5.18). Raises RightsError, UnsupportedError or VerifierError.
     """
+    image = object_for(tuple(member.actions for member in members))
+    config = Config.of(members)
+    try:
+        return _load(image, config, members)
+    except KernelError as error:
+        if config.frags and error.errno == errno.EINVAL:
+            with contextlib.suppress(KernelError):
+                return _load(image, config._replace(frags=False), members)
+        raise explain_refusal(error, "the dispatcher") or VerifierError(
+            "the kernel refused the dispatcher", why=error.log.strip() or str(error)
+        ) from error
+
+
+def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
     library = libbpf.lib()
-    image = _object_for(tuple(member.actions for member in members))
-    options = libbpf.ObjectOpenOpts(object_name=ENTRY.encode())
-    handle = libbpf.open_object(image, options)
+    handle = libbpf.open_object(image, libbpf.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
         program = library.bpf_object__next_program(handle, None)
-        record = Config.of(members).pack()
-        config = library.bpf_object__next_map(handle, None)
-        library.bpf_map__set_initial_value(config, record, len(record))
-        if all(member.frags for member in members):
+        record = config.pack()
+        library.bpf_map__set_initial_value(
+            library.bpf_object__next_map(handle, None), record, len(record)
+        )
+        if config.frags:
             library.bpf_program__set_flags(program, libbpf.BPF_F_XDP_HAS_FRAGS)
-        try:
-            libbpf.load_object(handle)
-        except KernelError as error:
-            raise explain_refusal(error, "the dispatcher") or VerifierError(
-                "the kernel refused the dispatcher", why=error.log.strip() or str(error)
-            ) from error
+        libbpf.load_object(handle)
         btf = libbpf.Btf(library.bpf_object__btf(handle), borrowed=True)
         names = tuple(slot_function(members, slot) for slot in range(len(members)))
         functions = tuple(btf.find(name, libbpf.BTF_KIND_FUNC) for name in names)
@@ -97,7 +108,7 @@ def _shipped(name: str) -> Path | None:
     return None
 
 
-def _object_for(masks: tuple[int, ...]) -> bytes:
+def object_for(masks: tuple[int, ...]) -> bytes:
     """The dispatcher's object file for a chain with these action masks.
 
     From the cache, else from clang, else the general one that the package carries.
@@ -105,7 +116,7 @@ def _object_for(masks: tuple[int, ...]) -> bytes:
     source = _shipped("dispatcher.c")
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     if source is not None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             return _cached(source.read_bytes(), f"-DSLOTS={slots}")
     general = _shipped("dispatcher.o")
     if general is None:
@@ -122,7 +133,7 @@ def _cached(source: bytes, shape: str) -> bytes:
     import hashlib
 
     key = hashlib.sha256("\0".join([*CFLAGS, shape, ""]).encode() + source).hexdigest()[:32]
-    directory = Path(os.environ.get("XDPCTL_CACHE", CACHE))
+    directory = Path(os.environ.get("XDPCTL_CACHE") or CACHE)
     path = directory / f"dispatcher-{key}.o"
     # What is loaded into the kernel as root must not be for others to write.
     safe = _safe_directory(directory)
@@ -137,7 +148,7 @@ def _cached(source: bytes, shape: str) -> bytes:
 
 
 def compile_c(source: bytes, *flags: str) -> bytes:
-    """Run clang on source text. Raises FileNotFoundError where there is none."""
+    """Run clang on source text. Raises FileNotFoundError or PermissionError without one."""
     import subprocess
 
     command = ["clang", *CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"]

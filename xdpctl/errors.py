@@ -90,7 +90,7 @@ class ChainFullError(XdpctlError):
 
 
 class RaceError(XdpctlError):
-    """Somebody else kept changing the interface, or holds its lock."""
+    """Somebody else kept changing the interface."""
 
     exit_code = 11
 
@@ -102,7 +102,7 @@ class VanishedError(XdpctlError):
 
 
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
-    """A signal ended the command; what it had begun was undone."""
+    """A signal ended the command before its change was live; what it had begun was undone."""
 
     exit_code = 130
 

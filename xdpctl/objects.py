@@ -125,7 +125,8 @@ def _choose(
             raise BadObjectError(
                 f"no XDP program in {path}",
                 why=f"it has {listing}" if listing else "it has no program at all",
-                hint='an XDP program stands in a section named "xdp" or "xdp.frags"',
+                hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one in '
+                "another section has to be named with -n PROGRAM",
             )
     else:
         fitting = [
@@ -171,6 +172,8 @@ def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any
         fds: list[int] = []
         try:
             answer, fds, _flags, _address = socket.recv_fds(ours, 65536, 250)
+            for fd in fds:
+                os.set_inheritable(fd, False)
             while chunk := ours.recv(65536):
                 answer += chunk
         except BaseException:
@@ -187,6 +190,8 @@ def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any
             why=f"libbpf died on it by {signal.Signals(os.WTERMSIG(status)).name} "
             "(in a process of its own: nothing else was harmed)",
         )
+    if not answer:
+        raise XdpctlError(f"cannot handle {path}", why="the process that loads it gave no answer")
     message = json.loads(answer)
     if "errno" in message:
         raise KernelError(message["call"], message["errno"], message["log"])
@@ -244,7 +249,7 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
                     "type": library.bpf_program__type(program),
                     "attach_type": attach_type,
                     # libbpf turns this section into the program's flag only as it loads it.
-                    "frags": section.split("/")[0] == "xdp.frags",
+                    "frags": section.removeprefix("?").split("/")[0] == "xdp.frags",
                     "size": 8 * library.bpf_program__insn_cnt(program),
                     **config,
                 }
@@ -333,6 +338,8 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
             name = library.bpf_program__name(program).decode(errors="replace")
             if name == source.program:
                 chosen = program
+                # A section that starts with ? asks to be left out unless it is named.
+                library.bpf_program__set_autoload(program, True)
             elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
                 # A callee of tail calls: the kernel wants the attach type of its caller.
                 library.bpf_program__set_expected_attach_type(program, 0)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from . import pins
 from .chain import DEFAULT_PRIORITY, Chain, Member
-from .errors import KernelError, RaceError
+from .errors import KernelError, RaceError, VanishedError
 from .kernel import libbpf
 from .protocol import ENTRY, Config
 
@@ -78,7 +78,7 @@ class State:
 def observe(interface: pins.Interface, paths: pins.InterfacePins) -> State:
     """Read an interface's state; read again where its root changed meanwhile.
 
-    Raises RaceError where it keeps changing.
+    Raises RaceError where it keeps changing, VanishedError where the interface is gone.
     """
     for _attempt in range(_READS):
         root_id, mode = libbpf.xdp_query(interface.ifindex)
@@ -88,9 +88,13 @@ def observe(interface: pins.Interface, paths: pins.InterfacePins) -> State:
             if error.errno != errno.ENOENT:
                 raise
             continue  # a program or link went away while it was read
+        if not interface.exists():
+            break
         residue = _residue(interface, paths, root)
         if libbpf.xdp_query(interface.ifindex)[0] == root_id:
             return State(interface, root, residue)
+    if not interface.exists():
+        raise VanishedError(f"{interface.name} went away meanwhile")
     raise RaceError(
         f"the programs of {interface.name} change faster than they can be read",
         why=f"{_READS} readings met {_READS} different roots",
@@ -113,7 +117,8 @@ def _root(interface: pins.Interface, paths: pins.InterfacePins, root_id: int, mo
         link_id = pinned.id
     else:
         link_id = next((link.id for link in links if _attaches(link, root_id, interface)), 0)
-    owner: Owner = "xdpctl" if ours else "libxdp" if config else "other"
+    # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
+    owner: Owner = "xdpctl" if ours else "libxdp" if config and not link_id else "other"
     return Root(
         id=root_id,
         name=info.name,

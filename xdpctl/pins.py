@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Container, Iterator
 from typing import NamedTuple
@@ -103,23 +104,25 @@ class Bpffs:
 
     def _mount_options(self) -> list[str] | None:
         """The options of the bpffs mount that holds the path; None where that is another kind."""
-        path = os.path.realpath(self.path)
+        path = os.fsencode(os.path.realpath(self.path))
         best, found = -1, None
         # proc_pid_mountinfo(5): … mount point (5th), options (6th) … - type, source, super options.
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        with open("/proc/self/mountinfo", "rb") as mounts:
             for line in mounts:
-                left, _, right = line.partition(" - ")
-                fields, tail = left.split(), right.split()
-                point = fields[4].encode().decode("unicode_escape").rstrip("/")
-                if len(point) >= best and f"{path}/".startswith(f"{point}/"):
-                    options = [*fields[5].split(","), *tail[2].split(",")]
-                    best, found = len(point), options if tail[0] == "bpf" else None
+                left, _, right = line.rstrip(b"\n").partition(b" - ")
+                fields, (kind, _source, rest) = left.split(b" "), right.split(b" ", 2)
+                point = re.sub(rb"\\(\d{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4])
+                point = point.rstrip(b"/")
+                if len(point) >= best and (path + b"/").startswith(point + b"/"):
+                    options = f"{fields[5].decode()},{rest.decode()}".split(",")
+                    best, found = len(point), options if kind == b"bpf" else None
         return found if os.path.isdir(path) else None
 
     def mount(self) -> None:
         """Mount a bpffs at the path."""
-        os.makedirs(self.path, exist_ok=True)
-        libbpf.mount("bpf", self.path, "bpf")
+        with failing("mount a BPF file system at", self.path):
+            os.makedirs(self.path, exist_ok=True)
+            libbpf.mount("bpf", self.path, "bpf")
 
     @contextlib.contextmanager
     def pins_locked(self) -> Iterator[None]:
@@ -164,7 +167,7 @@ class InterfacePins:
         except FileNotFoundError:
             return []
         numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if _is_number(number))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -223,8 +226,9 @@ class InterfacePins:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.directory):
                 kind, _, rest = name.partition("-")
-                if kind == "map":
-                    found[f"{self.directory}/{name}"] = int(rest.partition("-")[0])
+                number = rest.partition("-")[0]
+                if kind == "map" and _is_number(number):
+                    found[f"{self.directory}/{name}"] = int(number)
         return found
 
     def keep_map(self, program_id: int, name: str, fd: int) -> str:
@@ -264,6 +268,10 @@ def failing(what: str, path: str) -> Iterator[None]:
             why=os.strerror(error.errno or 0),
             hint=hints.get(error.errno or 0, ""),
         ) from error
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def remove(path: str) -> None:

@@ -78,6 +78,10 @@ def make_plan(state: State, target: Chain, mode: AskedMode | None) -> Plan:
     )
 
 
+# iproute2's word for each mode; plain "xdp off" leaves a generic program where it is.
+_IP_WORDS: dict[Mode, str] = {"native": "xdpdrv", "skb": "xdpgeneric", "hw": "xdpoffload"}
+
+
 def _busy(state: State) -> HookBusyError:
     root, name = state.root, state.interface.name
     assert root is not None
@@ -92,7 +96,8 @@ def _busy(state: State) -> HookBusyError:
     return HookBusyError(
         f"another tool's program is on the XDP hook of {name}",
         why=f"its hook holds {who}",
-        hint=f"have its owner remove it, or if nobody owns it: ip link set dev {name} xdp off"
-        if not root.link_id
-        else f"have the owner of the link close it (bpftool link show id {root.link_id})",
+        hint=f"have the owner of the link close it (bpftool link show id {root.link_id})"
+        if root.link_id
+        else "have its owner remove it, or if nobody owns it: "
+        f"ip link set dev {name} {_IP_WORDS[root.mode]} off",
     )

@@ -152,15 +152,14 @@ def _status_table(states: Sequence[State]) -> Table:
         ("Tag", "left"),
         ("Chain actions", "left"),
     ):
-        table.add_column(title, justify="right" if align == "right" else "left")
+        # Folded, not cut: an id or a tag that is cut serves nobody.
+        table.add_column(title, justify="right" if align == "right" else "left", overflow="fold")
     for state in states:
-        style = "bold" if state.root else "dim"
-        for row in _rows(state):
-            vacant = "vacant" in str(row[2])
-            # Names come from programs: text, never markup.
-            cells = [Text(str(cell)) for cell in row]
-            table.add_row(*cells, style="red" if vacant else style)
-            style = ""
+        # Names come from programs: text, never markup.
+        root, *slots = [[Text(str(cell)) for cell in row] for row in _rows(state)]
+        table.add_row(*root, style="bold" if state.root else "dim")
+        for cells, slot in zip(slots, state.root.slots if state.root else (), strict=True):
+            table.add_row(*cells, style="" if slot.member else "red")
     return table
 
 
@@ -290,7 +289,9 @@ def first_steps(state: State, held: Mapping[int, Sequence[Holder]]) -> None:
         )
 
 
-def swap(report: Report, held: Mapping[int, Sequence[Holder]], gone: bool, style: Style) -> None:
+def swap(
+    report: Report, held: Mapping[int, Sequence[Holder]], gone: bool | None, style: Style
+) -> None:
     """The end of a swap: what came of X, and who may still hold it."""
     old = report.before.root
     if style.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,22 @@ def test_nobody_listens(tool: Tool, veth: net.Veth, objects: Objects) -> None:
         assert status["residue"] == []
         assert [one["pin"] is not None for one in status["programs"]] == [True, True]
     assert net.exchange(veth, FRAMES) == FRAMES
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals(tool: Tool, veth: net.Veth, objects: Objects, number: signal.Signals) -> None:
+    """Before the flip a signal undoes what was begun; at the flip it comes too late."""
+    tool("load", veth.dev, objects["count"])
+    for call, nth, code, added in (
+        ("symlink", 1, 128 + number, []),
+        ("membarrier", 1, 0, ["pass"]),
+    ):
+        inject = f"inject={call}:signal={number.name}:when={nth}"
+        prefix = ("strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+        result = tool.process("load", veth.dev, objects["pass"], prefix=prefix)
+        status = tool.status(veth.dev)
+        assert [one["name"] for one in status["programs"]] == ["count", *added]
+        assert (result.code, status["residue"]) == (code, []), result.err
 
 
 def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> None:

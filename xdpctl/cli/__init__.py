@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import signal
 import sys
 
 import click
 
-from .. import __version__, render
+from .. import render
 from ..errors import Interrupted, KernelError, UsageError, XdpctlError
 from .common import Settings, common_options
 
@@ -18,17 +20,24 @@ COMMANDS = {
     "unload": "unload",
     "status": "status",
     "swap-dispatcher": "swap",
+    "help": "help",
 }
 
 
+# xdp-loader's commands: a prefix that is unique among them means there what it means here.
+_LOADER = {"load", "unload", "status", "clean", "features", "help"}
+
+
 class _Commands(click.Group):
-    """Commands found by name or by a prefix that only one has, as xdp-loader does."""
+    """Commands found by name or by a unique prefix, as xdp-loader does."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         matches = [name] if name in COMMANDS else [c for c in COMMANDS if c.startswith(name)]
+        if len(matches) > 1:
+            matches = [c for c in matches if c in _LOADER] or matches
         if len(matches) > 1:
             ctx.fail(f"{name} may mean {' or '.join(sorted(matches))}")
         if not matches:
@@ -49,7 +58,6 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @common_options(changes=True)
-@click.version_option(__version__, message="xdpctl %(version)s")
 def cli() -> None:
     """Run several XDP programs on one network interface.
 
@@ -65,20 +73,30 @@ def _raise_interrupted(signum: int, _frame: object) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit with its code (xdpctl(8), EXIT STATUS)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names need not be text, and what was done has to be said all the same.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line; returns its exit code, with errors printed."""
     settings = Settings()
+    # Known from the start, so that an error in the words before it comes as JSON too.
+    settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     handlers = {
         number: signal.signal(number, _raise_interrupted)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         cli.main(arguments, prog_name="xdpctl", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
     except XdpctlError as error:
         return _report(error, settings)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"see {context.command_path} --help" if context else ""
@@ -89,13 +107,23 @@ def run(arguments: list[str] | None = None) -> int:
         why = error.log.strip() or str(error)
         return _report(XdpctlError(f"a kernel call failed: {error.call}", why=why), settings)
     except BrokenPipeError:
-        # Who read our output has gone; nothing is left to be flushed to it.
-        sys.stdout = None
-        return 1
+        _drop_output()  # who read it has gone
+        return XdpctlError.exit_code
+    except OSError as error:
+        _drop_output()
+        return _report(XdpctlError("a system call failed", why=str(error)), settings)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return 0
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from failing once more, at its end, on output that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
 
 
 def _report(error: XdpctlError, settings: Settings) -> int:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .. import pins
+from .. import __version__, pins, rights
 from ..errors import NotFoundError
 from ..render import Style
 
@@ -29,6 +29,7 @@ class Settings(Style):
         path = self.bpffs or os.environ.get("LIBXDP_BPFFS") or pins.DEFAULT_BPFFS
         bpffs = pins.Bpffs(path.rstrip("/"))
         if changes and not self.dry_run and not bpffs.is_mounted() and self._mount_wanted(path):
+            rights.require()
             bpffs.mount()
         return bpffs
 
@@ -54,14 +55,18 @@ def _enter_netns(name: str) -> None:
     try:
         netns.setns(path, flags=os.O_RDONLY)
     except OSError as error:
+        rights.require()
         raise NotFoundError(
             f"cannot enter the network namespace {name}", why=os.strerror(error.errno or 0)
         ) from error
 
 
 def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value and parameter.name:
-        setattr(context.ensure_object(Settings), parameter.name, value)
+    settings = context.ensure_object(Settings)
+    if parameter.name == "verbose":
+        settings.verbose += value  # -v before the command and -v after it make two
+    elif value and parameter.name:
+        setattr(settings, parameter.name, value)
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
@@ -81,6 +86,7 @@ def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
         ),
         option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
         option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.version_option(__version__, message="xdpctl %(version)s"),
     ]
     if changes:
         options.append(option("--dry-run", is_flag=True, help="Print the plan, change nothing."))

@@ -11,7 +11,8 @@ from ..pins import Interface
 from .common import Settings
 
 
-def interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+def interfaces(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    context.ensure_object(Settings).enter()
     return [one.name for one in Interface.all() if one.name.startswith(start)]
 
 
@@ -30,7 +31,9 @@ def _members(context: click.Context) -> tuple[Member, ...]:
 
 
 def _state(context: click.Context) -> State | None:
-    name = context.params.get("interface")
+    # After an option that waits for its value click has not assigned the arguments yet.
+    words = [word for word in context.args if not word.startswith("-")]
+    name = context.params.get("interface") or (words[0] if words else None)
     try:
         bpffs = context.ensure_object(Settings).enter()
         interface = Interface.named(name) if name else None

@@ -14,7 +14,9 @@ from .common import Settings, common_options
 
 @click.command("load")
 @click.argument("interface", shell_complete=complete.interfaces)
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False)
+)
 @click.option(
     "-m",
     "--mode",

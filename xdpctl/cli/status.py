@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import render, rights
+from ..errors import VanishedError
 from ..observe import observe
 from ..pins import Interface
 from . import complete
@@ -20,7 +21,13 @@ def command(settings: Settings, interface: str | None) -> None:
     bpffs = settings.enter()
     rights.require()
     found = [Interface.named(interface)] if interface else Interface.all()
-    states = [observe(one, bpffs.interface(one)) for one in found]
+    states = []
+    for one in found:
+        try:
+            states.append(observe(one, bpffs.interface(one)))
+        except VanishedError:
+            if interface:
+                raise
     if settings.json:
         render.print_json(
             {"command": "status", "interfaces": [render.state_data(one) for one in states]}

@@ -37,7 +37,7 @@ def command(settings: Settings, interface: str) -> None:
             )
         before.clear()
         before.update(holders([slot.link_id for slot in state.root.slots if slot.link_id]))
-        if shown:
+        if shown and state.root.owner == "xdpctl":
             render.first_steps(state, before)
         return state.chain
 
@@ -48,7 +48,7 @@ def command(settings: Settings, interface: str) -> None:
         dry_run=settings.dry_run,
         on_step=render.step_printer(shown),
     )
-    gone = True
+    gone = None
     if report.before.root and not settings.dry_run:
         gone = libbpf.wait_gone(report.before.root.id)
     render.swap(report, before, gone, settings)
