@@ -300,8 +300,10 @@ def _run_config(handle: int, function: str) -> dict[str, int | None]:
             if name == "priority":
                 config["priority"] = value
             elif name in chain.ACTIONS:
-                bit = 1 << chain.ACTIONS.index(name) if value else 0
-                config["actions"] = (config["actions"] or 0) | bit
+                # What is not named stays as it is by default: to go on at XDP_PASS.
+                mask = chain.DEFAULT_ACTIONS if config["actions"] is None else config["actions"]
+                bit = 1 << chain.ACTIONS.index(name)
+                config["actions"] = mask | bit if value else mask & ~bit
             else:
                 config["actions"] = -1
                 return config

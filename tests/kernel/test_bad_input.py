@@ -243,7 +243,11 @@ def test_libxdps_dispatcher(tool: Tool, veth: net.Veth, objects: Objects) -> Non
     tool.xdp_loader("load", veth.dev, objects["count"], objects["config"])
     status = tool.status(veth.dev)
     assert (status["root"]["owner"], status["root"]["attach"]) == ("libxdp", "netlink")
-    assert [one["name"] for one in status["programs"]] == ["config", "count"]
+    # Its reading of the run configuration is ours.
+    assert [(one["name"], one["priority"], one["actions"]) for one in status["programs"]] == [
+        ("config", 10, ["XDP_DROP", "XDP_PASS"]),
+        ("count", 50, ["XDP_PASS"]),
+    ]
     with unchanged(tool, veth):
         result = tool.try_("load", veth.dev, objects["pass"])
         assert result.code == 8

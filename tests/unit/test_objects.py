@@ -100,7 +100,9 @@ def test_the_run_configuration_and_what_overrides_it() -> None:
     ("config", "priority", "actions"),
     [
         ("CONFIG(f, UINT(XDP_PASS, 0));", 50, 0),
-        ("CONFIG(f, UINT(XDP_TX, 7) UINT(XDP_ABORTED, 1) UINT(XDP_DROP, 0));", 50, 0b1001),
+        # As xdp-loader reads it: what is not named keeps its default.
+        ("CONFIG(f, UINT(XDP_DROP, 1));", 50, DROP | PASS),
+        ("CONFIG(f, UINT(XDP_TX, 7) UINT(XDP_ABORTED, 1) UINT(XDP_DROP, 0));", 50, 0b1101),
         ("CONFIG(f, UINT(priority, 0));", 0, PASS),
         (f"CONFIG(f, UINT(priority, {MAX_PRIORITY}u));", MAX_PRIORITY, PASS),
         ("CONFIG(g, UINT(priority, 3) UINT(XDP_DROP, 1));", 50, PASS),
