@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 def needs(*capabilities: str) -> pytest.MarkDecorator:
-    """A mark: skip unless the kernel has these (oracle.PROBES: ext, frags, bpf_loop, …)."""
+    """A mark: skip unless the kernel has these (oracle.PROBES: ext, frags, …)."""
     return pytest.mark.needs(*capabilities)
 
 

@@ -855,6 +855,13 @@ def _probe_ext() -> None:
         pass
 
 
+def _probe_link_target() -> None:
+    # Linux kernel commit 441e8c66b23e "bpf: Return target info when a tracing bpf_link is queried"
+    with root_load() as root, hold_unpinned(root, "prog0") as held:
+        if link(held.link_id).target_obj_id != prog(root).id:
+            raise OSError(errno.EOPNOTSUPP, "link info does not tell the target of an EXT link")
+
+
 def _probe_frags() -> None:
     xdp_load(returning(XDP_PASS), flags=F_XDP_HAS_FRAGS).close()
 
@@ -886,6 +893,7 @@ PROBES = {
     "bpf_loop": _probe_bpf_loop,
     "ext": _probe_ext,
     "frags": _probe_frags,
+    "link_target": _probe_link_target,
     "stats": _probe_stats,
     "veth": _probe_veth,
     "xdp_link": _probe_xdp_link,

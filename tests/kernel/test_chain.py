@@ -19,6 +19,7 @@ CODES |= {"ret_32": 32, "ret_34": 34, "ret_200": 200, "ret_minus_1": 2**32 - 1}
 FRAMES = net.udps(50)
 
 
+@needs("link_target")
 def test_one_program_takes_the_entry(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """No dispatch for a lone program: it replaces the root's entry function."""
     tool("load", veth.dev, objects["count"])

@@ -52,6 +52,7 @@ def test_exchange_of_many(veth: net.Veth) -> None:
         assert net.seqs(net.exchange(veth, net.udps(2000))) == list(range(2000))
 
 
+@needs("link_target")
 def test_ext_replaces_a_stub(veth: net.Veth) -> None:
     with (
         oracle.root_load(3) as root,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, needs
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.tool import ROOT, Tool
 from xdpctl import pins
@@ -54,6 +54,7 @@ def test_one_process_loads_another_swaps(tool: Tool, veth: net.Veth, objects: Ob
         assert oracle.links_onto(old) == []
 
 
+@needs("link_target")
 def test_a_foreign_process_holds_an_unpinned_link(
     tool: Tool, veth: net.Veth, objects: Objects
 ) -> None:
@@ -115,6 +116,7 @@ def test_no_packet_misses_a_program_that_stays(
     assert sent > 500
 
 
+@needs("link_target")
 def test_swap_as_data(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """--json has the ids of every step; the oracle knows them too."""
     tool("load", veth.dev, objects["count"], objects["pass"])

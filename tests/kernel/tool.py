@@ -85,10 +85,16 @@ class Tool:
         return [program["id"] for program in self.status(dev)["programs"]]
 
     def chain(self, ifindex: int) -> list[int]:
-        """The same by the oracle, without xdpctl: whom the live root's functions call."""
+        """The same by the oracle, without xdpctl: whom the live root's functions call.
+
+        Where link info does not tell (before Linux 5.13), what is pinned for the root has to do.
+        """
         root, _mode = oracle.xdp_prog_id(ifindex)
         if not root:
             return []
+        if oracle.lacks("link_target"):
+            pins = sorted(self.bpffs.glob(f"xdp/dispatch-{ifindex}-{root}/prog*-link"))
+            return [oracle.pinned_link(pin).prog_id for pin in pins]
         info = oracle.prog(root)
         if not info.btf_id:
             return []
