@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .chain import XDP_PASS, Member
 from .errors import KernelError, UnsupportedError, VerifierError
-from .kernel import libbpf
+from .kernel import abi, libbpf
 from .protocol import ENTRY, Config
 from .rights import explain_refusal
 
@@ -76,7 +76,7 @@ def build(members: Sequence[Member]) -> Root:
 
 def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
     library = libbpf.lib()
-    handle = libbpf.open_object(image, libbpf.ObjectOpenOpts(object_name=ENTRY.encode()))
+    handle = libbpf.open_object(image, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
         program = library.bpf_object__next_program(handle, None)
         record = config.pack()

@@ -25,7 +25,7 @@ from .errors import (
     VerifierError,
     XdpctlError,
 )
-from .kernel import libbpf
+from .kernel import abi, libbpf
 from .rights import explain_refusal
 
 LOG_LINES = 12
@@ -224,7 +224,7 @@ def _child(out: socket.socket, work: Callable[[], tuple[Any, list[int]]]) -> Non
 def _open(path: str, data: bytes, pin_path: str | None = None) -> int:
     # libbpf names internal maps after the object: the file's name up to its first dot.
     name = os.path.basename(path).split(".")[0]
-    options = libbpf.ObjectOpenOpts(
+    options = abi.ObjectOpenOpts(
         object_name=name.encode(), pin_root_path=os.fsencode(pin_path) if pin_path else None
     )
     return libbpf.open_object(data, options)

@@ -18,7 +18,7 @@ import pytest
 from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
 from xdpctl import dispatcher
 from xdpctl.errors import UnsupportedError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import abi, libbpf
 
 SOURCE = ROOT / "bpf/dispatcher.c"
 
@@ -54,7 +54,7 @@ def image_of(masks: tuple[int, ...]) -> bytes:
 
 @contextlib.contextmanager
 def opened(image: bytes) -> Iterator[int]:
-    handle = libbpf.open_object(image, libbpf.ObjectOpenOpts(object_name=b"xdp_dispatcher"))
+    handle = libbpf.open_object(image, abi.ObjectOpenOpts(object_name=b"xdp_dispatcher"))
     try:
         yield handle
     finally:

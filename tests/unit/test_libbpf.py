@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from xdpctl.errors import KernelError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import abi, libbpf
 
 _HEADERS = """
 #include <stddef.h>
@@ -36,15 +36,15 @@ BIT_FIELD = ""  # has no offset in C; its neighbours' offsets tell enough
 
 # ctypes structure: its name in C, and C's name for those members that have another here.
 STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
-    libbpf.ObjectOpenOpts: ("struct bpf_object_open_opts", {}),
-    libbpf.LinkCreateOpts: ("struct bpf_link_create_opts", {}),
-    libbpf.LinkUpdateOpts: ("struct bpf_link_update_opts", {}),
-    libbpf.XdpQueryOpts: ("struct bpf_xdp_query_opts", {}),
-    libbpf.TestRunOpts: ("struct bpf_test_run_opts", {}),
-    libbpf._ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
-    libbpf._LinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
-    libbpf._MapInfo: ("struct bpf_map_info", {}),
-    libbpf.BtfType: ("struct btf_type", {"size_or_type": "type"}),
+    abi.ObjectOpenOpts: ("struct bpf_object_open_opts", {}),
+    abi.LinkCreateOpts: ("struct bpf_link_create_opts", {}),
+    abi.LinkUpdateOpts: ("struct bpf_link_update_opts", {}),
+    abi.XdpQueryOpts: ("struct bpf_xdp_query_opts", {}),
+    abi.TestRunOpts: ("struct bpf_test_run_opts", {}),
+    abi.ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
+    abi.LinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
+    abi.MapInfo: ("struct bpf_map_info", {}),
+    abi.BtfType: ("struct btf_type", {"size_or_type": "type"}),
 }
 
 
@@ -71,7 +71,7 @@ def numbers(expressions: list[str], *flags: str) -> list[int]:
 def test_every_structure_is_checked() -> None:
     known = {
         value
-        for value in vars(libbpf).values()
+        for value in vars(abi).values()
         if isinstance(value, type)
         and issubclass(value, ctypes.Structure)
         and hasattr(value, "_fields_")
@@ -102,7 +102,7 @@ def test_layout(structure: type[ctypes.Structure]) -> None:
 
 
 def test_words_of_a_links_information() -> None:
-    start = libbpf._LinkInfo.word.offset
+    start = abi.LinkInfo.word.offset
     wanted = [
         "xdp.ifindex",
         "tracing.attach_type",
@@ -170,7 +170,7 @@ def c_type(kind: Any) -> str:
 def test_prototypes() -> None:
     """Calls with our argument types compile without a conversion; results have our sizes."""
     lines, expected = [], []
-    for name, (result, arguments) in libbpf._PROTOTYPES.items():
+    for name, (result, arguments) in abi.PROTOTYPES.items():
         declared = [f"{c_type(kind)} a{place} = 0;" for place, kind in enumerate(arguments)]
         call = f"{name}({', '.join(f'a{place}' for place in range(len(arguments)))})"
         is_void = f"__builtin_types_compatible_p(__typeof__({call}), void)"
@@ -197,7 +197,7 @@ def test_prototypes() -> None:
 
 def test_a_failed_call_names_itself_and_what_libbpf_said() -> None:
     with pytest.raises(KernelError) as caught:
-        libbpf.open_object(b"\x7fELF and nothing else", libbpf.ObjectOpenOpts(object_name=b"x"))
+        libbpf.open_object(b"\x7fELF and nothing else", abi.ObjectOpenOpts(object_name=b"x"))
     assert caught.value.call == "bpf_object__open_mem"
     assert caught.value.errno
     assert "libbpf: elf:" in caught.value.log
@@ -205,8 +205,8 @@ def test_a_failed_call_names_itself_and_what_libbpf_said() -> None:
 
 
 def test_options_carry_their_own_size() -> None:
-    assert libbpf.XdpQueryOpts().sz == ctypes.sizeof(libbpf.XdpQueryOpts)
-    options = libbpf.LinkUpdateOpts(flags=libbpf.BPF_F_REPLACE, old_prog_fd=9)
+    assert abi.XdpQueryOpts().sz == ctypes.sizeof(abi.XdpQueryOpts)
+    options = abi.LinkUpdateOpts(flags=libbpf.BPF_F_REPLACE, old_prog_fd=9)
     assert (options.sz, options.flags, options.old_prog_fd) == (ctypes.sizeof(options), 4, 9)
 
 

@@ -1,9 +1,7 @@
 """libbpf and the few libc calls that Python lacks, through ctypes.
 
-Every prototype is declared in one table. A wrapper is one call: it returns a descriptor, a number
-or a dataclass, and raises KernelError with the name of what failed. Kernel constants keep
-their kernel names. Structures follow <linux/bpf.h> and <bpf/bpf.h> of libbpf 1.1; the kernel and
-libbpf both take shorter ones than they know.
+A wrapper is one call: it returns a descriptor, a number or a record, and raises KernelError with
+the name of what failed. Kernel constants keep their kernel names.
 """
 
 from __future__ import annotations
@@ -13,11 +11,12 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Iterator
-from ctypes import POINTER, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import c_char_p, c_size_t, c_uint32, c_void_p
 from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import KernelError, UnsupportedError
+from . import abi
 
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
@@ -40,186 +39,6 @@ MEMBARRIER_CMD_GLOBAL = 1
 SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 
 
-class _Opts(ctypes.Structure):
-    """A libbpf options structure: its first member is its own size."""
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(ctypes.sizeof(self), **values)
-
-
-class ObjectOpenOpts(_Opts):
-    _fields_ = [
-        ("sz", c_size_t),
-        ("object_name", c_char_p),
-        ("relaxed_maps", ctypes.c_bool),
-        ("pin_root_path", c_char_p),
-    ]
-
-
-class LinkCreateOpts(_Opts):
-    _fields_ = [
-        ("sz", c_size_t),
-        ("flags", c_uint32),
-        ("iter_info", c_void_p),
-        ("iter_info_len", c_uint32),
-        ("target_btf_id", c_uint32),
-    ]
-
-
-class LinkUpdateOpts(_Opts):
-    _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("old_prog_fd", c_uint32)]
-
-
-class XdpQueryOpts(_Opts):
-    _fields_ = [
-        ("sz", c_size_t),
-        ("prog_id", c_uint32),
-        ("drv_prog_id", c_uint32),
-        ("hw_prog_id", c_uint32),
-        ("skb_prog_id", c_uint32),
-        ("attach_mode", ctypes.c_uint8),
-        ("_pad", ctypes.c_uint8 * 7),
-    ]
-
-
-class TestRunOpts(_Opts):
-    _fields_ = [
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    ]
-
-
-class _ProgInfo(ctypes.Structure):
-    _fields_ = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("jited_prog_len", c_uint32),
-        ("xlated_prog_len", c_uint32),
-        ("jited_prog_insns", ctypes.c_uint64),
-        ("xlated_prog_insns", ctypes.c_uint64),
-        ("load_time", ctypes.c_uint64),
-        ("created_by_uid", c_uint32),
-        ("nr_map_ids", c_uint32),
-        ("map_ids", ctypes.c_uint64),
-        ("name", c_char * 16),
-        ("ifindex", c_uint32),
-        ("gpl_compatible", c_uint32),
-        ("netns_dev", ctypes.c_uint64),
-        ("netns_ino", ctypes.c_uint64),
-        ("nr_jited_ksyms", c_uint32),
-        ("nr_jited_func_lens", c_uint32),
-        ("jited_ksyms", ctypes.c_uint64),
-        ("jited_func_lens", ctypes.c_uint64),
-        ("btf_id", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("func_info", ctypes.c_uint64),
-        ("nr_func_info", c_uint32),
-        ("_pad", c_uint32),
-    ]
-
-
-class _LinkInfo(ctypes.Structure):
-    # The union of <linux/bpf.h>: the three words of `tracing`; `xdp.ifindex` is the first of them.
-    _fields_ = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("prog_id", c_uint32),
-        ("_pad", c_uint32),
-        ("word", c_uint32 * 4),
-    ]
-
-
-class _MapInfo(ctypes.Structure):
-    _fields_ = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("key_size", c_uint32),
-        ("value_size", c_uint32),
-        ("max_entries", c_uint32),
-        ("map_flags", c_uint32),
-        ("name", c_char * 16),
-    ]
-
-
-class BtfType(ctypes.Structure):
-    """The head of a BTF type record; the kind's own records follow it in memory."""
-
-    _fields_ = [("name_off", c_uint32), ("info", c_uint32), ("size_or_type", c_uint32)]
-
-    @property
-    def kind(self) -> int:
-        return int(self.info) >> 24 & 0x1F
-
-    @property
-    def vlen(self) -> int:
-        return int(self.info) & 0xFFFF
-
-
-PRINT_FN = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
-
-# name: (result, arguments). An int result below zero is a negated errno, a pointer result of NULL
-# leaves it in errno.
-_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
-    "libbpf_set_print": (c_void_p, [PRINT_FN]),
-    "bpf_object__open_mem": (c_void_p, [c_void_p, c_size_t, POINTER(ObjectOpenOpts)]),
-    "bpf_object__close": (None, [c_void_p]),
-    "bpf_object__load": (c_int, [c_void_p]),
-    "bpf_object__btf": (c_void_p, [c_void_p]),
-    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
-    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
-    "bpf_program__name": (c_char_p, [c_void_p]),
-    "bpf_program__section_name": (c_char_p, [c_void_p]),
-    "bpf_program__type": (c_int, [c_void_p]),
-    "bpf_program__expected_attach_type": (c_int, [c_void_p]),
-    "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
-    "bpf_program__fd": (c_int, [c_void_p]),
-    "bpf_program__set_type": (c_int, [c_void_p, c_int]),
-    "bpf_program__set_expected_attach_type": (c_int, [c_void_p, c_int]),
-    "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
-    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
-    "bpf_program__set_flags": (c_int, [c_void_p, c_uint32]),
-    "bpf_program__set_log_buf": (c_int, [c_void_p, c_void_p, c_size_t]),
-    "bpf_map__name": (c_char_p, [c_void_p]),
-    "bpf_map__fd": (c_int, [c_void_p]),
-    "bpf_map__type": (c_int, [c_void_p]),
-    "bpf_map__pin_path": (c_char_p, [c_void_p]),
-    "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
-    "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
-    "btf__free": (None, [c_void_p]),
-    "btf__type_cnt": (c_uint32, [c_void_p]),
-    "btf__type_by_id": (POINTER(BtfType), [c_void_p, c_uint32]),
-    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
-    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
-    "bpf_prog_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
-    "bpf_link_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
-    "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
-    "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
-    "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
-    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
-    "bpf_obj_pin": (c_int, [c_int, c_char_p]),
-    "bpf_obj_get": (c_int, [c_char_p]),
-    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
-    "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
-    "bpf_link_update": (c_int, [c_int, c_int, POINTER(LinkUpdateOpts)]),
-    "bpf_link_detach": (c_int, [c_int]),
-    "bpf_xdp_query": (c_int, [c_int, c_int, POINTER(XdpQueryOpts)]),
-    "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
-}
-
 _messages: list[str] = []
 
 
@@ -240,7 +59,7 @@ def _collect(level: int, text: int, arguments: int) -> int:
     return 0
 
 
-_PRINT = PRINT_FN(_collect)
+_PRINT = abi.PRINT_FN(_collect)
 
 
 @cache
@@ -254,7 +73,7 @@ def lib() -> ctypes.CDLL:
             why=str(error),
             hint="install libbpf 1.0 or newer (Debian: apt install libbpf1)",
         ) from error
-    for name, (result, arguments) in _PROTOTYPES.items():
+    for name, (result, arguments) in abi.PROTOTYPES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     library.libbpf_set_print(_PRINT)
@@ -290,7 +109,7 @@ def owned(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def open_object(image: bytes, options: ObjectOpenOpts) -> int:
+def open_object(image: bytes, options: abi.ObjectOpenOpts) -> int:
     """Parse an object file; returns libbpf's handle, to be closed with bpf_object__close."""
     return _pointer("bpf_object__open_mem", image, len(image), ctypes.byref(options))
 
@@ -416,7 +235,7 @@ def _info(fd: int, info: ctypes.Structure) -> None:
 
 
 def prog_info(fd: int) -> ProgInfo:
-    info, maps = _ProgInfo(), (c_uint32 * 64)()
+    info, maps = abi.ProgInfo(), (c_uint32 * 64)()
     info.nr_map_ids, info.map_ids = len(maps), ctypes.addressof(maps)
     _info(fd, info)
     return ProgInfo(
@@ -433,11 +252,11 @@ def prog_info(fd: int) -> ProgInfo:
 
 def prog_main_function(fd: int) -> int:
     """The BTF type id of a program's first function, 0 where it has no BTF."""
-    info, record = _ProgInfo(), (c_uint32 * 2)()
+    info, record = abi.ProgInfo(), (c_uint32 * 2)()
     _info(fd, info)
     if not info.nr_func_info or info.func_info_rec_size != ctypes.sizeof(record):
         return 0
-    info = _ProgInfo(
+    info = abi.ProgInfo(
         nr_func_info=1, func_info_rec_size=ctypes.sizeof(record), func_info=ctypes.addressof(record)
     )
     _info(fd, info)
@@ -445,7 +264,7 @@ def prog_main_function(fd: int) -> int:
 
 
 def link_info(fd: int) -> LinkInfo:
-    info = _LinkInfo()
+    info = abi.LinkInfo()
     _info(fd, info)
     return LinkInfo(info.id, info.type, info.prog_id, tuple(info.word))
 
@@ -465,7 +284,7 @@ def links() -> Iterator[LinkInfo]:
 
 def map_name_and_sizes(fd: int) -> tuple[str, int, int]:
     """A map's name, value size in bytes and number of entries."""
-    info = _MapInfo()
+    info = abi.MapInfo()
     _info(fd, info)
     return info.name.decode(errors="replace"), info.value_size, info.max_entries
 
@@ -499,20 +318,24 @@ def link_ext(program_fd: int, root_fd: int, function: int) -> int:
         program_fd,
         root_fd,
         0,
-        ctypes.byref(LinkCreateOpts(target_btf_id=function)),
+        ctypes.byref(abi.LinkCreateOpts(target_btf_id=function)),
     )
 
 
 def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
     """Attach a root to an interface by a bpf_link; returns the link's descriptor."""
     return _call(
-        "bpf_link_create", program_fd, ifindex, BPF_XDP, ctypes.byref(LinkCreateOpts(flags=flags))
+        "bpf_link_create",
+        program_fd,
+        ifindex,
+        BPF_XDP,
+        ctypes.byref(abi.LinkCreateOpts(flags=flags)),
     )
 
 
 def link_update(link: int, new_program: int, expected_program: int) -> None:
     """Exchange the program of an XDP link; EPERM where it does not run the expected one."""
-    options = LinkUpdateOpts(flags=BPF_F_REPLACE, old_prog_fd=expected_program)
+    options = abi.LinkUpdateOpts(flags=BPF_F_REPLACE, old_prog_fd=expected_program)
     _call("bpf_link_update", link, new_program, ctypes.byref(options))
 
 
@@ -525,7 +348,7 @@ def xdp_query(ifindex: int) -> tuple[int, int]:
 
     With programs in several modes at once the driver's comes first: packets meet it first.
     """
-    options = XdpQueryOpts()
+    options = abi.XdpQueryOpts()
     _call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
     if options.attach_mode != XDP_ATTACHED_MULTI:
         return options.prog_id, options.attach_mode
@@ -543,7 +366,7 @@ def prog_test_run(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int,
     """Run an XDP program on a packet; returns its verdict, the packet after it, mean ns a run."""
     data = ctypes.create_string_buffer(packet, len(packet))
     out = ctypes.create_string_buffer(len(packet) + 512)
-    options = TestRunOpts(
+    options = abi.TestRunOpts(
         data_in=ctypes.addressof(data),
         data_out=ctypes.addressof(out),
         data_size_in=len(packet),
@@ -599,11 +422,11 @@ class Btf:
         found: int = lib().btf__find_by_name_kind(self._handle, name.encode(), kind)
         return max(found, 0)
 
-    def type(self, type_id: int) -> BtfType:
+    def type(self, type_id: int) -> abi.BtfType:
         pointer = lib().btf__type_by_id(self._handle, type_id)
         if not pointer:
             raise KernelError("btf__type_by_id", errno.EINVAL)
-        found: BtfType = pointer.contents
+        found: abi.BtfType = pointer.contents
         return found
 
     def name(self, type_id: int) -> str:
@@ -613,8 +436,8 @@ class Btf:
         text: bytes | None = lib().btf__name_by_offset(self._handle, offset)
         return (text or b"").decode(errors="replace")
 
-    def records(self, found: BtfType, count: int, words: int) -> list[tuple[int, ...]]:
+    def records(self, found: abi.BtfType, count: int, words: int) -> list[tuple[int, ...]]:
         """The `count` records of `words` 32-bit words that follow a type's head."""
-        start = ctypes.addressof(found) + ctypes.sizeof(BtfType)
+        start = ctypes.addressof(found) + ctypes.sizeof(abi.BtfType)
         flat = (c_uint32 * (count * words)).from_address(start)
         return [tuple(flat[i : i + words]) for i in range(0, count * words, words)]
