@@ -29,7 +29,7 @@ from .kernel import abi, libbpf
 from .rights import explain_refusal
 
 LOG_LINES = 12
-"""How much of the verifier's log an error shows: the reason stands in its last lines."""
+"""How many lines of the verifier's log an error shows."""
 
 _LOG_SIZE = (1 << 24) - 1
 _CPU_SECONDS = 120
@@ -389,16 +389,27 @@ def _explain(source: chain.Source, error: KernelError) -> XdpctlError:
     if refusal and error.call != "verifier":
         return refusal
     if error.call == "verifier":
-        lines = [line for line in error.log.strip().splitlines() if line]
         return VerifierError(
             f"the verifier refused {what}",
-            why="\n".join(lines[-LOG_LINES:]),
+            why=_reason(error.log),
             hint="-v shows the verifier's whole log",
             details=error.log,
         )
     if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
         return UnsupportedError(f"this kernel cannot load {what}", why=_libbpf_words(error))
     return BadObjectError(f"cannot load {what}", why=_libbpf_words(error) or str(error))
+
+
+def _reason(log: str) -> str:
+    """The part of a verifier's log that says why: its end, but for newer kernels (seen on 7.3).
+
+    Those explain the reason in a report behind it, which starts with "Verification failed".
+    """
+    lines = [line for line in log.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("Verification failed"):
+            return "\n".join(lines[max(number - 3, 0) : number + LOG_LINES])
+    return "\n".join(lines[-LOG_LINES:])
 
 
 def _libbpf_words(error: KernelError) -> str:

@@ -333,6 +333,7 @@ def test_every_bpf_call_may_fail(
     for nth in range(1, len(calls) + 1, step):
         before = Before(tool, veth)
         code, said = failing(tool, "bpf", "ENOMEM", nth, *words)
+        print(f"call {nth}: exit {code}")
         status = tool.status(veth.dev)
         if code == 0:
             assert [one["name"] for one in status["programs"]] == ["count", "pass"]
