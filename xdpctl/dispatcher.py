@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .chain import XDP_PASS, Member
-from .errors import KernelError, UnsupportedError, VerifierError
+from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
 from .protocol import ENTRY, Config
 from .rights import explain_refusal
@@ -79,10 +79,7 @@ def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
     handle = libbpf.open_object(image, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
         program = library.bpf_object__next_program(handle, None)
-        record = config.pack()
-        library.bpf_map__set_initial_value(
-            library.bpf_object__next_map(handle, None), record, len(record)
-        )
+        libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
         if config.frags:
             library.bpf_program__set_flags(program, libbpf.BPF_F_XDP_HAS_FRAGS)
         libbpf.load_object(handle)
@@ -93,6 +90,14 @@ def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
     finally:
         library.bpf_object__close(handle)
     info = libbpf.prog_info(fd)
+    if not info.map_ids:
+        # libbpf only warns of this; a root that cannot be read could never be changed again.
+        os.close(fd)
+        raise XdpctlError(
+            "the dispatcher's record could not be bound to it",
+            why="BPF_PROG_BIND_MAP failed, for instance for want of memory",
+            hint="try again",
+        )
     return Root(fd, info.id, info.btf_id, functions, names)
 
 

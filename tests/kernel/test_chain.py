@@ -176,7 +176,10 @@ def test_packets_may_be_changed(tool: Tool, veth: net.Veth, objects: Objects) ->
 
 def test_tail_calls(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """A member may call on through a program array of its own; its callees answer for it."""
-    tool("load", "-P", 1, veth.dev, objects["tailcall"], "-n", "tailcall")
+    loaded = tool.try_("load", "-P", 1, veth.dev, objects["tailcall"], "-n", "tailcall")
+    if "failed to initialize slot" in loaded.err:
+        pytest.skip("missing: tail calls out of EXT programs (Linux 5.10 refuses their callees)")
+    assert loaded.code == 0, loaded.err
     tool("load", "-P", 2, veth.dev, objects["count"])
     even, odd = net.udps(20, size=100), net.udps(20, start=100, size=101)
     assert net.exchange(veth, even + odd) == even
@@ -204,7 +207,11 @@ def test_kinds_of_programs(
     tool: Tool, veth: net.Veth, objects: Objects, name: str, program: str | None
 ) -> None:
     """Loaded before a counter, each passes every packet on."""
-    tool("load", "-P", 1, veth.dev, objects[name], *(["-n", program] if program else []))
+    words = ("load", "-P", 1, veth.dev, objects[name], *(["-n", program] if program else []))
+    loaded = tool.try_(*words)
+    if name == "subprogs" and "Caller passes invalid args" in loaded.err:
+        pytest.skip("missing: global functions in EXT programs (refused by Linux 5.10)")
+    assert loaded.code == 0, loaded.err
     tool("load", "-P", 2, veth.dev, objects["count"])
     arrived = net.exchange(veth, FRAMES)
     assert net.seqs(arrived) == net.seqs(FRAMES)

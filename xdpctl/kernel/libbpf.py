@@ -132,6 +132,11 @@ def maps(handle: int) -> Iterator[int]:
         yield found
 
 
+def set_initial_value(map_handle: int, value: bytes) -> None:
+    """The contents of an object's data map, before it is loaded."""
+    _call("bpf_map__set_initial_value", map_handle, value, len(value))
+
+
 def set_attach_target(program: int, root_fd: int, function: str) -> None:
     _call("bpf_program__set_attach_target", program, root_fd, function.encode())
 
