@@ -90,12 +90,13 @@ def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
     finally:
         library.bpf_object__close(handle)
     info = libbpf.prog_info(fd)
-    if not info.map_ids:
-        # libbpf only warns of this; a root that cannot be read could never be changed again.
+    if info.name != ENTRY or not info.map_ids:
+        # libbpf leaves the name or the record out, without an error, where a call of its own fails;
+        # a root that nobody can read could never be changed again.
         os.close(fd)
         raise XdpctlError(
-            "the dispatcher's record could not be bound to it",
-            why="BPF_PROG_BIND_MAP failed, for instance for want of memory",
+            "the dispatcher was loaded without its name or its record",
+            why="a bpf(2) call failed meanwhile, for instance for want of memory",
             hint="try again",
         )
     return Root(fd, info.id, info.btf_id, functions, names)
