@@ -79,10 +79,9 @@ def show(tool: Tool, veth: net.Veth, maps: Path) -> None:
     xdpctl(tool, "unload", veth.dev, "--all")
     xdpctl(tool, "status", veth.dev)
     left = [path for path in tool.pins() if path != "xdp"]
-    print(
-        f"pins left: {len(left)}; the interface runs program: {oracle.xdp_prog_id(veth.ifindex)[0]}"
-    )
-    if left or oracle.xdp_prog_id(veth.ifindex)[0]:
+    program, _mode = oracle.xdp_prog_id(veth.ifindex)
+    print(f"pins left: {len(left)}; XDP program on {veth.dev}: {program or 'none'}")
+    if left or program:
         sys.exit("demo: something was left behind")
 
 

@@ -175,7 +175,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "btf__type_by_id": (POINTER(BtfType), [c_void_p, c_uint32]),
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
-    "bpf_prog_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
     "bpf_link_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
     "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
