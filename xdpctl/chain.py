@@ -74,7 +74,8 @@ class Member:
     """A program of the chain. A new one has a source and no id yet.
 
     `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
-    in bytes, `load_time` in ns since boot; both serve the order alone.
+    in bytes, `load_time` in ns since boot; both serve the order alone. A `held` one belongs to the
+    process that loads it: its link is not pinned and goes with that process.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Member:
     size: int = 0
     load_time: int = 0
     source: Source | None = None
+    held: bool = False
 
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:

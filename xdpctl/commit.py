@@ -14,37 +14,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from . import dispatcher, objects, pins, rights
+from . import dispatcher, objects, pins, rights, signals
+from .bpffs import Bpffs
 from .chain import Chain, Member
 from .errors import (
     HookBusyError,
     KernelError,
     RaceError,
     UnsupportedError,
-    VanishedError,
     XdpctlError,
 )
+from .hook import Hook, LostRace
+from .interfaces import Interface
 from .kernel import libbpf
-from .observe import State, observe
+from .observe import Slot, State, View, observe
+from .pins import Attach, InterfacePins, Made, Origin
 from .plan import AskedMode, Plan, make_plan
+from .settle import Place, Rehooked, rehome, repair, settle, unmake
 
 _ATTEMPTS = 8
 _UNCHANGED = 3
 """After so many refusals in front of the same root nobody else is changing it."""
-_MODE_FLAGS: dict[AskedMode, int] = {
-    "unspecified": 0,
-    "native": libbpf.XDP_FLAGS_DRV_MODE,
-    "skb": libbpf.XDP_FLAGS_SKB_MODE,
-}
-
-
-_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-"""The signals that end a command, which turns them into exceptions (cli)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,12 @@ class Step:
 
 @dataclass
 class Report:
-    """What a transaction did."""
+    """What a transaction did.
+
+    `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
+    another link now, `links` the descriptors of the links of held members, by program id, and
+    `unsettled` why something was left to the next command after the change was live.
+    """
 
     plan: Plan
     before: State
@@ -67,24 +66,21 @@ class Report:
     root_id: int = 0
     steps: list[Step] = field(default_factory=list)
     removed: tuple[str, ...] = ()
-
-
-# Makes the change live and tells the step that this was: its number, its text, its ids.
-_Flip = Callable[[], tuple[str, str, dict[str, int]]]
-
-
-class _LostRace(Exception):  # noqa: N818 - not an error: observe again
-    """The interface is not as it was observed."""
+    rehooked: list[Rehooked] = field(default_factory=list)
+    links: dict[int, int] = field(default_factory=dict)
+    unsettled: str = ""
 
 
 def transact(
-    bpffs: pins.Bpffs,
-    interface: pins.Interface,
+    bpffs: Bpffs,
+    interface: Interface,
     target: Callable[[State], Chain],
     *,
     mode: AskedMode | None = None,
+    attach: Attach | None = None,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
+    view: View | None = None,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
@@ -95,18 +91,23 @@ def transact(
     bpffs.check()
     paths = bpffs.interface(interface)
     if dry_run:
-        state = observe(interface, paths)
-        return Report(make_plan(state, target(state), mode), state)
-    with paths.locked():
-        refused_at: list[int] = []
-        for _attempt in range(_ATTEMPTS):
-            state = observe(interface, paths)
-            plan = make_plan(state, target(state), mode)
-            removed = _remove_residue(bpffs, paths, state)
+        state = observe(interface, bpffs, view=view)
+        return Report(make_plan(state, target(state), mode, attach), state)
+    refused_at: list[int] = []
+    removed: tuple[str, ...] = ()
+    for _attempt in range(_ATTEMPTS):
+        signals.release()
+        with _private_files(), paths.locked():
+            state = observe(interface, bpffs, locked=True, view=view)
+            view = None
+            removed += repair(bpffs, paths, state)
+            if rehome(paths, state):
+                continue
+            plan = make_plan(state, target(state), mode, attach)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
                 _Commit(bpffs, paths, report, on_step).run()
-            except _LostRace as lost:
+            except LostRace as lost:
                 refused_at.append(state.root.id if state.root else 0)
                 if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
                     raise _no_race(interface, lost) from lost
@@ -119,7 +120,7 @@ def transact(
     )
 
 
-def _no_race(interface: pins.Interface, lost: _LostRace) -> HookBusyError:
+def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
     """What it means that the kernel refuses while nothing changes."""
     return HookBusyError(
         f"the kernel does not let go of the XDP hook of {interface.name}",
@@ -128,27 +129,13 @@ def _no_race(interface: pins.Interface, lost: _LostRace) -> HookBusyError:
     )
 
 
-def _remove_residue(bpffs: pins.Bpffs, paths: pins.InterfacePins, state: State) -> tuple[str, ...]:
-    """Remove what an interrupted command left; the interface's lock says that none is under way."""
-    if state.residue:
-        live = state.root.id if state.root and state.root.owner == "xdpctl" else 0
-        with bpffs.pins_locked():
-            for root_id in paths.recorded():
-                if root_id != live:
-                    paths.remove_dispatch(root_id)
-        if not live:
-            paths.remove_root_link()
-        paths.remove_maps_but({member.id for member in state.chain.members})
-    return state.residue
-
-
 class _Commit:
     """One attempt at a plan."""
 
     def __init__(
         self,
-        bpffs: pins.Bpffs,
-        paths: pins.InterfacePins,
+        bpffs: Bpffs,
+        paths: InterfacePins,
         report: Report,
         on_step: Callable[[Step], None],
     ) -> None:
@@ -158,32 +145,43 @@ class _Commit:
         self.clock = time.perf_counter()
         self.flipped = False
         self.unheard: Exception | None = None
+        self.places: dict[int, Place] = {}
+        self.maps: dict[str, int] = {}
+        self.loaded: set[int] = set()
 
     def run(self) -> None:
+        if self.plan.flip == "none":
+            return
         # `closing` ends every descriptor in any case; `undo` takes back what was made, unless the
         # commit point is reached.
-        with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
-            if self.plan.flip == "none":
-                return
-            if self.plan.flip == "detach":
-                flip = self.detach(closing)
-            else:
-                root, hooked = self.build(closing, undo)
-                flip = (self.update if self.plan.flip == "update" else self.attach)(root, closing)
-                self.pin(root, hooked, undo)
-            # Blocked from here, or a signal after the flip would undo what is live.
-            with _signals_blocked():
-                number, text, ids = flip()
-                undo.pop_all()
-                self.flipped = True
-                self.step(number, text, **ids)
-                closing.close()
-                self.release()
-                # What came meanwhile came too late: the command has done all that was asked.
-                while signal.sigtimedwait(_ENDING, 0):
-                    pass
+        undo = contextlib.ExitStack()
+        with contextlib.ExitStack() as closing:
+            try:
+                self.change(closing, undo)
+            except BaseException:
+                _undo(undo)
+                for link in self.report.links.values() if self.flipped else ():
+                    os.close(link)
+                raise
         if self.unheard:
             raise self.unheard
+
+    def change(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
+        root_fd = -1
+        hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
+        if self.plan.flip != "detach":
+            root, hooked = self.build(closing, undo)
+            self.pin(root, hooked, undo)
+            root_fd = root.fd
+        # Blocked from here, or a signal after the flip would undo what is live.
+        with signals.blocked():
+            number, text, ids = hook.flip(root_fd, self.report.root_id)
+            undo.pop_all()
+            signals.hold()  # what comes now comes too late: all that was asked is done
+            self.flipped = True
+            self.step(number, text, **ids)
+            closing.close()
+            self.release()
 
     def step(self, number: str, text: str, **ids: int) -> None:
         now = time.perf_counter()
@@ -221,18 +219,35 @@ class _Commit:
             fd, info = self.program(root, slot, member, closing, undo)
             link = root.hook(fd, slot)
             closing.callback(os.close, link)
+            found = libbpf.link_info(link)
             hooked.append((fd, link))
             known.append(replace(member, id=info.id, tag=info.tag))
+            self.places[info.id] = Place(slot, found.id)
+            if member.held:
+                self.keep(link, info.id, found, undo)
             self.step(
                 "3" if first else "5",
                 f"hooked {member.name} onto {root.names[slot]}",
                 program=info.id,
-                link=libbpf.link_info(link).id,
+                link=found.id,
                 root=root.id,
                 function=root.functions[slot],
             )
         self.report.members = tuple(known)
         return root, hooked
+
+    def keep(
+        self, link: int, program_id: int, info: libbpf.LinkInfo, undo: contextlib.ExitStack
+    ) -> None:
+        """A held member's link is its caller's, and nobody else's."""
+        if not info.target:
+            raise UnsupportedError(
+                "this kernel does not tell what a link is hooked onto",
+                why="a program that only a process holds could not be found again (Linux 5.13 can)",
+                hint="load it with xdpctl load instead",
+            )
+        self.report.links[program_id] = os.dup(link)
+        undo.callback(os.close, self.report.links[program_id])
 
     def program(
         self,
@@ -247,19 +262,25 @@ class _Commit:
             try:
                 fd = libbpf.prog_fd(member.id)
             except KernelError as error:
-                raise _LostRace from error
+                raise LostRace from error
             closing.callback(os.close, fd)
             info = libbpf.prog_info(fd)
             self.step("4'", f"found {member.name}, which runs on X", program=info.id)
             return fd, info
         loaded = objects.load(member.source, root.fd, root.names[slot])
-        for number in (loaded.fd, *loaded.arrays.values()):
+        for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             closing.callback(os.close, number)
-        for path in loaded.pins:
-            undo.callback(pins.remove, path)
         info = libbpf.prog_info(loaded.fd)
+        self.loaded.add(info.id)
         for name, array in loaded.arrays.items():
-            undo.callback(pins.remove, self.paths.keep_map(info.id, name, array))
+            undo.callback(pins.remove, self.paths.map_pin(info.id, name))
+            self.paths.keep_map(info.id, name, array)
+        # The first of several that ask for one name makes the pin, and the others would not share
+        # its map: they are built again with it there.
+        if self.maps.keys() & loaded.maps.keys():
+            self.pin_maps(root.id, undo)
+            return self.program(root, slot, member, closing, undo)
+        self.maps |= loaded.maps
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return loaded.fd, info
 
@@ -267,137 +288,125 @@ class _Commit:
         self, root: dispatcher.Root, hooked: Sequence[tuple[int, int]], undo: contextlib.ExitStack
     ) -> None:
         """Pin the new links beside the old: they have to outlive this process."""
+        old = {slot.member.id: slot for slot in self.slots() if slot.member}
+        origins = self.origins(old)
         with self.bpffs.pins_locked():
             undo.callback(self.unpin, root.id)
-            self.paths.make_dispatch(root.id)
+            self.paths.make_dispatch(root.id, self.plan.attach)
             with pins.failing("pin links in", self.bpffs.path):
                 for slot, (program, link) in enumerate(hooked):
-                    libbpf.pin(link, self.paths.link(root.id, slot))
+                    member = self.report.members[slot]
+                    if member.id in origins:
+                        self.paths.borrow(root.id, slot, origins[member.id])
+                    if not member.held:
+                        libbpf.pin(link, self.paths.link(root.id, slot))
                     libbpf.pin(program, self.paths.program(root.id, slot))
+        self.pin_maps(root.id, undo)
+
+    def slots(self) -> Sequence[Slot]:
+        return self.state.root.slots if self.state.root else ()
+
+    def origins(self, old: dict[int, Slot]) -> dict[int, Origin]:
+        """Whose the programs are that xdpctl carries over but did not pin itself."""
+        staying = [old[member.id] for member in self.report.members if member.id in old]
+        found = {slot.link_id: slot for slot in staying if not slot.pin}
+        origins = {slot.member.id: slot.origin for slot in staying if slot.member and slot.origin}
+        if found:
+            from .holders import holders
+
+            for link_id, holding in holders(list(found)).items():
+                member = found[link_id].member
+                assert member is not None
+                pid, name = (holding[0].pid, holding[0].name) if holding else (0, "")
+                origins[member.id] = Origin(link_id, pid, name)
+        return origins
+
+    def pin_maps(self, root_id: int, undo: contextlib.ExitStack) -> None:
+        """Pin the maps that ask for it, where their user wants them; each is noted before."""
+        made: list[Made] = []
+        undo.callback(self.unmake, root_id, made)
+        number = len(self.paths.made().get(root_id, []))
+        for path, fd in self.maps.items():
+            directory = os.path.dirname(path)
+            wanted = [] if os.path.isdir(directory) else [Made(0, directory)]
+            for one in (*wanted, Made(libbpf.map_info(fd)[0], path)):
+                self.paths.note_made(root_id, number, one)
+                number += 1
+                with pins.failing("pin a map at", one.path):
+                    if one.map_id:
+                        _pin_new(fd, path)
+                    else:
+                        with contextlib.suppress(FileExistsError):
+                            os.mkdir(directory, 0o700)
+                made.append(one)
+        self.maps.clear()
+
+    def unmake(self, root_id: int, made: Sequence[Made]) -> None:
+        """Take pins of maps back."""
+        unmake(made, self.loaded)
+        self.paths.forget_made(root_id)
 
     def unpin(self, root_id: int) -> None:
         """Remove the pins of a root's links."""
         with self.bpffs.pins_locked():
             self.paths.remove_dispatch(root_id)
 
-    # --- the commit point -----------------------------------------------------------------------
-
-    def attach(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> _Flip:
-        """The first root: attached by a link that is pinned at once, or else falls with us."""
-
-        def flip() -> tuple[str, str, dict[str, int]]:
-            ifindex = self.state.interface.ifindex
-            with self.refusals("attach"):
-                link = libbpf.link_xdp(root.fd, ifindex, _MODE_FLAGS[self.plan.mode])
-            closing.callback(os.close, link)
-            with pins.failing("pin the root link in", self.bpffs.path):
-                libbpf.pin(link, self.paths.root_link)
-            ids = {"root": root.id, "root_link": libbpf.link_info(link).id}
-            return "1'", f"attached X to {self.plan.interface}", ids
-
-        return flip
-
-    def update(self, root: dispatcher.Root, closing: contextlib.ExitStack) -> _Flip:
-        """A later root: exchanged for the one that was observed, and for no other."""
-        old = self.state.root
-        assert old is not None
-        link, expected = self.root_link(closing)
-
-        def flip() -> tuple[str, str, dict[str, int]]:
-            with self.refusals("update"):
-                libbpf.link_update(link, root.fd, expected)
-            ids = {"root_link": old.link_id, "X": old.id, "Y": root.id}
-            return "6", "updated the root link X → Y: packets now run through Y", ids
-
-        return flip
-
-    def detach(self, closing: contextlib.ExitStack) -> _Flip:
-        """The last root goes."""
-        old = self.state.root
-        assert old is not None
-        link, _expected = self.root_link(closing)
-
-        def flip() -> tuple[str, str, dict[str, int]]:
-            with self.refusals("detach"):
-                libbpf.link_detach(link)
-            ids = {"root_link": old.link_id, "X": old.id}
-            return "6", f"detached X from {self.plan.interface}: packets pass", ids
-
-        return flip
-
-    def root_link(self, closing: contextlib.ExitStack) -> tuple[int, int]:
-        """Descriptors of the root link and of the program that it is expected to run."""
-        old = self.state.root
-        assert old is not None
-        try:
-            link = libbpf.get(self.paths.root_link)
-            closing.callback(os.close, link)
-            expected = libbpf.prog_fd(old.id)
-            closing.callback(os.close, expected)
-        except KernelError as error:
-            raise _LostRace from error
-        return link, expected
-
-    @contextlib.contextmanager
-    def refusals(self, what: str) -> Iterator[None]:
-        """What it means when the kernel does not flip."""
-        name = self.plan.interface
-        try:
-            yield
-        except KernelError as error:
-            reason = error.log.strip() or str(error)
-            if not self.state.interface.exists():
-                raise VanishedError(f"{name} went away meanwhile", why=reason) from error
-            match error.errno:
-                case errno.EBUSY | errno.EEXIST | errno.EPERM | errno.ENOLINK:
-                    # Observed and planned anew: a program of another tool's is then named.
-                    raise _LostRace from error
-                case errno.ERANGE:
-                    raise UnsupportedError(
-                        f"the MTU of {name} is too large for this chain",
-                        why="packets of several fragments need frags support in every program, and "
-                        + _without_frags(self.plan.target.members),
-                        hint=f"lower it (ip link set dev {name} mtu 1500) or build the programs "
-                        'with SEC("xdp.frags")',
-                    ) from error
-                case errno.EOPNOTSUPP | errno.EINVAL if what == "attach":
-                    raise UnsupportedError(
-                        f"cannot attach to {name} in {self.plan.mode} mode",
-                        why=reason,
-                        hint="the driver may know generic mode alone: -m skb",
-                    ) from error
-            raise XdpctlError(f"cannot {what} the root of {name}", why=reason) from error
-
-    # --- after it -------------------------------------------------------------------------------
+    # --- after the commit point -----------------------------------------------------------------
 
     def release(self) -> None:
-        """Step 7: the pins that hold the members mean Y alone; the old links and X go."""
+        """Step 7: who holds the members holds them on Y; the old links and X go.
+
+        The change is live: what fails here is left to the next command, which does the same.
+        """
         old = self.state.root
-        if old is None:
-            return
-        libbpf.grace_period()
-        self.step("7", "waited until no CPU runs X any more")
-        self.unpin(old.id)
-        self.paths.remove_maps_but({member.id for member in self.report.members})
-        if self.plan.flip == "detach":
-            self.paths.remove_root_link()
-        self.step("7", "removed the links onto X and let X go", X=old.id)
+        try:
+            if old is None:
+                self.paths.remove_maps_but(self.places)
+                self.paths.forget_made(self.report.root_id)
+                return
+            libbpf.grace_period()
+            self.step("7", "waited until no CPU runs X any more")
+            self.report.rehooked = settle(self.paths, self.report.root_id, self.places, [old.id])
+            for path, link_id in self.report.rehooked:
+                self.step("7", f"re-hooked the pin {path}", link=link_id)
+            if self.plan.flip == "detach":
+                self.paths.remove_root_link()
+            self.step("7", "removed the links onto X and let X go", X=old.id)
+        except (XdpctlError, OSError) as error:
+            self.report.unsettled = str(error)
+
+
+def _pin_new(fd: int, path: str) -> None:
+    try:
+        libbpf.pin(fd, path)
+    except KernelError as error:
+        if error.errno == errno.EEXIST:
+            raise LostRace from error  # somebody else made it meanwhile: it is to be shared
+        raise
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _without_frags(members: Sequence[Member]) -> str:
-    lacking = [member.name for member in members if not member.frags]
-    return f"{', '.join(lacking)} lack{'s' if len(lacking) == 1 else ''} it"
+# --- signals and files --------------------------------------------------------------------------
+
+
+def _undo(undo: contextlib.ExitStack) -> None:
+    """Take back what was made.
+
+    What cannot be removed is left over, and no news beside the error that is on its way.
+    """
+    signals.hold()
+    with signals.blocked(), contextlib.suppress(XdpctlError, OSError):
+        undo.close()
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """The signals that end a command wait for the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+def _private_files() -> Iterator[None]:
+    """Pins and directories are for root alone, whatever the umask says."""
+    before = os.umask(0o077)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.umask(before)

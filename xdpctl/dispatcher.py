@@ -89,16 +89,19 @@ def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
         fd = os.dup(library.bpf_program__fd(program))
     finally:
         library.bpf_object__close(handle)
-    info = libbpf.prog_info(fd)
-    if info.name != ENTRY or not info.map_ids:
-        # libbpf leaves the name or the record out, without an error, where a call of its own fails;
-        # a root that nobody can read could never be changed again.
+    try:
+        info = libbpf.prog_info(fd)
+        if info.name != ENTRY or not info.map_ids:
+            # libbpf leaves the name or the record out, without an error, where a call of its own
+            # fails; a root that nobody can read could never be changed again.
+            raise XdpctlError(
+                "the dispatcher was loaded without its name or its record",
+                why="a bpf(2) call failed meanwhile, for instance for want of memory",
+                hint="try again",
+            )
+    except BaseException:
         os.close(fd)
-        raise XdpctlError(
-            "the dispatcher was loaded without its name or its record",
-            why="a bpf(2) call failed meanwhile, for instance for want of memory",
-            hint="try again",
-        )
+        raise
     return Root(fd, info.id, info.btf_id, functions, names)
 
 

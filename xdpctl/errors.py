@@ -101,6 +101,12 @@ class VanishedError(XdpctlError):
     exit_code = 12
 
 
+class LockTimeoutError(XdpctlError):
+    """Another process kept the lock of the interface for longer than this one would wait."""
+
+    exit_code = 13
+
+
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
     """A signal ended the command before its change was live; what it had begun was undone."""
 
@@ -118,6 +124,10 @@ class KernelError(OSError):
         super().__init__(code, os.strerror(code))
         self.call = call
         self.log = log
+
+    def explained(self) -> XdpctlError:
+        """As an error of the command, where nothing more is known of it."""
+        return XdpctlError(f"a kernel call failed: {self.call}", why=self.log.strip() or str(self))
 
     def __str__(self) -> str:
         name = errno.errorcode.get(self.errno or 0, str(self.errno))

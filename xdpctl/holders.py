@@ -18,13 +18,13 @@ class Holder:
 
 
 def holders(link_ids: Sequence[int]) -> dict[int, list[Holder]]:
-    """The processes that hold each of some links; this process is not counted.
+    """The processes that hold each of some links.
 
     Descriptors of processes that may not be looked at stay unknown.
     """
     found: dict[int, list[Holder]] = {number: [] for number in link_ids}
     for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
+        if not entry.isdigit():
             continue
         with contextlib.suppress(OSError):
             for fd in os.listdir(f"/proc/{entry}/fd"):

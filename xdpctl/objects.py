@@ -6,7 +6,6 @@ its answer and its descriptors back over a socket.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -60,12 +59,13 @@ class Candidate:
 class Loaded:
     """An EXT program in the kernel, attached nowhere yet.
 
-    `pins` are the map pins that loading made; `arrays` the descriptors of its program arrays.
+    `arrays` has the descriptors of its program arrays, by name; `maps` those of the maps that want
+    to be pinned and have no pin yet, by path.
     """
 
     fd: int
-    pins: tuple[str, ...]
     arrays: dict[str, int]
+    maps: dict[str, int]
 
 
 def read(path: str) -> bytes:
@@ -159,12 +159,15 @@ def _choose(
 def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any, list[int]]:
     """Run `work` in a forked process; returns its answer (JSON values) and its descriptors."""
     ours, theirs = socket.socketpair()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
         try:
             ours.close()
-            _child(theirs, work)
+            libbpf.die_with_parent()
+            if os.getppid() == parent:
+                _child(theirs, work)
         finally:
             os._exit(70)
     theirs.close()
@@ -192,7 +195,12 @@ def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any
         )
     if not answer:
         raise XdpctlError(f"cannot handle {path}", why="the process that loads it gave no answer")
-    message = json.loads(answer)
+    try:
+        message = json.loads(answer)
+    except ValueError as error:
+        raise XdpctlError(
+            f"cannot handle {path}", why="the process that loads it could not give its answer"
+        ) from error
     if "errno" in message:
         raise KernelError(message["call"], message["errno"], message["log"])
     if "unexpected" in message:
@@ -351,35 +359,33 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
         library.bpf_program__set_expected_attach_type(chosen, 0)
         library.bpf_program__set_log_buf(chosen, log, _LOG_SIZE)
         libbpf.set_attach_target(chosen, root_fd, function)
-        pins = [
-            path.decode()
+        maps = {
+            path.decode(): found
             for found in libbpf.maps(handle)
             if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
-        ]
+        }
+        for found in maps.values():
+            # libbpf shares what is pinned already; new pins are the transaction's to make.
+            library.bpf_map__set_pin_path(found, None)
         try:
             libbpf.load_object(handle)
         except KernelError as error:
-            _unpin(pins)
             raise KernelError(
                 "verifier" if log.value else error.call,
                 error.errno or errno.EINVAL,
                 log.value.decode(errors="replace") or error.log,
             ) from error
-        fds = [library.bpf_program__fd(chosen), *map(library.bpf_map__fd, arrays.values())]
-        return {"pins": pins, "arrays": list(arrays)}, fds
+        handles = [*arrays.values(), *maps.values()]
+        fds = [library.bpf_program__fd(chosen), *map(library.bpf_map__fd, handles)]
+        return {"arrays": list(arrays), "maps": list(maps)}, fds
 
     try:
         answer, fds = _in_child(source.path, work)
     except KernelError as error:
         raise _explain(source, error) from error
-    arrays = dict(zip(answer["arrays"], fds[1:], strict=True))
-    return Loaded(fds[0], tuple(answer["pins"]), arrays)
-
-
-def _unpin(pins: list[str]) -> None:
-    for path in pins:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    count = len(answer["arrays"])
+    arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
+    return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
 
 
 def _explain(source: chain.Source, error: KernelError) -> XdpctlError:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
-from . import pins
+from . import interfaces, pins
+from .bpffs import Bpffs
 from .chain import DEFAULT_PRIORITY, Chain, Member
 from .errors import KernelError, RaceError, VanishedError
-from .kernel import libbpf
+from .interfaces import Interface
+from .kernel import libbpf, netlink
+from .pins import Attach, InterfacePins, Origin
 from .protocol import ENTRY, Config
 
 Mode = Literal["native", "skb", "hw"]
@@ -22,6 +29,8 @@ _MODES: dict[int, Mode] = {
     libbpf.XDP_ATTACHED_HW: "hw",
 }
 _READS = 20
+_NEW = 1.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Slot:
     """A slot in use: the member that replaces it, by which link, pinned where.
 
     Without a member the slot is vacant: the link that filled it is gone and packets pass it by.
+    `origin` tells whose program it is, if somebody else's; an `orphan` has lost that owner.
     """
 
     number: int
@@ -37,6 +47,8 @@ class Slot:
     member: Member | None
     link_id: int
     pin: str | None
+    origin: Origin | None = None
+    orphan: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,90 +67,305 @@ class Root:
     slots: tuple[Slot, ...]
 
     @property
-    def attach(self) -> Literal["link", "netlink"]:
+    def attach(self) -> Attach:
         return "link" if self.link_id else "netlink"
 
 
 @dataclass(frozen=True)
 class State:
-    """An interface as it was at one moment."""
+    """An interface as it was at one moment.
 
-    interface: pins.Interface
+    `home` is where its root's pins are; not the interface's own place if it moved to here from
+    another network namespace. `stranded` is a root recorded in its own place that now runs on
+    another interface, one that moved away from here.
+    """
+
+    interface: Interface
     root: Root | None
     residue: tuple[str, ...]
+    home: InterfacePins
+    stranded: int = 0
 
     @property
     def chain(self) -> Chain:
-        """The members that run; a vacant slot has none and cannot get its program back."""
+        """The members that run and have an owner; a vacant slot cannot get its program back."""
         if self.root is None:
             return Chain()
-        return Chain(tuple(slot.member for slot in self.root.slots if slot.member))
+        return Chain(
+            tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan)
+        )
 
 
-def observe(interface: pins.Interface, paths: pins.InterfacePins) -> State:
-    """Read an interface's state; read again where its root changed meanwhile.
+@dataclass
+class View:
+    """What was read of the kernel in one go, to spare readers of many interfaces a query each."""
 
-    Raises RaceError where it keeps changing, VanishedError where the interface is gone.
+    programs: dict[int, tuple[int, int]] = field(default_factory=netlink.xdp_programs)
+
+    @cached_property
+    def links(self) -> list[libbpf.LinkInfo]:
+        return list(libbpf.links())
+
+
+class _Changed(Exception):  # noqa: N818 - not an error: read again
+    """The interface changed while it was read."""
+
+
+def observe(
+    interface: Interface, bpffs: Bpffs, *, locked: bool = False, view: View | None = None
+) -> State:
+    """Read an interface's state; read again where it changed meanwhile.
+
+    `locked` tells that the caller holds the interface's lock; others do not take what a change
+    under way has made for left over. A `view` may be older than the state is. Raises RaceError
+    where the interface keeps changing, VanishedError where it is gone.
     """
     for _attempt in range(_READS):
-        root_id, mode = libbpf.xdp_query(interface.ifindex)
         try:
-            root = _root(interface, paths, root_id, _MODES.get(mode, "native")) if root_id else None
+            return _Reading(interface, bpffs, locked, view).state()
+        except _Changed:
+            view = None
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            continue  # a program or link went away while it was read
+            view = None  # a program or link went away while it was read
         if not interface.exists():
-            break
-        residue = _residue(interface, paths, root)
-        if libbpf.xdp_query(interface.ifindex)[0] == root_id:
-            return State(interface, root, residue)
-    if not interface.exists():
-        raise VanishedError(f"{interface.name} went away meanwhile")
+            raise VanishedError(f"{interface.name} went away meanwhile")
     raise RaceError(
         f"the programs of {interface.name} change faster than they can be read",
-        why=f"{_READS} readings met {_READS} different roots",
+        why=f"{_READS} readings met {_READS} different states",
         hint="find out who keeps changing them",
     )
 
 
-def _root(interface: pins.Interface, paths: pins.InterfacePins, root_id: int, mode: Mode) -> Root:
-    with libbpf.owned(libbpf.prog_fd(root_id)) as fd:
-        info = libbpf.prog_info(fd)
-    config = _config(info)
-    pinned = pins.pinned_link(paths.root_link)
-    ours = (
-        config is not None
-        and pinned is not None
-        and (pinned.prog_id, pinned.ifindex) == (root_id, interface.ifindex)
-    )
-    links = list(libbpf.links())
-    if pinned is not None and ours:
-        link_id = pinned.id
-    else:
-        link_id = next((link.id for link in links if _attaches(link, root_id, interface)), 0)
-    # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
-    owner: Owner = "xdpctl" if ours else "libxdp" if config and not link_id else "other"
-    return Root(
-        id=root_id,
-        name=info.name,
-        tag=info.tag,
-        btf_id=info.btf_id,
-        mode=mode,
-        owner=owner,
-        link_id=link_id,
-        link_pin=paths.root_link if ours else None,
-        config=config,
-        slots=_slots(info, config, links, paths) if config else (),
-    )
+class _Reading:
+    """One attempt to read an interface."""
+
+    def __init__(self, interface: Interface, bpffs: Bpffs, locked: bool, view: View | None) -> None:
+        self.interface, self.bpffs, self.locked = interface, bpffs, locked
+        self.own = bpffs.interface(interface)
+        self.home = self.own
+        self.view = view
+        self._links: list[libbpf.LinkInfo] | None = None
+
+    def links(self) -> list[libbpf.LinkInfo]:
+        """All links of the kernel; what hangs on pins does not need them."""
+        if self._links is None:
+            self._links = self.view.links if self.view else list(libbpf.links())
+        return self._links
+
+    def state(self) -> State:
+        ifindex = self.interface.ifindex
+        if self.view:
+            root_id, mode = self.view.programs.get(ifindex, (0, 0))
+        else:
+            root_id, mode = libbpf.xdp_query(ifindex)
+        root = self.root(root_id, _MODES.get(mode, "native")) if root_id else None
+        if not self.interface.exists():
+            raise _Changed
+        left, stranded = self.left_over(root)
+        if left and not self.locked:
+            # A change may be under way. What is there twice, and no lock in between, is left over.
+            if self.own.is_locked():
+                left = []
+            elif self.left_over(root)[0] != left or self.own.is_locked():
+                raise _Changed
+        if not self.confirmed(root_id, root):
+            raise _Changed
+        return State(self.interface, root, tuple(left), self.home, stranded)
+
+    def confirmed(self, root_id: int, root: Root | None) -> bool:
+        """Whether the interface still runs the root that was read."""
+        if root and root.link_pin:
+            pinned = pins.pinned_link(root.link_pin)
+            return pinned is not None and (pinned.prog_id, pinned.ifindex) == (
+                root_id,
+                self.interface.ifindex,
+            )
+        if self.view and root is None and not self.own.entries():
+            return True  # the view is as good as a reading, with nothing else to go with it
+        return libbpf.xdp_query(self.interface.ifindex)[0] == root_id
+
+    def root(self, root_id: int, mode: Mode) -> Root:
+        with libbpf.owned(libbpf.prog_fd(root_id)) as fd:
+            info = libbpf.prog_info(fd)
+        config = _config(info)
+        attach = self.recorded(root_id) if config else None
+        pinned = pins.pinned_link(self.home.root_link) if attach else None
+        if pinned and (pinned.prog_id, pinned.ifindex) != (root_id, self.interface.ifindex):
+            pinned = None
+        ours = pinned is not None or attach == "netlink"
+        if attach and not ours and not self.locked and self.own.is_locked():
+            time.sleep(0.002)  # attached just now, and about to be pinned
+            raise _Changed
+        if pinned is not None:
+            link_id = pinned.id
+        elif ours:
+            link_id = 0
+        else:
+            links = (link.id for link in self.links() if self.attaches(link, root_id))
+            link_id = next(links, 0)
+        # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
+        owner: Owner = "xdpctl" if ours else "libxdp" if config and not link_id else "other"
+        return Root(
+            id=root_id,
+            name=info.name,
+            tag=info.tag,
+            btf_id=info.btf_id,
+            mode=mode,
+            owner=owner,
+            link_id=link_id,
+            link_pin=self.home.root_link if pinned else None,
+            config=config,
+            slots=tuple(self.slots(info, config)) if config else (),
+        )
+
+    def recorded(self, root_id: int) -> Attach | None:
+        """How a root of ours is attached, None for others'; finds the home of one that moved."""
+        attach = self.own.recorded().get(root_id)
+        if attach is None and (moved := self.bpffs.home_of(root_id)):
+            self.home = moved
+            attach = moved.recorded().get(root_id)
+        return attach
+
+    def attaches(self, link: libbpf.LinkInfo, root_id: int) -> bool:
+        return (link.type, link.prog_id, link.ifindex) == (
+            libbpf.BPF_LINK_TYPE_XDP,
+            root_id,
+            self.interface.ifindex,
+        )
+
+    def slots(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+        count = len(config.actions)
+        with libbpf.Btf.from_kernel(root.btf_id) as btf:
+            functions = {
+                name: btf.find(name, libbpf.BTF_KIND_FUNC)
+                for name in (ENTRY, *(f"prog{number}" for number in range(count)))
+            }
+        borrowed = self.home.borrowed(root.id)
+        for number in range(count):
+            path = self.home.link(root.id, number)
+            pinned = pins.pinned_link(path)
+            # A lone program may replace the entry; libxdp's pin calls it prog0 all the same.
+            names = [f"prog{number}", *([ENTRY] if count == 1 else [])]
+            wanted = {functions[name]: name for name in names}
+            link = self.hooked(root.id, wanted, pinned)
+            function = wanted[link.function] if link else names[0]
+            if link is None and pinned and not pinned.target:
+                link = pinned  # a kernel that does not tell targets: the pin's path has to do
+            origin = borrowed.get(number)
+            pin = path if link and pinned and pinned.id == link.id else None
+            yield Slot(
+                number=number,
+                function=function,
+                function_btf_id=functions[f"prog{number}"],
+                member=_member(config, number, link.prog_id) if link else None,
+                link_id=link.id if link else 0,
+                pin=pin,
+                origin=origin,
+                orphan=bool(link and pin and origin and self.orphaned(link, origin, pin)),
+            )
+
+    def hooked(
+        self, root_id: int, functions: Container[int], pinned: libbpf.LinkInfo | None
+    ) -> libbpf.LinkInfo | None:
+        """The link onto a function: the pinned one if it is that, else wherever it is held."""
+
+        def fits(link: libbpf.LinkInfo) -> bool:
+            return link.is_ext and link.target == root_id and link.function in functions
+
+        if pinned and fits(pinned):
+            return pinned
+        if pinned and not pinned.target:
+            return None
+        return next(filter(fits, self.links()), None)
+
+    def orphaned(self, link: libbpf.LinkInfo, origin: Origin, pin: str) -> bool:
+        """Whether nobody but our own pin holds a borrowed program any more."""
+        try:
+            with libbpf.owned(libbpf.link_fd(origin.link_id)) as fd:
+                return libbpf.link_info(fd).prog_id != link.prog_id
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        held = any(other.id == link.id for _path, other in links_elsewhere(self.bpffs))
+        # The owner may just have taken the link over, which ends with the removal of our pin.
+        return not held and os.path.lexists(pin)
+
+    # --- what is left over ----------------------------------------------------------------------
+
+    def left_over(self, root: Root | None) -> tuple[list[str], int]:
+        """What interrupted commands or an earlier interface left; a root that runs elsewhere."""
+        ours = root is not None and root.owner == "xdpctl"
+        live = root.id if root and ours and self.home.directory == self.own.directory else 0
+        entries = self.own.entries()
+        if not entries:
+            return self.empty(), 0
+        recorded = self.own.recorded()
+        link = pins.pinned_link(self.own.root_link) if "root_link" in entries else None
+        stranded = link.prog_id if link and link.ifindex and not live else 0
+        stale = []
+        for root_id, attach in recorded.items():
+            if root_id in (live, stranded):
+                continue
+            if attach == "netlink" and not live and may_run_elsewhere(root_id):
+                stranded = root_id
+                continue
+            stale.append(self.own.dispatch(root_id))
+        for root_id, made in self.own.made().items():
+            notes = [f"{self.own.directory}/made-{root_id}-*"]
+            stale += notes if root_id == live else [one.path for one in made]
+        if link and link.prog_id not in (live, stranded):
+            stale.append(self.own.root_link)
+        if not stranded:
+            slots = root.slots if root and live else ()
+            members = {slot.member.id for slot in slots if slot.member}
+            stale += [p for p, program in self.own.kept_maps().items() if program not in members]
+        if "stage" in entries:
+            stale.append(self.own.stage)
+        return stale, stranded
+
+    def empty(self) -> list[str]:
+        """The interface's directory, if it has nothing in it.
+
+        A new one is not left over: who has made it will take the lock and fill it.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.stat(self.own.directory).st_ctime > _NEW:
+                return [self.own.directory]
+        return []
 
 
-def _attaches(link: libbpf.LinkInfo, root_id: int, interface: pins.Interface) -> bool:
-    return (link.type, link.prog_id, link.ifindex) == (
-        libbpf.BPF_LINK_TYPE_XDP,
-        root_id,
-        interface.ifindex,
-    )
+def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, libbpf.LinkInfo]]:
+    """The EXT links that others pinned in the bpffs, each with its path."""
+    for path in bpffs.pins_elsewhere():
+        with contextlib.suppress(KernelError, OSError), libbpf.owned(libbpf.get(path)) as fd:
+            if "link" in os.readlink(f"/proc/self/fd/{fd}"):
+                info = libbpf.link_info(fd)
+                if info.is_ext:
+                    yield path, info
+
+
+def may_run_elsewhere(root_id: int) -> bool:
+    """Whether another network namespace's interface runs a root, or might, unseen from here.
+
+    For roots attached over netlink: a link tells by itself whether its interface is there.
+    """
+    here = interfaces.current()
+    refused: list[str] = []
+    for name, path in interfaces.visible(refused):
+        if name != here:
+            try:
+                with interfaces.entered(path):
+                    programs = netlink.xdp_programs()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # gone meanwhile
+            except OSError:
+                refused.append(path)
+                continue
+            if any(root_id == number for number, _mode in programs.values()):
+                return True
+    return bool(refused)
 
 
 def _config(info: libbpf.ProgInfo) -> Config | None:
@@ -146,47 +373,7 @@ def _config(info: libbpf.ProgInfo) -> Config | None:
     if info.name != ENTRY or len(info.map_ids) != 1:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        _name, size, _entries = libbpf.map_name_and_sizes(fd)
-        return Config.unpack(libbpf.map_lookup(fd, bytes(4), size))
-
-
-def _slots(
-    root: libbpf.ProgInfo,
-    config: Config,
-    links: list[libbpf.LinkInfo],
-    paths: pins.InterfacePins,
-) -> tuple[Slot, ...]:
-    with libbpf.Btf.from_kernel(root.btf_id) as btf:
-        functions = {
-            name: btf.find(name, libbpf.BTF_KIND_FUNC)
-            for name in (ENTRY, *(f"prog{number}" for number in range(len(config.actions))))
-        }
-    hooked = {link.function: link for link in links if link.is_ext and link.target == root.id}
-    slots = []
-    for number in range(len(config.actions)):
-        pin: str | None = paths.link(root.id, number)
-        pinned = pins.pinned_link(paths.link(root.id, number))
-        function = f"prog{number}"
-        link = hooked.get(functions[function])
-        if link is None and number == 0 and len(config.actions) == 1:
-            # A lone program may replace the entry; libxdp's pin calls it prog0 all the same.
-            link = hooked.get(functions[ENTRY])
-            function = ENTRY if link else function
-        if link is None and pinned and not pinned.target:
-            link = pinned  # a kernel that does not tell targets: the pin's path has to do
-        if link is None or pinned is None or pinned.id != link.id:
-            pin = None
-        slots.append(
-            Slot(
-                number=number,
-                function=function,
-                function_btf_id=functions[function],
-                member=_member(config, number, link.prog_id) if link else None,
-                link_id=link.id if link else 0,
-                pin=pin,
-            )
-        )
-    return tuple(slots)
+        return Config.unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd)[1]))
 
 
 def _member(config: Config, slot: int, program_id: int) -> Member:
@@ -213,19 +400,3 @@ def _full_name(fd: int, info: libbpf.ProgInfo) -> str:
             if name.startswith(info.name):
                 return name
     return info.name
-
-
-def _residue(
-    interface: pins.Interface, paths: pins.InterfacePins, root: Root | None
-) -> tuple[str, ...]:
-    """The pins that an interrupted command, or the end of an earlier interface, left behind."""
-    stale = [
-        paths.dispatch(root_id)
-        for root_id in paths.recorded()
-        if root is None or root.owner != "xdpctl" or root_id != root.id
-    ]
-    if (root is None or root.owner != "xdpctl") and pins.pinned_link(paths.root_link):
-        stale.append(paths.root_link)
-    members = {slot.member.id for slot in root.slots if slot.member} if root else set()
-    stale += [path for path, program in paths.kept_maps().items() if program not in members]
-    return tuple(stale)

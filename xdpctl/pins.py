@@ -1,13 +1,17 @@
-"""What xdpctl keeps in bpffs, and the locks over it. The paths are the protocol:
+"""What xdpctl keeps in bpffs. The paths are the protocol (docs/protocol.md):
 
     <bpffs>/xdp/                                   locked (flock) while pins are made or removed
     <bpffs>/xdp/dispatch-<ifindex>-<root id>/      one a root, as libxdp has them
             prog<slot>-link, prog<slot>-prog
     <bpffs>/xdp/xdpctl-<netns>-<ifindex>/          one an interface, locked while xdpctl changes it
             root_link                              the bpf_link that attaches the root
-            dispatch-<ifindex>-<root id>           a symbolic link: this directory of xdp/ is ours
+            dispatch-<ifindex>-<root id>           a symbolic link: this directory of xdp/ is ours;
+                                                   its text says how the root is attached
+            borrowed-<root id>-<slot>              a symbolic link: whose program the slot runs
             map-<program id>-<name>                a member's program array, which the kernel
                                                    empties when no descriptor or pin is left
+            made-<root id>-<number>                a symbolic link: a pin that a load made elsewhere
+            stage                                  a pin on its way to where it replaces another
 
 The symbolic link is made before the directory it names and removed after it. Whatever is named so
 and is not the root that the interface runs is left over from an interrupted command.
@@ -17,138 +21,74 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
-import socket
-from collections.abc import Container, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .errors import BpffsError, KernelError, NotFoundError, VanishedError
+from . import locks
+from .errors import BpffsError, KernelError, VanishedError
 from .kernel import libbpf
 
-DEFAULT_BPFFS = "/sys/fs/bpf"
-_SO_NETNS_COOKIE = 71
+if TYPE_CHECKING:
+    from .bpffs import Bpffs
+
+Attach = Literal["link", "netlink"]
+"""How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
 
 
-class Interface(NamedTuple):
-    """An interface: its name, its number, and the network namespace that the number is of."""
+class Origin(NamedTuple):
+    """Whose program a slot runs: the link that it was found by, and the process that held it."""
 
+    link_id: int
+    pid: int
     name: str
-    ifindex: int
-    netns: str
 
     @classmethod
-    def named(cls, name: str) -> Interface:
-        """Raises NotFoundError."""
-        try:
-            return cls(name, socket.if_nametoindex(name), _netns())
-        except OSError as error:
-            raise NotFoundError(
-                f"no interface named {name}", hint="ip link shows the interfaces there are"
-            ) from error
+    def parse(cls, text: str) -> Origin | None:
+        link, pid, name = (*text.split(" ", 2), "", "", "")[:3]
+        return cls(int(link), int(pid), name) if _is_number(link) and _is_number(pid) else None
 
-    def exists(self) -> bool:
-        """Whether the number still means an interface of this namespace."""
-        try:
-            return bool(socket.if_indextoname(self.ifindex))
-        except OSError:
-            return False
+    def __str__(self) -> str:
+        return f"{self.link_id} {self.pid} {self.name}"
 
-    @classmethod
-    def all(cls) -> list[Interface]:
-        """Every interface of this network namespace, by number."""
-        netns = _netns()
-        return [cls(name, number, netns) for number, name in sorted(socket.if_nameindex())]
+    @property
+    def holder(self) -> str:
+        return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
 
 
-def _netns() -> str:
-    """A name for the current network namespace that no other one ever has, where the kernel can.
+class Made(NamedTuple):
+    """A map's pin that a load makes for its user, or with map id 0 a directory for one."""
 
-    Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via getsocketopt" (in v5.14);
-    before it, the namespace file's inode number serves, which is reused.
-    """
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        return str(int.from_bytes(cookie, "little"))
-    except OSError:
-        return f"ino{os.stat('/proc/self/ns/net').st_ino}"
-
-
-class Bpffs:
-    """A mounted BPF file system."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.xdp = f"{path}/xdp"
-
-    def check(self) -> None:
-        """Raise BpffsError unless the path lies on a bpffs that can be written."""
-        options = self._mount_options()
-        if options is None:
-            raise BpffsError(
-                f"{self.path} is no BPF file system",
-                why="programs are kept alive by pins in a bpffs",
-                hint=f"mount -t bpf bpf {self.path}  (or set LIBXDP_BPFFS_AUTOMOUNT=1)",
-            )
-        if "ro" in options:
-            raise BpffsError(
-                f"the BPF file system at {self.path} is read-only",
-                why="its mount options say so",
-                hint=f"mount -o remount,rw {self.path}",
-            )
-
-    def is_mounted(self) -> bool:
-        return self._mount_options() is not None
-
-    def _mount_options(self) -> list[str] | None:
-        """The options of the bpffs mount that holds the path; None where that is another kind."""
-        path = os.fsencode(os.path.realpath(self.path))
-        best, found = -1, None
-        # proc_pid_mountinfo(5): … mount point (5th), options (6th) … - type, source, super options.
-        with open("/proc/self/mountinfo", "rb") as mounts:
-            for line in mounts:
-                left, _, right = line.rstrip(b"\n").partition(b" - ")
-                fields, (kind, _source, rest) = left.split(b" "), right.split(b" ", 2)
-                point = re.sub(rb"\\(\d{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4])
-                point = point.rstrip(b"/")
-                if len(point) >= best and (path + b"/").startswith(point + b"/"):
-                    options = f"{fields[5].decode()},{rest.decode()}".split(",")
-                    best, found = len(point), options if kind == b"bpf" else None
-        return found if os.path.isdir(path) else None
-
-    def mount(self) -> None:
-        """Mount a bpffs at the path."""
-        with failing("mount a BPF file system at", self.path):
-            os.makedirs(self.path, exist_ok=True)
-            libbpf.mount("bpf", self.path, "bpf")
-
-    @contextlib.contextmanager
-    def pins_locked(self) -> Iterator[None]:
-        """libxdp's own lock: its tools hold it while they make, remove or read pins."""
-        fd = os.open(self.xdp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
-    def interface(self, interface: Interface) -> InterfacePins:
-        return InterfacePins(self, interface)
+    map_id: int
+    path: str
 
 
 class InterfacePins:
-    """The pins of one interface."""
+    """The pins of one interface; `ifindex` is that of the paths of its roots."""
 
-    def __init__(self, bpffs: Bpffs, interface: Interface) -> None:
+    def __init__(self, bpffs: Bpffs, directory: str, ifindex: int, what: str) -> None:
         self.bpffs = bpffs
-        self._ifindex = interface.ifindex
-        self.directory = f"{bpffs.xdp}/xdpctl-{interface.netns}-{interface.ifindex}"
-        self.root_link = f"{self.directory}/root_link"
+        self.directory = directory
+        self.ifindex = ifindex
+        self.what = what
+        self.root_link = f"{directory}/root_link"
+        self.stage = f"{directory}/stage"
+
+    def with_ifindex(self, ifindex: int) -> InterfacePins:
+        """The same directory, for roots that were recorded under another number."""
+        return InterfacePins(self.bpffs, self.directory, ifindex, self.what)
+
+    def ifindexes(self) -> set[int]:
+        """The numbers that roots are recorded under: more than one if the interface moved."""
+        names = (re.fullmatch(r"dispatch-(\d+)-\d+", name) for name in self.entries())
+        return {int(name[1]) for name in names if name}
 
     def _dispatch_name(self, root_id: int) -> str:
-        return f"dispatch-{self._ifindex}-{root_id}"
+        return f"dispatch-{self.ifindex}-{root_id}"
+
+    def record(self, root_id: int) -> str:
+        return f"{self.directory}/{self._dispatch_name(root_id)}"
 
     def dispatch(self, root_id: int) -> str:
         return f"{self.bpffs.xdp}/{self._dispatch_name(root_id)}"
@@ -159,55 +99,93 @@ class InterfacePins:
     def program(self, root_id: int, slot: int) -> str:
         return f"{self.dispatch(root_id)}/prog{slot}-prog"
 
-    def recorded(self) -> list[int]:
-        """The ids of the roots that xdpctl made pins for, the live one and any left over."""
-        prefix = self._dispatch_name(0).removesuffix("0")
+    def entries(self) -> list[str]:
+        """What is in the interface's directory."""
         try:
-            names = os.listdir(self.directory)
+            return sorted(os.listdir(self.directory))
         except FileNotFoundError:
             return []
-        numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        return sorted(int(number) for number in numbers if _is_number(number))
+
+    def recorded(self) -> dict[int, Attach]:
+        """The roots that xdpctl made pins for, the live one and any left over, by id."""
+        prefix = self._dispatch_name(0).removesuffix("0")
+        found: dict[int, Attach] = {}
+        for name in self.entries():
+            number = name.removeprefix(prefix)
+            if number != name and _is_number(number):
+                with contextlib.suppress(FileNotFoundError):
+                    text = os.readlink(f"{self.directory}/{name}")
+                    found[int(number)] = "netlink" if text == "netlink" else "link"
+        return found
+
+    # --- the lock -------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the interface's lock; its directory is there meanwhile, afterwards if it is used."""
-        fd = self._lock()
+        fds: list[int] = []
         try:
+            self._lock(fds)
             yield
         finally:
-            # Still locked: whoever waits finds the directory gone and makes it anew.
-            with contextlib.suppress(OSError):
+            self._unlock(fds)
+
+    def _unlock(self, fds: list[int]) -> None:
+        # Still locked: whoever waits finds the directory gone and makes it anew.
+        with contextlib.suppress(OSError):
+            fd = fds[0] if fds else os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+            fds[:] = [fd]
+            if locks.is_free(fd) and _is_at(fd, self.directory):
                 os.rmdir(self.directory)
-            os.close(fd)
+        for fd in fds:
+            locks.drop(fd)
 
-    def _lock(self) -> int:
+    def _lock(self, fds: list[int]) -> None:
+        """Take the lock; its descriptor is put into `fds`."""
         while True:
-            with failing("make a directory in", self.bpffs.path):
-                for path in (self.bpffs.xdp, self.directory):
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(path, 0o700)
-            fd = -1
-            try:
-                fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if os.fstat(fd).st_ino == os.stat(self.directory).st_ino:
-                    return fd
-            except FileNotFoundError:
-                pass  # removed between mkdir and here by one who held the lock before
-            except BaseException:
-                if fd >= 0:
-                    os.close(fd)
-                raise
-            if fd >= 0:
-                os.close(fd)
+            for path in (self.bpffs.xdp, self.directory):
+                with (
+                    failing("make a directory in", self.bpffs.path),
+                    contextlib.suppress(FileExistsError),
+                ):
+                    os.mkdir(path, 0o700)
+                self.bpffs.check_safe()
+            # It may be removed between mkdir and here, by one who held the lock before.
+            with contextlib.suppress(FileNotFoundError):
+                fds.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                locks.take(fds[0], self.what, self.bpffs.patience)
+                if _is_at(fds[0], self.directory):
+                    return
+            while fds:
+                locks.drop(fds.pop())
 
-    def make_dispatch(self, root_id: int) -> None:
+    def is_locked(self) -> bool:
+        """Whether somebody changes the interface now. Takes no lock."""
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        with libbpf.owned(fd):
+            return locks.is_held(fd)
+
+    # --- roots ----------------------------------------------------------------------------------
+
+    def make_dispatch(self, root_id: int, attach: Attach) -> None:
         """Record a root and make its directory."""
         with failing("make a directory in", self.bpffs.path):
-            name = self._dispatch_name(root_id)
-            os.symlink(f"../{name}", f"{self.directory}/{name}")
+            os.symlink(attach, self.record(root_id))
             os.mkdir(self.dispatch(root_id), 0o700)
+
+    def programs(self, root_id: int) -> set[int]:
+        """The ids of the programs that are pinned for a root."""
+        found = set()
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.dispatch(root_id)):
+                fd = opened(f"{self.dispatch(root_id)}/{name}") if name.endswith("-prog") else None
+                if fd is not None:
+                    with libbpf.owned(fd):
+                        found.add(libbpf.prog_info(fd).id)
+        return found
 
     def remove_dispatch(self, root_id: int) -> None:
         """Remove a root's pins, its directory and its record; what is gone already is fine."""
@@ -215,38 +193,91 @@ class InterfacePins:
         with failing("remove pins from", self.bpffs.path):
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(directory):
-                    os.unlink(f"{directory}/{name}")
+                    remove(f"{directory}/{name}")
                 os.rmdir(directory)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.directory}/{self._dispatch_name(root_id)}")
-
-    def kept_maps(self) -> dict[str, int]:
-        """The pins of members' program arrays, each with the member's program id."""
-        found = {}
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.directory):
-                kind, _, rest = name.partition("-")
-                number = rest.partition("-")[0]
-                if kind == "map" and _is_number(number):
-                    found[f"{self.directory}/{name}"] = int(number)
-        return found
-
-    def keep_map(self, program_id: int, name: str, fd: int) -> str:
-        """Pin a member's program array; returns the pin's path."""
-        path = f"{self.directory}/map-{program_id}-{name}"
-        with failing("pin a map in", self.bpffs.path):
-            libbpf.pin(fd, path)
-        return path
-
-    def remove_maps_but(self, program_ids: Container[int]) -> None:
-        """Remove the program arrays of programs that are not (or no longer) members."""
-        for path, program_id in self.kept_maps().items():
-            if program_id not in program_ids:
-                remove(path)
+            for name in self.entries():
+                if re.fullmatch(rf"(borrowed|made)-{root_id}-\d+", name):
+                    remove(f"{self.directory}/{name}")
+            remove(self.record(root_id))
 
     def remove_root_link(self) -> None:
         with failing("remove a pin from", self.bpffs.path):
             remove(self.root_link)
+
+    # --- whose programs slots run ---------------------------------------------------------------
+
+    def borrowed(self, root_id: int) -> dict[int, Origin]:
+        """The slots of a root that run somebody else's program, each with whose."""
+        found = {}
+        for name in self.entries():
+            kind, root, slot = (*name.split("-", 2), "", "")[:3]
+            if kind == "borrowed" and root == str(root_id) and _is_number(slot):
+                with contextlib.suppress(FileNotFoundError):
+                    origin = Origin.parse(os.readlink(f"{self.directory}/{name}"))
+                    if origin:
+                        found[int(slot)] = origin
+        return found
+
+    def borrow(self, root_id: int, slot: int, origin: Origin) -> None:
+        """Note whose program a slot runs."""
+        with failing("make a record in", self.bpffs.path):
+            os.symlink(str(origin), f"{self.directory}/borrowed-{root_id}-{slot}")
+
+    def give_back(self, root_id: int, slot: int) -> None:
+        """The owner holds the slot's link: our pin goes, and the record after it."""
+        with failing("remove a pin from", self.bpffs.path):
+            remove(self.link(root_id, slot))
+            remove(f"{self.directory}/borrowed-{root_id}-{slot}")
+
+    # --- maps -----------------------------------------------------------------------------------
+
+    def kept_maps(self) -> dict[str, int]:
+        """The pins of members' program arrays, each with the member's program id."""
+        found = {}
+        for name in self.entries():
+            kind, _, rest = name.partition("-")
+            number = rest.partition("-")[0]
+            if kind == "map" and _is_number(number):
+                found[f"{self.directory}/{name}"] = int(number)
+        return found
+
+    def map_pin(self, program_id: int, name: str) -> str:
+        return f"{self.directory}/map-{program_id}-{name}"
+
+    def keep_map(self, program_id: int, name: str, fd: int) -> None:
+        """Pin a member's program array."""
+        with failing("pin a map in", self.bpffs.path):
+            libbpf.pin(fd, self.map_pin(program_id, name))
+
+    def remove_maps_but(self, program_ids: Collection[int]) -> None:
+        """Remove the program arrays of programs that are not (or no longer) members."""
+        with failing("remove a pin from", self.bpffs.path):
+            for path, program_id in self.kept_maps().items():
+                if program_id not in program_ids:
+                    remove(path)
+
+    def note_made(self, root_id: int, number: int, made: Made) -> None:
+        """Note that a load makes a pin, or a directory for it, at a path of its user's choice."""
+        with failing("make a record in", self.bpffs.path):
+            os.symlink(f"{made.map_id} {made.path}", f"{self.directory}/made-{root_id}-{number}")
+
+    def made(self) -> dict[int, list[Made]]:
+        """The pins that loads made elsewhere and did not get to forget, by root id, in order."""
+        found: dict[int, list[tuple[int, Made]]] = {}
+        for name in self.entries():
+            if match := re.fullmatch(r"made-(\d+)-(\d+)", name):
+                with contextlib.suppress(FileNotFoundError):
+                    number, _, path = os.readlink(f"{self.directory}/{name}").partition(" ")
+                    made = Made(int(number) if _is_number(number) else 0, path)
+                    found.setdefault(int(match[1]), []).append((int(match[2]), made))
+        return {root: [made for _number, made in sorted(notes)] for root, notes in found.items()}
+
+    def forget_made(self, root_id: int) -> None:
+        """The load is done: what it pinned is the user's."""
+        with failing("remove a record from", self.bpffs.path):
+            for name in self.entries():
+                if re.fullmatch(rf"made-{root_id}-\d+", name):
+                    remove(f"{self.directory}/{name}")
 
 
 @contextlib.contextmanager
@@ -278,6 +309,13 @@ def remove(path: str) -> None:
     """Remove a pin; one that is gone already is fine."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether a path still names the directory that a descriptor is of."""
+    status = os.stat(path)
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (status.st_dev, status.st_ino)
 
 
 def opened(path: str) -> int | None:

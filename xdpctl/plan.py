@@ -11,6 +11,7 @@ from typing import Literal
 from .chain import Chain, Member
 from .errors import HookBusyError, UnsupportedError
 from .observe import Mode, State
+from .pins import Attach
 
 Flip = Literal["attach", "update", "detach", "none"]
 # (a root is there, members shall be there): what happens to the root.
@@ -32,6 +33,7 @@ class Plan:
     current: Chain
     target: Chain
     mode: AskedMode
+    attach: Attach
     flip: Flip
 
     @property
@@ -48,8 +50,12 @@ class Plan:
         return tuple(member for member in self.current.members if member.id not in kept)
 
 
-def make_plan(state: State, target: Chain, mode: AskedMode | None) -> Plan:
-    """Plan the change; `mode` is what the command asked for, None for what is there or native.
+def make_plan(
+    state: State, target: Chain, mode: AskedMode | None = None, attach: Attach | None = None
+) -> Plan:
+    """Plan the change; `mode` and `attach` are what the command asked for.
+
+    None means what is there; for a first root native mode and a link.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
     cannot be had.
@@ -69,11 +75,18 @@ def make_plan(state: State, target: Chain, mode: AskedMode | None) -> Plan:
             why="the mode of an attached root cannot be changed",
             hint=f"use -m {root.mode}, or unload everything first",
         )
+    if root is not None and attach not in (None, root.attach) and target.members:
+        raise UnsupportedError(
+            f"the root of {name} is attached by {root.attach}",
+            why="how a root is attached cannot be changed while it runs",
+            hint=f"use --attach {root.attach}, or unload everything first",
+        )
     return Plan(
         interface=name,
         current=state.chain,
         target=target,
         mode=root.mode if root else mode or "native",
+        attach=root.attach if root else attach or "link",
         flip=_FLIPS[bool(root), bool(target.members)],
     )
 

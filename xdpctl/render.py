@@ -7,7 +7,7 @@ xdp-loader's, which scripts parse.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from .commit import Report, Step
+    from .errors import XdpctlError
     from .holders import Holder
     from .observe import Slot, State
     from .plan import Plan
+    from .sweep import Event
 
 SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""
@@ -35,6 +37,18 @@ class Style:
     verbose: int = 0
     quiet: bool = False
     dry_run: bool = False
+
+
+def error_text(error: XdpctlError, style: Style) -> str:
+    """What failed, why, what to do, a line each; with -v all details."""
+    lines = [error.what]
+    if error.why:
+        lines.append("  why: " + error.why.replace("\n", "\n       "))
+    if error.hint:
+        lines.append(f"  do: {error.hint}")
+    if style.verbose and error.details:
+        lines.append(error.details)
+    return "\n".join(lines)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -91,6 +105,13 @@ def _slot_data(slot: Slot) -> dict[str, Any]:
         **(member_data(slot.member) if slot.member else {}),
         "link_id": slot.link_id or None,
         "pin": slot.pin,
+        "borrowed": slot.origin
+        and {
+            "link_id": slot.origin.link_id,
+            "pid": slot.origin.pid or None,
+            "name": slot.origin.name or None,
+            "gone": slot.orphan,
+        },
     }
 
 
@@ -178,13 +199,25 @@ def remarks(state: State) -> list[str]:
                 found.append(
                     f"slot {slot.number} is vacant: its link is gone and packets pass it by"
                 )
+            elif slot.origin and slot.pin:
+                found.append(f"{slot.member.name} (id {slot.member.id}) is {borrowed(slot)}")
             elif slot.pin is None:
                 found.append(
                     f"{slot.member.name} (id {slot.member.id}) hangs on link {slot.link_id}, which "
                     "xdpctl did not pin: it goes when its holder does"
                 )
+    if state.stranded:
+        found.append(f"root {state.stranded} was loaded here and runs on an interface that moved")
     found += [f"left over: {path} (the next change removes it)" for path in state.residue]
     return found
+
+
+def borrowed(slot: Slot) -> str:
+    """Whose program a slot runs."""
+    origin = slot.origin
+    assert origin is not None
+    gone = ", which is gone: the next change takes it out" if slot.orphan else ""
+    return f"borrowed from link {origin.link_id} of {origin.holder}{gone}"
 
 
 # --- changes ------------------------------------------------------------------------------------
@@ -206,6 +239,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     return {
         "flip": plan.flip,
         "mode": plan.mode,
+        "attach": plan.attach,
         "current": [member_data(member) for member in plan.current.members],
         "target": [member_data(member) for member in plan.target.members],
     }
@@ -244,25 +278,40 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
             for step in report.steps
         ],
         "removed": list(report.removed),
+        "rehooked": [{"pin": path, "link_id": link} for path, link in report.rehooked],
+        "unsettled": report.unsettled or None,
     }
 
 
 def change(command: str, report: Report, style: Style) -> None:
     """What a command did, or would do."""
+    name = report.plan.interface
     for path in report.removed:
         print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
     for slot in report.before.root.slots if report.before.root else ():
         if slot.member is None:
             print(
-                f"xdpctl: slot {slot.number} was vacant: its program is lost and not carried over",
+                f"xdpctl: {name}: slot {slot.number} was vacant: its program is lost and not "
+                "carried over",
                 file=sys.stderr,
             )
+        elif slot.orphan and slot.origin:
+            print(
+                f"xdpctl: {name}: {slot.member.name} (id {slot.member.id}) leaves: its owner's "
+                f"link {slot.origin.link_id} is gone",
+                file=sys.stderr,
+            )
+    if report.unsettled:
+        print(
+            "xdpctl: the change is live, but the old root's pins are still there "
+            f"({report.unsettled}); the next command removes them",
+            file=sys.stderr,
+        )
     if style.json:
         print_json({**report_data(command, report), "dry_run": style.dry_run})
     elif style.dry_run:
         print("\n".join(_plan_lines(report.plan)))
     elif not style.quiet:
-        name = report.plan.interface
         for before, after in zip(report.plan.target.members, report.members, strict=True):
             if not before.id:
                 print(f"{name}: loaded {after.name} (id {after.id})")
@@ -270,12 +319,44 @@ def change(command: str, report: Report, style: Style) -> None:
             print(f"{name}: unloaded {member.name} (id {member.id})")
 
 
+def events(command: str, found: Iterable[Event], style: Style) -> None:
+    """What was put in order, or would be."""
+    if style.json:
+        print_json(
+            {
+                "command": command,
+                "events": [event._asdict() for event in found],
+                "dry_run": style.dry_run,
+            }
+        )
+        return
+    for event in found:
+        if not style.quiet or style.dry_run:
+            verb = "would have " if style.dry_run else ""
+            print(f"{event.where}: {verb}{event.what}: {event.why}")
+
+
+def event_printer(style: Style) -> Callable[[Event], None]:
+    """Print each event as it happens, with --json a document a line."""
+
+    def tell(event: Event) -> None:
+        if style.json:
+            import json
+
+            print(json.dumps({"schema": SCHEMA, **event._asdict()}), flush=True)
+        elif not style.quiet:
+            print(f"{event.where}: {event.what}: {event.why}", flush=True)
+
+    return tell
+
+
 def first_steps(state: State, held: Mapping[int, Sequence[Holder]]) -> None:
     """Steps 1 to 3, which an earlier process took, as the kernel shows them now."""
     root = state.root
     assert root is not None
     print(f"step 1   root X runs on {state.interface.name}  [root={root.id} btf={root.btf_id}]")
-    print(f"step 1'  X is attached by {root.attach}  [root_link={root.link_id}] {root.link_pin}")
+    link = f"  [root_link={root.link_id}] {root.link_pin}" if root.link_id else ""
+    print(f"step 1'  X is attached by {root.attach}{link}")
     for slot in root.slots:
         if slot.member is None:
             print(f"step 3   slot {slot.number} of X is vacant")

@@ -93,14 +93,24 @@ def _setns(fd: int) -> None:
 class Veth:
     """A quiet veth pair in the current namespace: XDP goes on `dev`, frames go out of `peer`.
 
-    `MAC`s are DEV_MAC and PEER_MAC; no IPv6, no ARP, no addresses. Deleted at the end.
+    `MAC`s are DEV_MAC and PEER_MAC; no IPv6, no ARP, no addresses. Deleted at the end. `name` and
+    `ifindex` are those of `dev`, chosen by the kernel or here if they are not given.
     """
 
-    def __init__(self, mtu: int | None = None, queues: int | None = None) -> None:
+    def __init__(
+        self,
+        mtu: int | None = None,
+        queues: int | None = None,
+        *,
+        name: str = "",
+        ifindex: int = 0,
+    ) -> None:
         stem = f"xt{os.getpid() % 10000}v{next(_numbers)}"
-        self.dev, self.peer = f"{stem}a", f"{stem}b"
+        self.dev, self.peer = name or f"{stem}a", f"{stem}b"
         many = ["numrxqueues", str(queues), "numtxqueues", str(queues)] if queues else []
-        ip("link", "add", self.dev, *many, "type", "veth", "peer", "name", self.peer, *many)
+        index = ["index", str(ifindex)] if ifindex else []
+        peer = ["type", "veth", "peer", "name", self.peer]
+        ip("link", "add", "dev", self.dev, *index, *many, *peer, *many)
         try:
             for name, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC)):
                 _silence(name)

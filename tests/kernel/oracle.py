@@ -286,10 +286,10 @@ def map(obj: int) -> MapInfo:  # named after prog() and link(); use it as oracle
 
 
 def links() -> list[LinkInfo]:
-    """All links; one that goes away meanwhile is left out."""
+    """All links; one that is being made or goes away meanwhile is left out."""
     found = []
     for ident in link_ids():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
             found.append(link(ident))
     return found
 

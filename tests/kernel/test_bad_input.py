@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import subprocess
 import sys
 import time
@@ -19,10 +18,11 @@ from tests.kernel.conftest import Objects
 from tests.kernel.policy import refusing_ext
 from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
-from xdpctl import pins
+from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
 from xdpctl.commit import transact
 from xdpctl.errors import VanishedError, XdpctlError
+from xdpctl.interfaces import Interface
 from xdpctl.observe import State
 
 FRAMES = net.udps(10)
@@ -276,19 +276,12 @@ def test_the_interface_vanishes(tool: Tool, veth: net.Veth, objects: Objects, lo
         veth.delete()
         return state.chain.with_added([member])
 
-    bpffs, interface = pins.Bpffs(str(tool.bpffs)), pins.Interface.named(veth.dev)
+    bpffs, interface = Bpffs(str(tool.bpffs)), Interface.named(veth.dev)
     with pytest.raises(VanishedError):
         transact(bpffs, interface, target)
     after = oracle.settle(before, exact=False)
     assert not after.progs - before.progs
     assert not {pin for pin in after.pins - before.pins if not pin.endswith("/xdp")}
-
-
-def trace(tool: Tool, log: Path, *words: object) -> list[str]:
-    """The bpf(2) calls of a command line, in order, each as strace writes it."""
-    result = tool.process(*words, prefix=("strace", "-f", "-e", "trace=bpf", "-o", str(log)))
-    assert result.code == 0, result.err
-    return re.findall(r"bpf\((\w+)", log.read_text())
 
 
 def failing(tool: Tool, call: str, error: str, nth: int, *words: object) -> tuple[int, str]:
@@ -315,72 +308,6 @@ def test_a_full_bpffs(tool: Tool, dev: net.Veth, objects: Objects) -> None:
             assert (code, "No space" in said) == (9, True), said
             before.check()
     assert failed >= 3
-
-
-@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.soak)])
-def test_every_bpf_call_may_fail(
-    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, step: int
-) -> None:
-    """ENOMEM from one bpf(2) call after another, in the parent: all is as before, or all is done.
-
-    Not every call matters: libbpf asks what the kernel can do and takes no for an answer.
-    """
-    tool("load", veth.dev, objects["count"])
-    words = ("load", veth.dev, objects["pass"])
-    calls = trace(tool, tmp_path / "log", *words)
-    tool("unload", veth.dev, "-n", "pass")
-    failed = 0
-    for nth in range(1, len(calls) + 1, step):
-        before = Before(tool, veth)
-        code, said = failing(tool, "bpf", "ENOMEM", nth, *words)
-        print(f"call {nth}: exit {code}")
-        status = tool.status(veth.dev)
-        if code == 0:
-            assert [one["name"] for one in status["programs"]] == ["count", "pass"]
-            tool("unload", veth.dev, "-n", "pass")
-        else:
-            failed += 1
-            before.check()
-            assert status["residue"] == [], said
-        assert net.exchange(veth, FRAMES) == FRAMES
-    print(f"{len(calls)} bpf calls, every {step}th made to fail: {failed} loads failed, clean")
-    assert failed
-
-
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])
-def test_killed(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, step: int) -> None:
-    """SIGKILL at one bpf(2) call after another: the chain of before or after, whole.
-
-    What is left is told by status and gone after the next command.
-    """
-    tool("load", veth.dev, objects["count"])
-    (first,) = tool.chain(veth.ifindex)
-    words = ("load", veth.dev, objects["pass"])
-    calls = trace(tool, tmp_path / "log", *words)
-    tool("unload", veth.dev, "-n", "pass")
-    outcomes = {"before": 0, "after": 0, "residue": 0}
-    for nth in range(len(calls), 0, -step):
-        before = Before(tool, veth)
-        inject = f"inject=bpf:signal=KILL:when={nth}"
-        prefix = ("strace", "-f", "-o", "/dev/null", "-e", "trace=bpf", "-e", inject)
-        tool.process(*words, prefix=prefix)
-        status = tool.status(veth.dev)
-        names = [one["name"] for one in status["programs"]]
-        assert names in (["count"], ["count", "pass"]), nth
-        outcomes["after" if names[1:] else "before"] += 1
-        outcomes["residue"] += bool(status["residue"])
-        assert tool.chain(veth.ifindex)[0] == first
-        assert net.exchange(veth, FRAMES) == FRAMES
-        done = tool("swap-dispatcher", veth.dev)
-        assert ("removed what an interrupted command left" in done.err) == bool(status["residue"])
-        if names[1:]:
-            tool("unload", veth.dev, "-n", "pass")
-        # The root is another one than before; there is as much of everything, and no more.
-        after = oracle.settle(before.snapshot, timeout=1)
-        for kind in ("progs", "links", "maps"):
-            assert len(getattr(after, kind)) == len(getattr(before.snapshot, kind)), kind
-        assert tool.status(veth.dev)["residue"] == []
-    print(f"killed at every {step}th of {len(calls)} bpf calls: {outcomes}")
 
 
 def test_a_kernel_that_refuses_ext(tool: Tool, dev: net.Veth, objects: Objects) -> None:

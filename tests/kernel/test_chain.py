@@ -10,9 +10,11 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.tool import Tool
-from xdpctl import chain, pins
+from xdpctl import chain
 from xdpctl import objects as objects_of_xdpctl
+from xdpctl.bpffs import Bpffs
 from xdpctl.commit import transact
+from xdpctl.interfaces import Interface
 
 CODES = {"ret_0": 0, "ret_1": 1, "ret_2": 2, "ret_3": 3, "ret_4": 4, "ret_31": 31}
 CODES |= {"ret_32": 32, "ret_34": 34, "ret_200": 200, "ret_minus_1": 2**32 - 1}
@@ -95,8 +97,8 @@ def test_order(tool: Tool, veth: net.Veth, objects: Objects) -> None:
 def put(tool: Tool, veth: net.Veth, members: list[chain.Member]) -> int:
     """Make these the interface's chain, in one transaction; returns the root's id."""
     report = transact(
-        pins.Bpffs(str(tool.bpffs)),
-        pins.Interface.named(veth.dev),
+        Bpffs(str(tool.bpffs)),
+        Interface.named(veth.dev),
         lambda _: chain.Chain(tuple(members)),
     )
     return report.root_id

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xdpctl import signals
+from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member, Source
+from xdpctl.errors import Interrupted
+from xdpctl.interfaces import Interface
 from xdpctl.observe import Mode, Owner, Root, Slot, State
-from xdpctl.pins import Interface
+from xdpctl.pins import Origin
 from xdpctl.protocol import Config
 
 ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")
+LOOPBACK = Interface.named("lo")
+GONE = Interface("gone0", 2**31 - 1, LOOPBACK.netns)
+HOME = Bpffs("/bpffs").interface(INTERFACE)
 DROP, PASS, TX = 1 << 1, 1 << 2, 1 << 3
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")
@@ -66,10 +76,17 @@ def state_of(
     link_id: int = 77,
     pinned: bool = True,
     residue: tuple[str, ...] = (),
+    origins: Mapping[int, Origin] | None = None,
+    orphans: Collection[int] = (),
+    stranded: int = 0,
 ) -> State:
-    """An interface that runs these members, None being a vacant slot; with None it has no root."""
+    """An interface that runs these members, None being a vacant slot; with None it has no root.
+
+    `origins` tells by slot whose programs are borrowed, `orphans` which slots have lost the owner.
+    """
     if members is None:
-        return State(INTERFACE, None, residue)
+        return State(INTERFACE, None, residue, HOME, stranded)
+    origins = origins or {}
     known = [member or Member("gone") for member in members]
     slots = tuple(
         Slot(
@@ -79,6 +96,8 @@ def state_of(
             member=member,
             link_id=100 + number if member else 0,
             pin=f"/bpffs/xdp/dispatch-7-500/prog{number}-link" if member and pinned else None,
+            origin=origins.get(number),
+            orphan=number in orphans,
         )
         for number, member in enumerate(members)
     )
@@ -95,8 +114,73 @@ def state_of(
         config=None if other else Config.of(known),
         slots=slots,
     )
-    return State(INTERFACE, root, residue)
+    return State(INTERFACE, root, residue, HOME, stranded)
 
 
 def chain_of(*members: Member) -> Chain:
     return Chain(members)
+
+
+# --- locks --------------------------------------------------------------------------------------
+
+_HOLD = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked_by_another(directory: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a directory; let go by the end of its standard input."""
+    with subprocess.Popen(
+        [sys.executable, "-ISc", _HOLD, directory],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.stdin.close()
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+def ending_signals() -> Iterator[None]:
+    """A fixture: signals raise Interrupted, as in a command; afterwards all is as before."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with signals.handled():
+        yield
+    with contextlib.suppress(Interrupted):
+        signals.release()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def blocked() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def sent_while_blocking(
+    number: signal.Signals,
+) -> Callable[[int, Iterable[int]], set[int | signal.Signals]]:
+    """A pthread_sigmask that a signal comes to while it blocks the others."""
+    real = signal.pthread_sigmask
+
+    def call(how: int, mask: Iterable[int]) -> set[int | signal.Signals]:
+        wanted = set(mask)
+        before = real(how, wanted - {number} if how == signal.SIG_BLOCK else wanted)
+        if how == signal.SIG_BLOCK and number in wanted:
+            send(number)
+        return before
+
+    return call

@@ -23,7 +23,7 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-CHANGING = sorted(set(COMMANDS) - {"status", "help"})
+CHANGING = sorted(set(COMMANDS) - {"status", "watch", "help"})
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 
 
@@ -74,11 +74,23 @@ WRONG = [
     (["unload", "lo"], "say what to unload"),
     (["unload", "lo", "-i", "1", "--all"], "say what to unload"),
     (["unload", "lo", "-i", "x"], "--id"),
-    (["swap-dispatcher"], "INTERFACE"),
+    (["swap-dispatcher"], "--all"),
+    (["swap-dispatcher", "lo", "--all"], "--all"),
+    (["load", "--attach", "tape", "lo", "f.o"], "tape"),
+    (["load", "--lock-timeout", "-1", "lo", "f.o"], "--lock-timeout"),
+    (["--lock-timeout", "soon", "unload", "lo", "--all"], "--lock-timeout"),
+    (["clean", "lo", "eth0"], "eth0"),
+    (["watch", "lo"], "lo"),
+    (["watch", "--interval", "0"], "--interval"),
+    (["watch", "--dry-run"], "--dry-run"),
+    (["--dry-run", "watch"], "watch has no dry run"),
+    (["--dry-run", "watch", "--interval", "5"], "watch has no dry run"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), WRONG, ids=[" ".join(one) for one, _ in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "text"), [pytest.param(*one, id=" ".join(one[0])) for one in WRONG]
+)
 def test_usage_errors(xdpctl: Xdpctl, arguments: list[str], text: str) -> None:
     result = xdpctl(*arguments)
     assert result.code == 2
@@ -135,8 +147,8 @@ def test_help(xdpctl: Xdpctl, command: str, option: str) -> None:
     assert result.out.startswith(f"Usage: xdpctl {command}".rstrip() + " ")
     for name in GLOBAL_OPTIONS:
         assert name in result.out
-    if command in CHANGING:
-        assert "--dry-run" in result.out
+    for name in ("--dry-run", "--lock-timeout"):
+        assert (name in result.out) == (command in ("", *CHANGING))
     assert max(map(len, result.out.splitlines())) <= 100
 
 
@@ -158,6 +170,9 @@ def test_no_such_interface(xdpctl: Xdpctl) -> None:
         assert result.code == 3
         assert result.err.startswith("xdpctl: no interface named nosuch0\n")
         assert "Traceback" not in result.err
+        pattern = xdpctl(*(word.replace("nosuch0", "nosuch*") for word in command))
+        assert (pattern.code, pattern.out) == (3, "")
+        assert pattern.err.startswith("xdpctl: no interface matches nosuch*\n")
 
 
 def test_no_such_file(xdpctl: Xdpctl) -> None:
@@ -173,7 +188,10 @@ def test_no_such_program_or_section(xdpctl: Xdpctl) -> None:
         assert f"no {text} absent in" in result.err
 
 
-@pytest.mark.parametrize(("name", "text"), [("nosuch", "nosuch"), ("/etc/passwd", "cannot enter")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("nosuch", "nosuch"), pytest.param("/etc/passwd", "cannot enter", marks=needs_root)],
+)
 def test_no_such_namespace(xdpctl: Xdpctl, name: str, text: str) -> None:
     result = xdpctl("status", "--netns", name)
     assert result.code == 3
@@ -254,6 +272,19 @@ def test_options_with_a_value_work_before_and_after(xdpctl: Xdpctl, place: str) 
     result = xdpctl(*option, "status") if place == "before" else xdpctl("status", *option)
     assert result.code == 3
     assert "no network namespace nosuch" in result.err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_patience_that_was_asked_for(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(quiet=quiet)
+    assert settings.enter().patience.seconds == 60
+    settings.lock_timeout = 2.5
+    patience = settings.enter().patience
+    assert patience.seconds == 2.5
+    patience.tell("waiting for eth0")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ("" if quiet else "xdpctl: waiting for eth0\n")
 
 
 def test_an_option_is_forgotten_by_the_next_command_line(xdpctl: Xdpctl) -> None:

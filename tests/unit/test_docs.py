@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +19,29 @@ from typing import Any
 import click
 import pytest
 
-from tests.unit.samples import ROOT, fresh, running, state_of
-from xdpctl import errors, render
+from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
+from xdpctl import commit, dispatcher, errors, interfaces, locks, objects, render, rights, settle
+from xdpctl.attachment import Attachment, attach
+from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
 from xdpctl.cli import COMMANDS, cli
+from xdpctl.cli.common import Settings
+from xdpctl.cli.many import change_each
 from xdpctl.commit import Report, Step
 from xdpctl.holders import Holder
+from xdpctl.hook import Hook
+from xdpctl.interfaces import Interface
+from xdpctl.kernel import libbpf
+from xdpctl.observe import State, View
+from xdpctl.pins import InterfacePins, Made, Origin
 from xdpctl.plan import make_plan
+from xdpctl.settle import Rehooked
+from xdpctl.sweep import Event
 
 PAGE = ROOT / "man/xdpctl.8"
 PACKAGE = ROOT / "xdpctl"
+PROSE = ["README.md", "docs/architecture.md", "docs/protocol.md"]
+UNIT = "systemd/xdpctl-watch.service"
 # Read by what xdpctl stands on: clang is looked for in PATH, rich reads NO_COLOR, click the last.
 FOREIGN_VARIABLES = {"PATH", "NO_COLOR", "_XDPCTL_COMPLETE"}
 
@@ -197,19 +214,51 @@ def keys(value: Any) -> Iterator[str]:
 
 def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     """A document of each kind, with every field there is."""
+
+    def printed() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert document.pop("schema") == render.SCHEMA
+        return document
+
     member = running("count", 9)
     state = state_of([member, None], residue=("/bpffs/xdp/dispatch-7-400",))
+    assert state.root is not None
+    borrowed = replace(state.root.slots[0], origin=Origin(50, 77, "agent"))
+    state = replace(state, root=replace(state.root, slots=(borrowed, *state.root.slots[1:])))
     plan = make_plan(state, Chain((member, fresh())), None)
     ids = {"root": 1, "btf": 2, "program": 3, "link": 4, "function": 5, "root_link": 6}
     steps = [Step("4", "loaded", {**ids, "X": 7, "Y": 8}, 0.1)]
     report = Report(plan, state, plan.target.members, 600, steps, state.residue)
+    report.rehooked.append(Rehooked("/bpffs/app", 101))
     held = {100: [Holder(77, "agent", 5)]}
-    render.swap(report, held, True, render.Style(json=True))
-    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    style = Settings()
+    style.json = True
+    render.swap(report, held, True, style)
+    document = printed()
     # Named by the id of a link.
     document["holders"] = list(document["holders"].values())
     yield document
     assert set(render.report_data("load", report)) <= set(document)
+
+    def work(interface: Interface, _view: View | None) -> Report:
+        if interface != INTERFACE:
+            raise errors.VanishedError("it went away")
+        return report
+
+    with pytest.raises(click.exceptions.Exit) as caught:
+        change_each(style, "load", [INTERFACE, Interface("other", 8, "4711")], work, View({}))
+    assert caught.value.exit_code == errors.VanishedError.exit_code
+    many = printed()
+    assert set(many) == {"command", "interfaces", "dry_run"}
+    assert set(many["interfaces"][1]) == {"interface", "error"}
+    yield many
+    event = Event("eth0", "removed something", "its interface is gone")
+    render.events("clean", [event], style)
+    yield printed()
+    render.event_printer(style)(event)
+    line = printed()
+    assert set(line) == {"where", "what", "why"}
+    yield line
     yield {"schema": render.SCHEMA, "command": "status", "interfaces": [render.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
 
@@ -239,7 +288,276 @@ def test_no_root_is_null_and_has_no_programs() -> None:
     assert document["programs"] == []
 
 
-# --- README.md and docs/architecture.md ---------------------------------------------------------
+def test_the_python_api_is_described() -> None:
+    text = page()["PYTHON API"]
+    items = re.findall(r"^\.It Fa (.*)$", text, flags=re.MULTILINE)
+    parameters = [name for item in items for name in re.findall(r"\w+", item)]
+    assert parameters == list(inspect.signature(attach).parameters)
+    described = re.findall(r"^\.It (?:Va|Fn) (\w+)", text, flags=re.MULTILINE)
+    assert described.pop(0) == "attach"
+    made = re.findall(r"self\.([a-z]\w*) =", inspect.getsource(Attachment.__init__))
+    public = {name for name in vars(Attachment) if not name.startswith("_")}
+    assert sorted(described) == sorted(public | set(made))
+
+
+def test_defaults_are_the_code_s() -> None:
+    every = page()["COMMANDS"]
+    found = {option.name: option.default for _, one in commands() for option in options(one)}
+    for option, default in (
+        ("lock-timeout", locks.DEFAULT_TIMEOUT),
+        ("interval", found["interval"]),
+    ):
+        item = every.split(f".It Fl -{option} ")[1].split(".It ")[0]
+        assert f"\nDefault: {default:g}.\n" in item, option
+    item = page()["PYTHON API"].split(".It Fa lock_timeout\n")[1]
+    assert re.search(rf"by default {locks.DEFAULT_TIMEOUT:g}\n", item)
+
+
+# --- docs/protocol.md ---------------------------------------------------------------------------
+
+# What stands for what in the table of names: <word>.
+_PLACEHOLDERS = {
+    "netns": r"(?:ino)?\d+",
+    "name": r"\w+",
+    "path": r"/.+",
+    "process": r".*",
+    **dict.fromkeys(("ifindex", "root", "slot", "program", "number", "link", "pid", "map"), r"\d+"),
+}
+_KINDS: dict[str, Callable[[str], bool]] = {
+    "symbolic link": os.path.islink,
+    "directory": os.path.isdir,
+    "pin": os.path.isfile,
+}
+
+
+@cache
+def protocol() -> dict[str, str]:
+    """The sections of docs/protocol.md, by heading."""
+    parts = re.split(r"^## (.*)\n", read("docs/protocol.md"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def pattern(text: str) -> str:
+    """A regular expression for a name such as `dispatch-<ifindex>-<root>`."""
+    words = re.split(r"<(\w+)>", text)
+    return "".join(
+        _PLACEHOLDERS[word] if place % 2 else re.escape(word) for place, word in enumerate(words)
+    )
+
+
+def named() -> dict[str, tuple[str, str]]:
+    """The table of names: by name the kind and a regular expression for its text."""
+    found = {}
+    table = protocol()["What is pinned where"]
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|([^|]*)\|", table, flags=re.MULTILINE)
+    for name, kind, texts in rows:
+        found[name] = (kind, "|".join(map(pattern, re.findall(r"`([^`]+)`", texts))))
+    return found
+
+
+def meant(top: Path, path: Path) -> str:
+    """The name in the table that is meant by what is at a path; it has the kind and text."""
+    name = str(path.relative_to(top))
+    (found,) = [one for one in named() if re.fullmatch(pattern(one), name)] or [""]
+    assert found, f"{name} is not in the table"
+    kind, text = named()[found]
+    assert next(kind for kind, is_it in _KINDS.items() if is_it(str(path))) == kind, name
+    if kind == "symbolic link":
+        assert re.fullmatch(text, os.readlink(path)), name
+    return found
+
+
+def pin_a_file(_fd: int, path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def test_the_names_in_bpffs_are_those_of_the_protocol(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Made by the code, each is in the table; and each of the table's is made."""
+    monkeypatch.setattr(libbpf, "pin", pin_a_file)
+    bpffs = Bpffs(str(tmp_path))
+    for netns in ("4711", "ino4026531840"):
+        paths = bpffs.interface(Interface("veth7", 7, netns))
+        root = 500 + len(netns)
+        with paths.locked():
+            paths.make_dispatch(root, "link")
+            paths.make_dispatch(root + 100, "netlink")
+            paths.borrow(root, 0, Origin(31, 77, "some one"))
+            paths.borrow(root, 1, Origin(32, 0, ""))
+            paths.note_made(root, 0, Made(0, "/sys/fs/bpf/maps"))
+            paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
+            paths.keep_map(11, "callees", -1)
+            for path in (paths.link(root, 9), paths.program(root, 9), paths.root_link, paths.stage):
+                libbpf.pin(-1, path)
+    moved = bpffs.interface(Interface("veth8", 8, "4711"))
+    os.mkdir(moved.directory)
+    assert settle.rehome(moved, State(INTERFACE, None, (), moved, stranded=503))
+    top = tmp_path / "xdp"
+    found = {meant(top, path) for path in top.rglob("*")}
+    assert found == set(named())
+
+
+def test_the_manual_has_the_same_names() -> None:
+    def last(name: str) -> str:
+        return name.rstrip("/").rpartition("/")[2]
+
+    described = set()
+    for item in re.findall(r"^\.It Pa (xdp/.+)$", page()["FILES"], flags=re.MULTILINE):
+        text = re.sub(r"\bAr \S+", "*", item)
+        described.add(last(re.sub(r" (?:Ns|Pa)\b| ", "", text)))
+    assert described - {"xdp"} == {last(re.sub(r"<\w+>", "*", name)) for name in named()}
+
+
+def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A swap that loads a program with a program array and a map that wants a pin."""
+    done: list[str] = []
+    top = tmp_path / "xdp"
+    wanted = tmp_path / "packets"
+    ids: dict[int, int] = {}
+
+    def did(step: str) -> None:
+        done.append(step)
+        for path in top.rglob("*"):
+            meant(top, path)  # nothing has another name at any time
+
+    def some(number: int = 0) -> int:
+        fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        ids[fd] = number
+        return fd
+
+    def before(owner: object, name: str, step: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            did(step)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    def instead(owner: object, name: str, call: Callable[..., Any]) -> None:
+        monkeypatch.setattr(owner, name, call)
+
+    lock = InterfacePins.locked
+
+    @contextlib.contextmanager
+    def locked(paths: InterfacePins) -> Iterator[None]:
+        with lock(paths):
+            did("Lock")
+            yield
+        did("Unlock")
+
+    def pin(fd: int, path: str) -> None:
+        pin_a_file(fd, path)
+        if path.endswith("-link"):
+            did("Pin")
+
+    bpffs = Bpffs(str(tmp_path))
+    paths = bpffs.interface(INTERFACE)
+    state = replace(state_of([running("old", 9)]), home=paths)
+    root = dispatcher.Root(some(), 600, 1, (1, 2), ("prog0", "prog1"))
+    instead(rights, "require", lambda: None)
+    instead(Bpffs, "check", lambda _self: None)
+    instead(InterfacePins, "locked", locked)
+    instead(commit, "observe", lambda *_, **__: state)
+    instead(dispatcher, "build", lambda _members: root)
+    instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
+    instead(
+        objects, "load", lambda *_: objects.Loaded(some(30), {"a": some()}, {str(wanted): some()})
+    )
+    instead(libbpf, "get", lambda _path: some())
+    instead(libbpf, "prog_fd", some)
+    instead(libbpf, "prog_info", lambda fd: libbpf.ProgInfo(ids[fd], 0, "", "", 0, 0, 0, ()))
+    instead(libbpf, "link_info", lambda fd: libbpf.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
+    instead(libbpf, "map_info", lambda _fd: (40, 4))
+    instead(libbpf, "link_update", lambda *_: None)
+    instead(libbpf, "grace_period", lambda: None)
+    instead(libbpf, "pin", pin)
+    instead(settle, "links_elsewhere", lambda _bpffs: iter(()))
+    for owner, name, step in (
+        (commit, "observe", "Read"),
+        (commit, "repair", "Repair"),
+        (commit, "rehome", "Move"),
+        (commit, "make_plan", "Plan"),
+        (dispatcher, "build", "Load"),
+        (dispatcher.Root, "hook", "Hook"),
+        (InterfacePins, "make_dispatch", "Record"),
+        (InterfacePins, "note_made", "Pin maps"),
+        (Hook, "flip", "Flip"),
+        (libbpf, "grace_period", "Wait"),
+        (settle, "links_elsewhere", "Re-hook"),
+        (InterfacePins, "remove_dispatch", "Remove"),
+        (InterfacePins, "forget_made", "Forget"),
+    ):
+        before(owner, name, step)
+    report = commit.transact(bpffs, INTERFACE, lambda state: state.chain.with_added([fresh()]))
+    assert (report.root_id, report.unsettled) == (600, "")
+    assert wanted.exists()
+    told = re.findall(r"^\d+\. \*\*([\w -]+)\*\*", protocol()["The order of a change"], re.M)
+    assert list(dict.fromkeys(done)) == told
+    left = {meant(top, path).rpartition("/")[2] for path in top.rglob("*")}
+    assert left == {
+        "dispatch-<ifindex>-<root>",
+        "prog<slot>-link",
+        "prog<slot>-prog",
+        "xdpctl-<netns>-<ifindex>",
+        "map-<program>-<name>",
+    }
+
+
+def test_numbers_of_the_protocol() -> None:
+    text = re.sub(r"\s+", " ", read("docs/protocol.md"))
+    timeout = errors.LockTimeoutError
+    for said in (
+        f"(`SO_NETNS_COOKIE`, {interfaces._SO_NETNS_COOKIE})",
+        f"After {locks.DEFAULT_TIMEOUT:g} seconds (`--lock-timeout`)",
+        f"exit code {timeout.exit_code} ({timeout.__name__})",
+        f"refuses (exit code {errors.BpffsError.exit_code})",
+    ):
+        assert said in text, said
+
+
+# --- the service --------------------------------------------------------------------------------
+
+
+@cache
+def unit() -> dict[str, list[str]]:
+    """The settings of the unit file; those that may be repeated add up."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", read(UNIT), flags=re.MULTILINE):
+        found.setdefault(name, []).extend(value.split())
+    return found
+
+
+def test_the_service_runs_a_command_that_exists() -> None:
+    assert unit()["Type"] == ["notify"]
+    program, *words = unit()["ExecStart"]
+    assert f" {program}\n" in read("README.md")
+    assert program.endswith("/xdpctl")
+    (name,) = [word for word in words if not word.startswith("-")]
+    known = dict(commands())
+    assert {word.partition("=")[0] for word in words} - {name} <= names(known[name])
+    assert "sd_notify" in read("xdpctl/watch.py")
+
+
+def test_the_service_may_do_what_it_has_to() -> None:
+    settings = unit()
+    assert set(rights.NEEDED) <= set(settings["CapabilityBoundingSet"])
+    families = {
+        one for path in PACKAGE.rglob("*.py") for one in re.findall(r"\bAF_\w+", path.read_text())
+    }
+    assert families == set(settings["RestrictAddressFamilies"])
+    assert settings["RestrictNamespaces"] == ["net"]
+    (cache_name,) = settings["CacheDirectory"]
+    assert f"/var/cache/{cache_name}" == dispatcher.CACHE
+    # Each of them would hide what it has to see, or /sys/fs/bpf from its hands.
+    blind = {"PrivateNetwork", "PrivateUsers", "PrivatePIDs", "ProtectProc", "ProcSubset"}
+    assert not settings.keys() & {*blind, "ProtectKernelTunables", "MemoryDenyWriteExecute"}
+
+
+# --- prose --------------------------------------------------------------------------------------
 
 
 def test_readme_names_the_two_targets_and_they_exist() -> None:
@@ -255,12 +573,29 @@ def test_readme_never_recommends_the_wrong_bcc() -> None:
     assert not re.search(r"pip3? install[^\n]*\bbcc\b", read("README.md"))
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "man/xdpctl.8"])
+def test_the_example_of_the_readme_calls_what_there_is() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), flags=re.DOTALL)
+    tree = ast.parse(example)
+    (call,) = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "xdpctl.attach"
+    ]
+    inspect.signature(attach).bind(*call.args, **{str(one.arg): one for one in call.keywords})
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "attachment"
+    }
+    assert used <= {*vars(Attachment), "program_id"}
+
+
+@pytest.mark.parametrize("path", [*PROSE, "man/xdpctl.8", UNIT])
 def test_no_path_of_one_machine_stands_in_the_documentation(path: str) -> None:
     assert not re.search(r"(?<![\w.])/(?:work|home|root|tmp)/", read(path))
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("path", PROSE)
 def test_links_lead_to_files(path: str) -> None:
     here = (ROOT / path).parent
     for target in re.findall(r"\]\(([^)#:]+)\)", read(path)):

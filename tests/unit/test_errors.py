@@ -45,3 +45,14 @@ def test_a_kernel_error_names_the_call_and_the_number() -> None:
     assert isinstance(error, OSError)
     assert str(error) == "bpf_link_update: Operation not permitted (EPERM)"
     assert str(errors.KernelError("x", 524)).endswith("(524)")  # ENOTSUPP, the kernel's own
+
+
+def test_a_kernel_error_as_an_error_of_the_command() -> None:
+    """Why is what the kernel said, if it said anything."""
+    for log, why in (
+        ("", "bpf_prog_load: Cannot allocate memory (ENOMEM)"),
+        ("no room\n", "no room"),
+    ):
+        error = errors.KernelError("bpf_prog_load", errno.ENOMEM, log).explained()
+        assert type(error) is errors.XdpctlError
+        assert (error.what, error.why) == ("a kernel call failed: bpf_prog_load", why)

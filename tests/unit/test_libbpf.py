@@ -21,6 +21,8 @@ _HEADERS = """
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
@@ -29,6 +31,7 @@ _HEADERS = """
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
+#define IN_CHANGES (IN_MOVE | IN_CREATE | IN_DELETE)
 #define END(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
 """
 
@@ -39,6 +42,7 @@ STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
     abi.ObjectOpenOpts: ("struct bpf_object_open_opts", {}),
     abi.LinkCreateOpts: ("struct bpf_link_create_opts", {}),
     abi.LinkUpdateOpts: ("struct bpf_link_update_opts", {}),
+    abi.XdpAttachOpts: ("struct bpf_xdp_attach_opts", {}),
     abi.XdpQueryOpts: ("struct bpf_xdp_query_opts", {}),
     abi.TestRunOpts: ("struct bpf_test_run_opts", {}),
     abi.ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import faulthandler
 import glob
 import os
 import random
-import signal
-import socket
 import struct
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, compiled
 from xdpctl import objects
 from xdpctl.chain import MAX_PRIORITY
-from xdpctl.errors import BadObjectError, KernelError, NotFoundError, UsageError, XdpctlError
+from xdpctl.errors import BadObjectError, NotFoundError, UsageError, XdpctlError
 from xdpctl.kernel import libbpf
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No descriptor and no child outlives an inspection."""
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-@pytest.fixture
-def quiet_crashes() -> Iterator[None]:
-    """Python's own report of a fatal signal is of no interest where one is wanted."""
-    enabled = faulthandler.is_enabled()
-    faulthandler.disable()
-    yield
-    if enabled:
-        faulthandler.enable(sys.__stderr__ or 2)
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 # --- good objects -------------------------------------------------------------------------------
@@ -341,62 +316,3 @@ def test_an_object_that_kills_libbpf_is_called_corrupt(tmp_path: Path) -> None:
     if libbpf.lib().libbpf_minor_version() >= 3:
         pytest.skip("missing: a libbpf that dies of such objects")
     assert killed
-
-
-# --- the child ----------------------------------------------------------------------------------
-
-Work = Callable[[], tuple[Any, list[int]]]
-
-
-def in_child(work: Work) -> tuple[Any, list[int]]:
-    return objects._in_child("some.o", work)
-
-
-@pytest.mark.usefixtures("quiet_crashes")
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL])
-def test_a_child_killed_by_a_signal(number: signal.Signals) -> None:
-    def work() -> tuple[Any, list[int]]:
-        os.kill(os.getpid(), number)
-        return None, []
-
-    with pytest.raises(BadObjectError, match=r"some\.o is corrupt") as caught:
-        in_child(work)
-    assert f"died on it by {signal.Signals(number).name}" in caught.value.why
-
-
-def test_answers_come_whole() -> None:
-    answer = {"text": "ü" * 300_000, "list": [1, None, True]}
-    assert in_child(lambda: (answer, [])) == (answer, [])
-
-
-def test_descriptors_come_over_in_order() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        answer, fds = in_child(lambda: ("sent", [other.fileno(), one.fileno()]))
-        assert answer == "sent"
-        assert len(fds) == 2
-        assert os.fstat(fds[0]).st_ino == os.fstat(other.fileno()).st_ino
-        assert os.fstat(fds[1]).st_ino == os.fstat(one.fileno()).st_ino
-        for fd in fds:
-            os.close(fd)
-
-
-def test_errors_of_the_kernel_come_over() -> None:
-    def work() -> tuple[Any, list[int]]:
-        raise KernelError("bpf_object__load", errno.EPERM, "the log\n" * (1 << 18))
-
-    with pytest.raises(KernelError) as caught:
-        in_child(work)
-    error = caught.value
-    assert (error.call, error.errno) == ("bpf_object__load", errno.EPERM)
-    assert error.log.endswith("the log\n")
-    assert len(error.log) == 1 << 20  # its end, as long as it may be
-
-
-def test_other_errors_come_over_as_ours() -> None:
-    def work() -> tuple[Any, list[int]]:
-        raise RuntimeError("not foreseen")
-
-    with pytest.raises(XdpctlError, match=r"cannot handle some\.o") as caught:
-        in_child(work)
-    assert caught.value.why == "RuntimeError: not foreseen"

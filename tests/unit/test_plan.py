@@ -10,8 +10,10 @@ from tests.unit.samples import chain_of, fresh, running, state_of
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import HookBusyError, UnsupportedError
 from xdpctl.observe import Mode
+from xdpctl.pins import Attach, Origin
 from xdpctl.plan import AskedMode, Flip, make_plan
 
+ATTACHES: list[Attach] = ["link", "netlink"]
 ONE, TWO, NEW = running("one", 1), running("two", 2), fresh("new")
 
 
@@ -88,6 +90,41 @@ def test_the_mode_of_a_later_root(mode: Mode, asked: AskedMode | None) -> None:
     assert f"-m {mode}" in caught.value.hint
     # Detaching asks for no mode.
     assert make_plan(state, Chain(), asked).flip == "detach"
+
+
+# --- link or netlink ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "planned"), [(None, "link"), *zip(ATTACHES, ATTACHES, strict=True)]
+)
+def test_what_attaches_a_first_root(asked: Attach | None, planned: Attach) -> None:
+    assert make_plan(state_of(None), chain_of(NEW), attach=asked).attach == planned
+
+
+@pytest.mark.parametrize("there", ATTACHES)
+@pytest.mark.parametrize("asked", [None, *ATTACHES])
+def test_what_attaches_a_later_root(there: Attach, asked: Attach | None) -> None:
+    state = state_of([ONE], link_id=77 if there == "link" else 0)
+    if asked in (None, there):
+        assert make_plan(state, chain_of(ONE, NEW), attach=asked).attach == there
+        return
+    with pytest.raises(UnsupportedError, match=f"veth7 is attached by {there}") as caught:
+        make_plan(state, chain_of(ONE, NEW), attach=asked)
+    assert f"--attach {there}" in caught.value.hint
+    # Detaching goes the way that it came.
+    assert make_plan(state, Chain(), attach=asked).attach == there
+
+
+def test_who_lost_its_owner_leaves() -> None:
+    state = state_of([ONE, TWO], origins={1: Origin(90, 4711, "app")}, orphans={1})
+    plan = make_plan(state, state.chain)
+    assert (plan.staying, plan.flip) == ((ONE,), "update")
+    alone = state_of([ONE], origins={0: Origin(90, 4711, "app")}, orphans={0})
+    assert make_plan(alone, alone.chain).flip == "detach"
+
+
+# --- modes that cannot be had -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("current", [None, [ONE]])

@@ -20,7 +20,9 @@ from xdpctl.chain import Chain
 from xdpctl.commit import Report, Step
 from xdpctl.holders import Holder
 from xdpctl.observe import State
+from xdpctl.pins import Origin
 from xdpctl.plan import make_plan
+from xdpctl.sweep import Event
 
 MEMBERS = [
     running("first", 11, priority=10, actions=DROP | PASS),
@@ -28,6 +30,7 @@ MEMBERS = [
     None,
     running("last", 14),
 ]
+APP = Origin(90, 4711, "app")
 
 
 def tool(*command: str, text: str) -> str:
@@ -135,8 +138,35 @@ def test_nothing_is_odd_about_a_healthy_chain() -> None:
         ),
         (state_of([], owner="other", link_id=9), ["of another tool owns the hook (link 9)"]),
         (state_of(None, residue=("/a", "/b")), ["left over: /a", "left over: /b"]),
+        (
+            state_of([running("m", 8), running("n", 9)], origins={0: APP}),
+            ["m (id 8) is borrowed from link 90 of 4711 (app)"],
+        ),
+        (
+            state_of([running("m", 8)], origins={0: Origin(90, 0, "")}),
+            ["m (id 8) is borrowed from link 90 of a holder that cannot be seen"],
+        ),
+        (
+            state_of([running("m", 8)], origins={0: APP}, orphans={0}),
+            [
+                "m (id 8) is borrowed from link 90 of 4711 (app), which is gone: the next change "
+                "takes it out"
+            ],
+        ),
+        # The owner has taken the link over.
+        (
+            state_of([running("m", 8)], origins={0: APP}, pinned=False),
+            ["m (id 8) hangs on link 100, which xdpctl did not pin"],
+        ),
+        (
+            state_of(None, stranded=400),
+            ["root 400 was loaded here and runs on an interface that moved"],
+        ),
     ],
-    ids=["vacant", "unpinned", "libxdp", "other", "residue"],
+    ids=[
+        *("vacant", "unpinned", "libxdp", "other", "residue"),
+        *("borrowed", "of nobody seen", "orphan", "taken over", "stranded"),
+    ],
 )
 def test_remarks(state: State, texts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     found = render.remarks(state)
@@ -176,6 +206,19 @@ def test_a_state_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert slots[1]["actions"] == []
     assert slots[0]["pin"] == "/bpffs/xdp/dispatch-7-500/prog0-link"
     assert slots[2]["link_id"] is None
+
+
+def test_whose_programs_slots_run_as_data() -> None:
+    members = [running("own", 8), running("app's", 9), running("lost", 10), None]
+    origins = {1: APP, 2: Origin(91, 0, "")}
+    slots = render.state_data(state_of(members, origins=origins, orphans={2}))["programs"]
+    assert [slot["borrowed"] for slot in slots] == [
+        None,
+        {"link_id": 90, "pid": 4711, "name": "app", "gone": False},
+        {"link_id": 91, "pid": None, "name": None, "gone": True},
+        None,
+    ]
+    json.dumps(slots)
 
 
 def test_states_without_a_chain_as_data() -> None:
@@ -218,7 +261,19 @@ def test_a_change_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_change_tells_what_was_lost_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     state = state_of([running("stays", 11), None])
     render.change("load", report_of(state, state.chain), render.Style())
-    assert "slot 1 was vacant" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "xdpctl: veth7: slot 1 was vacant: its program is lost and not carried over"
+    ]
+
+
+def test_a_change_tells_who_leaves_for_want_of_an_owner(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [running("stays", 11), running("orphan", 12)]
+    state = state_of(members, origins={0: APP, 1: APP}, orphans={1})
+    render.change("load", report_of(state, state.chain), render.Style())
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[1:] == [
+        "xdpctl: veth7: orphan (id 12) leaves: its owner's link 90 is gone"
+    ]
 
 
 def test_a_dry_run_in_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,6 +326,52 @@ def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["before"]["root"]["id"] == 500
 
 
+# --- events -------------------------------------------------------------------------------------
+
+EVENTS = [
+    Event("eth0", "removed /bpffs/xdp/left", "left by an interrupted command"),
+    Event("-", "removed /bpffs/xdp/gone", "its interface is gone"),
+]
+
+
+def test_events(capsys: pytest.CaptureFixture[str]) -> None:
+    render.events("clean", iter(EVENTS), render.Style())
+    assert capsys.readouterr().out.splitlines() == [
+        "eth0: removed /bpffs/xdp/left: left by an interrupted command",
+        "-: removed /bpffs/xdp/gone: its interface is gone",
+    ]
+    done = iter(EVENTS)
+    render.events("clean", done, render.Style(quiet=True))
+    assert capsys.readouterr().out == ""
+    assert list(done) == []  # each is carried out, told or not
+    render.events("clean", EVENTS, render.Style(quiet=True, dry_run=True))
+    first, _second = capsys.readouterr().out.splitlines()
+    assert first.startswith("eth0: would have removed ")
+
+
+def test_events_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+    render.events("clean", EVENTS, render.Style(json=True, dry_run=True))
+    data = document(capsys)
+    assert (data["command"], data["dry_run"]) == ("clean", True)
+    assert data["events"] == [event._asdict() for event in EVENTS]
+
+
+def test_events_as_they_happen(capsys: pytest.CaptureFixture[str]) -> None:
+    for style, lines in (
+        (render.Style(), ["eth0: removed /bpffs/xdp/left: left by an interrupted command"]),
+        (render.Style(quiet=True), []),
+    ):
+        render.event_printer(style)(EVENTS[0])
+        assert capsys.readouterr().out.splitlines() == lines
+    tell = render.event_printer(render.Style(json=True))
+    for event in EVENTS:
+        tell(event)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"schema": render.SCHEMA, **event._asdict()} for event in EVENTS
+    ]
+
+
 # --- steps --------------------------------------------------------------------------------------
 
 
@@ -296,5 +397,7 @@ def test_the_steps_of_others_and_who_holds_them(capsys: pytest.CaptureFixture[st
     )
     assert lines[4] == "step 3   slot 2 of X is vacant"
     assert len(lines) == 6
+    render.first_steps(state_of([running("m", 8)], link_id=0), {100: []})
+    assert capsys.readouterr().out.splitlines()[1] == "step 1'  X is attached by netlink"
     render.first_steps(state_of([running("m", 8)], pinned=False), {100: []})
     assert capsys.readouterr().out.splitlines()[2].endswith("held by nobody to be seen")

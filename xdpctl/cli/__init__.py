@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from .. import render
+from .. import render, signals
 from ..errors import Interrupted, KernelError, UsageError, XdpctlError
 from .common import Settings, common_options
 
@@ -20,6 +20,8 @@ COMMANDS = {
     "unload": "unload",
     "status": "status",
     "swap-dispatcher": "swap",
+    "clean": "clean",
+    "watch": "watch",
     "help": "help",
 }
 
@@ -67,10 +69,6 @@ def cli() -> None:
     """
 
 
-def _raise_interrupted(signum: int, _frame: object) -> None:
-    raise Interrupted(signum)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit with its code (xdpctl(8), EXIT STATUS)."""
     for stream in (sys.stdout, sys.stderr):
@@ -85,13 +83,21 @@ def run(arguments: list[str] | None = None) -> int:
     settings = Settings()
     # Known from the start, so that an error in the words before it comes as JSON too.
     settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
-    handlers = {
-        number: signal.signal(number, _raise_interrupted)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
     try:
-        cli.main(arguments, prog_name="xdpctl", standalone_mode=False, obj=settings)
+        with signals.handled():
+            return _run(arguments, settings)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _report(
+            error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT), settings
+        )
+
+
+def _run(arguments: list[str] | None, settings: Settings) -> int:
+    try:
+        code = cli.main(arguments, prog_name="xdpctl", standalone_mode=False, obj=settings)
         sys.stdout.flush()
+    except Interrupted:
+        raise
     except XdpctlError as error:
         return _report(error, settings)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -101,21 +107,17 @@ def run(arguments: list[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         hint = f"see {context.command_path} --help" if context else ""
         return _report(UsageError(error.format_message(), hint=hint), settings)
-    except (click.Abort, KeyboardInterrupt):
-        return _report(Interrupted(signal.SIGINT), settings)
+    except click.Abort:
+        raise Interrupted(signal.SIGINT) from None
     except KernelError as error:
-        why = error.log.strip() or str(error)
-        return _report(XdpctlError(f"a kernel call failed: {error.call}", why=why), settings)
+        return _report(error.explained(), settings)
     except BrokenPipeError:
         _drop_output()  # who read it has gone
         return XdpctlError.exit_code
     except OSError as error:
         _drop_output()
         return _report(XdpctlError("a system call failed", why=str(error)), settings)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return 0
+    return int(code or 0)
 
 
 def _drop_output() -> None:
@@ -131,14 +133,7 @@ def _report(error: XdpctlError, settings: Settings) -> int:
         import traceback
 
         traceback.print_exception(error)
-    lines = [f"xdpctl: {error.what}"]
-    if error.why:
-        lines.append("  why: " + error.why.replace("\n", "\n       "))
-    if error.hint:
-        lines.append(f"  do: {error.hint}")
-    if settings.verbose and error.details:
-        lines.append(error.details)
-    click.echo("\n".join(lines), err=True)
+    click.echo(f"xdpctl: {render.error_text(error, settings)}", err=True)
     if settings.json:
         render.print_json({"error": error.as_dict()})
     return error.exit_code

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from .. import __version__, pins, rights
+from .. import __version__, interfaces, locks, rights
+from ..bpffs import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError
 from ..render import Style
 
@@ -21,17 +22,22 @@ class Settings(Style):
 
     netns: str | None = None
     bpffs: str = ""
+    lock_timeout: float = locks.DEFAULT_TIMEOUT
 
-    def enter(self, *, changes: bool = False) -> pins.Bpffs:
+    def enter(self, *, changes: bool = False) -> Bpffs:
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
         if self.netns:
             _enter_netns(self.netns)
-        path = self.bpffs or os.environ.get("LIBXDP_BPFFS") or pins.DEFAULT_BPFFS
-        bpffs = pins.Bpffs(path.rstrip("/"))
+        path = self.bpffs or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
+        bpffs = Bpffs(path.rstrip("/"), locks.Patience(self.lock_timeout, self._tell))
         if changes and not self.dry_run and not bpffs.is_mounted() and self._mount_wanted(path):
             rights.require()
             bpffs.mount()
         return bpffs
+
+    def _tell(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(f"xdpctl: {text}", err=True)
 
     @staticmethod
     def _mount_wanted(path: str) -> bool:
@@ -43,8 +49,6 @@ class Settings(Style):
 
 
 def _enter_netns(name: str) -> None:
-    from pyroute2 import netns
-
     path = name if "/" in name else f"/run/netns/{name}"
     if not os.path.exists(path):
         raise NotFoundError(
@@ -53,7 +57,7 @@ def _enter_netns(name: str) -> None:
             hint="ip netns list shows those with a name",
         )
     try:
-        netns.setns(path, flags=os.O_RDONLY)
+        interfaces.enter(path)
     except OSError as error:
         rights.require()
         raise NotFoundError(
@@ -65,7 +69,7 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
     settings = context.ensure_object(Settings)
     if parameter.name == "verbose":
         settings.verbose += value  # -v before the command and -v after it make two
-    elif value and parameter.name:
+    elif value is not None and value is not False and parameter.name:
         setattr(settings, parameter.name, value)
 
 
@@ -82,14 +86,23 @@ def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
         option(
             "--bpffs",
             metavar="PATH",
-            help=f"The BPF file system to keep pins in [{pins.DEFAULT_BPFFS}].",
+            help=f"The BPF file system to keep pins in [{DEFAULT_BPFFS}].",
         ),
         option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
         option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.version_option(__version__, message="xdpctl %(version)s"),
     ]
     if changes:
-        options.append(option("--dry-run", is_flag=True, help="Print the plan, change nothing."))
+        options += [
+            option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
+            option(
+                "--lock-timeout",
+                metavar="SECONDS",
+                type=click.FloatRange(0),
+                help="How long to wait for another process that changes the interface "
+                f"[{locks.DEFAULT_TIMEOUT:g}].",
+            ),
+        ]
 
     def decorate(function: Command) -> Command:
         for decorator in reversed(options):

@@ -6,8 +6,8 @@ import click
 
 from ..chain import Member
 from ..errors import XdpctlError
+from ..interfaces import Interface
 from ..observe import State, observe
-from ..pins import Interface
 from .common import Settings
 
 
@@ -37,6 +37,6 @@ def _state(context: click.Context) -> State | None:
     try:
         bpffs = context.ensure_object(Settings).enter()
         interface = Interface.named(name) if name else None
-        return observe(interface, bpffs.interface(interface)) if interface else None
+        return observe(interface, bpffs) if interface else None
     except (XdpctlError, OSError):
         return None  # a completion has nobody to tell

@@ -5,15 +5,17 @@ from __future__ import annotations
 import click
 
 from .. import chain, objects, render
-from ..commit import transact
+from ..commit import Report, transact
 from ..errors import UsageError
-from ..pins import Interface
+from ..interfaces import Interface, is_pattern
+from ..observe import State, View
 from . import complete
 from .common import Settings, common_options
+from .many import change_each
 
 
 @click.command("load")
-@click.argument("interface", shell_complete=complete.interfaces)
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False)
 )
@@ -22,6 +24,11 @@ from .common import Settings, common_options
     "--mode",
     type=click.Choice(["native", "skb", "hw", "unspecified"]),
     help="How a first program is attached [native].",
+)
+@click.option(
+    "--attach",
+    type=click.Choice(["link", "netlink"]),
+    help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
 )
 @click.option("-s", "--section", help="Load the program of this ELF section.")
 @click.option("-n", "--prog-name", metavar="PROG", help="Load the program of this name.")
@@ -50,21 +57,23 @@ def command(
     interface: str,
     files: tuple[str, ...],
     mode: str | None,
+    attach: str | None,
     section: str | None,
     prog_name: str | None,
     prio: int | None,
     actions: str | None,
     pin_path: str | None,
 ) -> None:
-    """Add the XDP programs of object files to an interface's chain.
+    """Add the XDP programs of object files to the chain of an interface, or of several.
 
-    Several FILEs are one change: all of them run from the same packet on, or none does.
+    Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
+    PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
     """
     if section is not None and prog_name is not None:
         raise UsageError("-s and -n exclude each other", hint="give one of them")
     mask = chain.parse_actions(actions) if actions is not None else None
     bpffs = settings.enter(changes=True)
-    target = Interface.named(interface)
+    found = Interface.matching(interface)
     new = [
         objects.member(
             path,
@@ -76,12 +85,23 @@ def command(
         )
         for path in files
     ]
-    report = transact(
-        bpffs,
-        target,
-        lambda state: state.chain.with_added(new),
-        mode=mode,  # type: ignore[arg-type]
-        dry_run=settings.dry_run,
-        on_step=render.step_printer(settings.verbose > 0 and not settings.json),
-    )
-    render.change("load", report, settings)
+
+    def target(state: State) -> chain.Chain:
+        return state.chain.with_added(new)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return transact(
+            bpffs,
+            one,
+            target,
+            mode=mode,  # type: ignore[arg-type]
+            attach=attach,  # type: ignore[arg-type]
+            dry_run=settings.dry_run,
+            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            view=view,
+        )
+
+    if is_pattern(interface):
+        change_each(settings, "load", found, work)
+    else:
+        render.change("load", work(found[0], None), settings)

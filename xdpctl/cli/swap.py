@@ -2,53 +2,102 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from .. import render
+from ..bpffs import Bpffs
 from ..chain import Chain
-from ..commit import transact
-from ..errors import NotFoundError
+from ..commit import Report, transact
+from ..errors import KernelError, NotFoundError, UsageError
 from ..holders import Holder, holders
+from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
-from ..observe import State
-from ..pins import Interface
+from ..observe import State, View
 from . import complete
 from .common import Settings, common_options
+from .many import change_each
 
 
 @click.command("swap-dispatcher")
-@click.argument("interface", shell_complete=complete.interfaces)
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
 @common_options(changes=True)
 @click.pass_obj
-def command(settings: Settings, interface: str) -> None:
+def command(settings: Settings, interface: str | None, everything: bool) -> None:
     """Rebuild an interface's dispatcher under its running chain, and show how.
 
     Loads a second root, hooks every program onto it, flips the interface over and lets the first
-    root go: the seven steps, with the ids, the holders and the time of each.
+    root go: the seven steps, with the ids, the holders and the time of each. A quoted PATTERN such
+    as 'eth*' means those of the interfaces that it matches which have a chain.
     """
+    if everything == (interface is not None):
+        raise UsageError(
+            "say which interfaces are meant", hint="name one or a pattern, or give --all"
+        )
+    bpffs = settings.enter(changes=True)
+    if interface is not None and not is_pattern(interface):
+        _one(settings, bpffs, Interface.named(interface))
+        return
+    view = View()
+    found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return transact(bpffs, one, _same, dry_run=settings.dry_run, view=view)
+
+    change_each(settings, "swap-dispatcher", found, work, view)
+
+
+def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
+    """Those of some interfaces that run a root of ours."""
+    roots = {
+        root_id
+        for home in bpffs.homes()
+        for ifindex in home.ifindexes()
+        for root_id in home.with_ifindex(ifindex).recorded()
+    }
+    running = [one for one in found if view.programs.get(one.ifindex, (0, 0))[0] in roots]
+    if not running:
+        raise NotFoundError(
+            "no interface runs a chain", hint="load one first: xdpctl load INTERFACE FILE"
+        )
+    return running
+
+
+def _same(state: State) -> Chain:
+    if state.root is None:
+        raise NotFoundError(
+            f"no XDP program is loaded on {state.interface.name}",
+            hint=f"load one first: xdpctl load {state.interface.name} FILE",
+        )
+    return state.chain
+
+
+def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
     before: dict[int, list[Holder]] = {}
     shown = not settings.json and not settings.quiet
 
     def target(state: State) -> Chain:
-        if state.root is None:
-            raise NotFoundError(
-                f"no XDP program is loaded on {interface}",
-                hint=f"load one first: xdpctl load {interface} FILE",
-            )
+        chain = _same(state)
+        assert state.root is not None
         before.clear()
         before.update(holders([slot.link_id for slot in state.root.slots if slot.link_id]))
         if shown and state.root.owner == "xdpctl":
             render.first_steps(state, before)
-        return state.chain
+        return chain
 
     report = transact(
-        settings.enter(changes=True),
-        Interface.named(interface),
+        bpffs,
+        interface,
         target,
         dry_run=settings.dry_run,
         on_step=render.step_printer(shown),
     )
     gone = None
     if report.before.root and not settings.dry_run:
-        gone = libbpf.wait_gone(report.before.root.id)
+        with contextlib.suppress(KernelError):  # the swap is made, whatever this may say
+            gone = libbpf.wait_gone(report.before.root.id)
     render.swap(report, before, gone, settings)

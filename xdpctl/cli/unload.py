@@ -6,16 +6,17 @@ import click
 
 from .. import render
 from ..chain import Chain
-from ..commit import transact
+from ..commit import Report, transact
 from ..errors import NotFoundError, UsageError
-from ..observe import State
-from ..pins import Interface
+from ..interfaces import Interface, is_pattern
+from ..observe import State, View
 from . import complete
 from .common import Settings, common_options
+from .many import change_each
 
 
 @click.command("unload")
-@click.argument("interface", shell_complete=complete.interfaces)
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.option(
     "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
 )
@@ -42,15 +43,24 @@ def command(
     def target(state: State) -> Chain:
         if state.root is None:
             raise NotFoundError(
-                f"no XDP program is loaded on {interface}", hint="see xdpctl status"
+                f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
             )
         return Chain() if everything else state.chain.without(ids, names)
 
-    report = transact(
-        settings.enter(changes=True),
-        Interface.named(interface),
-        target,
-        dry_run=settings.dry_run,
-        on_step=render.step_printer(settings.verbose > 0 and not settings.json),
-    )
-    render.change("unload", report, settings)
+    bpffs = settings.enter(changes=True)
+    found = Interface.matching(interface)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return transact(
+            bpffs,
+            one,
+            target,
+            dry_run=settings.dry_run,
+            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            view=view,
+        )
+
+    if is_pattern(interface):
+        change_each(settings, "unload", found, work)
+    else:
+        render.change("unload", work(found[0], None), settings)

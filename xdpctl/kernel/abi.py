@@ -41,6 +41,10 @@ class LinkUpdateOpts(_Opts):
     _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("old_prog_fd", c_uint32)]
 
 
+class XdpAttachOpts(_Opts):
+    _fields_ = [("sz", c_size_t), ("old_prog_fd", c_int), ("_pad", c_int)]
+
+
 class XdpQueryOpts(_Opts):
     _fields_ = [
         ("sz", c_size_t),
@@ -168,6 +172,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__type": (c_int, [c_void_p]),
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
+    "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
     "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
     "btf__free": (None, [c_void_p]),
@@ -176,6 +181,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "bpf_link_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_prog_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
     "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
@@ -186,6 +192,8 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
     "bpf_link_update": (c_int, [c_int, c_int, POINTER(LinkUpdateOpts)]),
     "bpf_link_detach": (c_int, [c_int]),
+    "bpf_xdp_attach": (c_int, [c_int, c_int, c_uint32, POINTER(XdpAttachOpts)]),
+    "bpf_xdp_detach": (c_int, [c_int, c_uint32, POINTER(XdpAttachOpts)]),
     "bpf_xdp_query": (c_int, [c_int, c_int, POINTER(XdpQueryOpts)]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
 }

@@ -10,7 +10,8 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from _thread import get_ident  # threading is dear to import
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import c_char_p, c_size_t, c_uint32, c_void_p
 from functools import cache
 from typing import Any, NamedTuple
@@ -31,15 +32,20 @@ BPF_F_REPLACE = 1 << 2
 BPF_F_XDP_HAS_FRAGS = 1 << 5
 BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_FUNC = 2, 3, 4, 12
 BTF_KIND_DATASEC = 15
+XDP_FLAGS_UPDATE_IF_NOEXIST, XDP_FLAGS_REPLACE = 1 << 0, 1 << 4
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
 XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
 XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
 LIBBPF_WARN = 0
 MEMBARRIER_CMD_GLOBAL = 1
+PR_SET_PDEATHSIG = 1
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_CHANGES = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 
 
-_messages: list[str] = []
+# libbpf's words, for each thread by itself.
+_messages: dict[int, list[str]] = {}
 
 
 @cache
@@ -55,7 +61,7 @@ def _collect(level: int, text: int, arguments: int) -> int:
         return 0
     buffer = ctypes.create_string_buffer(4096)
     _libc().vsnprintf(buffer, len(buffer), text, arguments)
-    _messages.append(buffer.value.decode(errors="replace"))
+    _messages.setdefault(get_ident(), []).append(buffer.value.decode(errors="replace"))
     return 0
 
 
@@ -83,20 +89,22 @@ def lib() -> ctypes.CDLL:
 def _call(name: str, *arguments: Any) -> int:
     """Call a libbpf function that answers with a number; raise KernelError where it is negative."""
     function: Callable[..., int] = getattr(lib(), name)
-    _messages.clear()
+    _messages.pop(get_ident(), None)
     result = function(*arguments)
     if result < 0:
-        raise KernelError(name, -result, "".join(_messages))
+        raise KernelError(name, -result, "".join(_messages.pop(get_ident(), ())))
     return result
 
 
 def _pointer(name: str, *arguments: Any) -> int:
     """Call a libbpf function that answers with a pointer; raise KernelError where it is NULL."""
     function: Callable[..., int | None] = getattr(lib(), name)
-    _messages.clear()
+    _messages.pop(get_ident(), None)
     result = function(*arguments)
     if not result:
-        raise KernelError(name, ctypes.get_errno() or errno.EINVAL, "".join(_messages))
+        raise KernelError(
+            name, ctypes.get_errno() or errno.EINVAL, "".join(_messages.pop(get_ident(), ()))
+        )
     return result
 
 
@@ -159,6 +167,10 @@ def _ids(call: str) -> Iterator[int]:
 
 def link_ids() -> Iterator[int]:
     return _ids("bpf_link_get_next_id")
+
+
+def prog_ids() -> Iterator[int]:
+    return _ids("bpf_prog_get_next_id")
 
 
 def prog_fd(program_id: int) -> int:
@@ -275,23 +287,23 @@ def link_info(fd: int) -> LinkInfo:
 
 
 def links() -> Iterator[LinkInfo]:
-    """Every link of the kernel; one that goes away meanwhile is left out."""
+    """Every link of the kernel; one that is just coming or going is left out."""
     for number in link_ids():
         try:
             with owned(link_fd(number)) as fd:
                 info = link_info(fd)
         except KernelError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in (errno.ENOENT, errno.EAGAIN):
                 continue
             raise
         yield info
 
 
-def map_name_and_sizes(fd: int) -> tuple[str, int, int]:
-    """A map's name, value size in bytes and number of entries."""
+def map_info(fd: int) -> tuple[int, int]:
+    """A map's id and the size of its values in bytes."""
     info = abi.MapInfo()
     _info(fd, info)
-    return info.name.decode(errors="replace"), info.value_size, info.max_entries
+    return info.id, info.value_size
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
@@ -348,6 +360,23 @@ def link_detach(link: int) -> None:
     _call("bpf_link_detach", link)
 
 
+def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0) -> None:
+    """Attach a root over netlink: in the place of the expected program, or else of none.
+
+    Linux kernel commit 92234c8f15c8 "xdp: Support specifying expected existing program when
+    attaching XDP" (in v5.7). EEXIST where another program is there, EBUSY where a bpf_link is.
+    """
+    flags |= XDP_FLAGS_REPLACE if expected_program else XDP_FLAGS_UPDATE_IF_NOEXIST
+    options = abi.XdpAttachOpts(old_prog_fd=expected_program)
+    _call("bpf_xdp_attach", ifindex, root_fd, flags, ctypes.byref(options))
+
+
+def xdp_detach(ifindex: int, flags: int, expected_program: int) -> None:
+    """Detach the expected program over netlink; EEXIST where another one is there."""
+    options = abi.XdpAttachOpts(old_prog_fd=expected_program)
+    _call("bpf_xdp_detach", ifindex, flags | XDP_FLAGS_REPLACE, ctypes.byref(options))
+
+
 def xdp_query(ifindex: int) -> tuple[int, int]:
     """The id of the XDP program that an interface runs (0: none) and its XDP_ATTACHED_ mode.
 
@@ -393,6 +422,23 @@ def grace_period() -> None:
         import time
 
         time.sleep(0.25)
+
+
+def inotify(paths: Iterable[str]) -> int:
+    """A descriptor that tells of entries made, moved and removed in directories (inotify(7))."""
+    fd: int = _libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    for path in paths:
+        if fd < 0 or _libc().inotify_add_watch(fd, os.fsencode(path), IN_CHANGES) < 0:
+            number = ctypes.get_errno()
+            if fd >= 0:
+                os.close(fd)
+            raise KernelError("inotify", number)
+    return fd
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
+    _libc().prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
 
 
 def mount(source: str, target: str, kind: str) -> None:

@@ -1,0 +1,98 @@
+"""xdpctl.objects: the process that libbpf works on users' files in, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xdpctl import objects
+from xdpctl.errors import BadObjectError, KernelError, XdpctlError
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+Work = Callable[[], tuple[Any, list[int]]]
+
+
+def in_child(work: Work) -> tuple[Any, list[int]]:
+    return objects._in_child("some.o", work)
+
+
+@pytest.mark.usefixtures("quiet_crashes")
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL])
+def test_a_child_killed_by_a_signal(number: signal.Signals) -> None:
+    def work() -> tuple[Any, list[int]]:
+        os.kill(os.getpid(), number)
+        return None, []
+
+    with pytest.raises(BadObjectError, match=r"some\.o is corrupt") as caught:
+        in_child(work)
+    assert f"died on it by {signal.Signals(number).name}" in caught.value.why
+
+
+def test_answers_come_whole() -> None:
+    answer = {"text": "ü" * 300_000, "list": [1, None, True]}
+    assert in_child(lambda: (answer, [])) == (answer, [])
+
+
+def test_descriptors_come_over_in_order() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        answer, fds = in_child(lambda: ("sent", [other.fileno(), one.fileno()]))
+        assert answer == "sent"
+        assert len(fds) == 2
+        assert os.fstat(fds[0]).st_ino == os.fstat(other.fileno()).st_ino
+        assert os.fstat(fds[1]).st_ino == os.fstat(one.fileno()).st_ino
+        for fd in fds:
+            os.close(fd)
+
+
+def test_errors_of_the_kernel_come_over() -> None:
+    def work() -> tuple[Any, list[int]]:
+        raise KernelError("bpf_object__load", errno.EPERM, "the log\n" * (1 << 18))
+
+    with pytest.raises(KernelError) as caught:
+        in_child(work)
+    error = caught.value
+    assert (error.call, error.errno) == ("bpf_object__load", errno.EPERM)
+    assert error.log.endswith("the log\n")
+    assert len(error.log) == 1 << 20  # its end, as long as it may be
+
+
+def test_other_errors_come_over_as_ours() -> None:
+    def work() -> tuple[Any, list[int]]:
+        raise RuntimeError("not foreseen")
+
+    with pytest.raises(XdpctlError, match=r"cannot handle some\.o") as caught:
+        in_child(work)
+    assert caught.value.why == "RuntimeError: not foreseen"
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """It has the parent's locks, and would keep them."""
+    script = """
+import os, time
+from xdpctl import objects
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+objects._in_child("some.o", work)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert int(parent.stdout.readline()) != parent.pid
+        parent.kill()
+        parent.wait()
+        # The end of its output: nobody has the other end of the pipe any more.
+        begin = time.monotonic()
+        assert parent.stdout.read() == ""
+        assert time.monotonic() - begin < 20

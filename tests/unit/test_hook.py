@@ -1,0 +1,121 @@
+"""xdpctl.hook: what it means when the kernel refuses to flip, for a link and over netlink."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+
+import pytest
+
+from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, running, state_of
+from xdpctl.bpffs import Bpffs
+from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
+from xdpctl.hook import MODE_FLAGS, Hook, LostRace
+from xdpctl.interfaces import Interface
+from xdpctl.observe import State
+from xdpctl.pins import Attach
+from xdpctl.plan import make_plan
+
+ATTACHES: list[Attach] = ["link", "netlink"]
+FLIPS = ["attach", "update", "detach"]
+
+
+def hook(attach: Attach = "link", interface: Interface = LOOPBACK) -> Hook:
+    """The hook of a bare interface that two programs are for, one of them without frags."""
+    paths = Bpffs("/bpffs").interface(interface)
+    state = State(interface, None, (), paths)
+    target = chain_of(fresh("whole", frags=True), fresh("plain"))
+    plan = make_plan(state, target, None, attach)
+    return Hook(interface, plan, paths, None, contextlib.ExitStack())
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+@pytest.mark.parametrize("flip", FLIPS)
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EEXIST, errno.ENOENT, errno.ENOLINK])
+def test_lost_races_are_no_errors(attach: Attach, flip: str, number: int) -> None:
+    with pytest.raises(LostRace) as caught, hook(attach)._refusals(flip):
+        raise KernelError("bpf", number)
+    assert isinstance(caught.value.__cause__, KernelError)
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+def test_a_link_runs_another_program_than_was_expected(flip: str) -> None:
+    """EPERM says so for a link; netlink says it with EEXIST, and means rights by EPERM."""
+    with pytest.raises(LostRace), hook("link")._refusals(flip):
+        raise KernelError("bpf_link_update", errno.EPERM)
+    with pytest.raises(XdpctlError) as caught, hook("netlink")._refusals(flip):
+        raise KernelError("bpf_xdp_attach", errno.EPERM)
+    assert type(caught.value) is XdpctlError
+    assert caught.value.what == f"cannot {flip} the root of lo"
+    assert "EPERM" in caught.value.why
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+@pytest.mark.parametrize(
+    ("number", "kind", "text"),
+    [
+        (errno.ERANGE, UnsupportedError, "plain lacks it"),
+        (errno.EOPNOTSUPP, UnsupportedError, "-m skb"),
+        (errno.EINVAL, UnsupportedError, "native mode"),
+        (errno.ENOMEM, XdpctlError, "cannot attach"),
+    ],
+)
+def test_refusals_to_attach(
+    attach: Attach, number: int, kind: type[XdpctlError], text: str
+) -> None:
+    with pytest.raises(XdpctlError) as caught, hook(attach)._refusals("attach"):
+        raise KernelError("bpf_link_create", number, "")
+    assert type(caught.value) is kind
+    error = caught.value
+    assert text in f"{error.what} {error.why} {error.hint}"
+    assert re.search(r"\blo\b", error.what)
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+@pytest.mark.parametrize("flip", ["update", "detach"])
+def test_what_the_kernel_said_is_quoted(attach: Attach, flip: str) -> None:
+    with pytest.raises(XdpctlError) as caught, hook(attach)._refusals(flip):
+        raise KernelError("bpf_link_update", errno.EINVAL, "libbpf: the reason\n")
+    assert caught.value.why == "libbpf: the reason"
+    assert type(caught.value) is XdpctlError  # -m skb would be no remedy for an update
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+def test_an_mtu_is_too_large_for_an_update_too(attach: Attach) -> None:
+    with pytest.raises(UnsupportedError, match="MTU of lo"), hook(attach)._refusals("update"):
+        raise KernelError("bpf_link_update", errno.ERANGE)
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+@pytest.mark.parametrize(
+    "number", [errno.ENODEV, errno.ENOLINK, errno.EINVAL, errno.ERANGE, errno.EPERM]
+)
+def test_an_interface_that_went_away(attach: Attach, number: int) -> None:
+    gone = hook(attach, GONE)
+    with pytest.raises(VanishedError, match="gone0 went away"), gone._refusals("update"):
+        raise KernelError("bpf_link_update", number)
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+def test_other_errors_pass(attach: Attach) -> None:
+    with pytest.raises(ZeroDivisionError), hook(attach)._refusals("update"):
+        assert 1 / 0
+    with hook(attach)._refusals("update"):
+        pass
+
+
+@pytest.mark.parametrize("link_id", [0, 77], ids=ATTACHES[::-1])
+def test_a_root_that_is_gone_is_a_lost_race(link_id: int) -> None:
+    """Its link, or the program itself, is to be opened before anything is made."""
+    state = state_of([running("m", 8)], link_id=link_id)
+    plan = make_plan(state, chain_of(running("m", 8)))
+    paths = Bpffs("/nonexistent").interface(state.interface)
+    assert state.root is not None
+    with contextlib.ExitStack() as closing, pytest.raises(LostRace):
+        Hook(state.interface, plan, paths, state.root, closing)
+
+
+def test_every_mode_that_a_chain_can_have() -> None:
+    """The numbers of <linux/if_link.h>, which test_libbpf.py compares with ours."""
+    assert MODE_FLAGS == {"unspecified": 0, "native": 4, "skb": 2}

@@ -1,0 +1,248 @@
+"""xdpctl.observe: states made by hand, and what is left over, on plain directories."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.samples import (
+    GONE,
+    INTERFACE,
+    LOOPBACK,
+    chain_of,
+    locked_by_another,
+    running,
+    state_of,
+)
+from xdpctl import interfaces, observe
+from xdpctl.bpffs import Bpffs
+from xdpctl.chain import Chain
+from xdpctl.errors import VanishedError
+from xdpctl.kernel import libbpf, netlink
+from xdpctl.observe import View
+from xdpctl.pins import Made, Origin
+
+ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
+APP = Origin(100, 4711, "app")
+
+bare_loopback = pytest.mark.skipif(
+    libbpf.xdp_query(LOOPBACK.ifindex) != (0, 0), reason="missing: a loopback without XDP"
+)
+
+
+@pytest.fixture
+def bpffs(tmp_path: Path) -> Bpffs:
+    (tmp_path / "xdp").mkdir()
+    return Bpffs(str(tmp_path))
+
+
+# --- states -------------------------------------------------------------------------------------
+
+
+def test_the_chain_is_who_runs_and_has_an_owner() -> None:
+    assert state_of(None).chain == Chain()
+    assert state_of([]).chain == Chain()
+    assert state_of([ONE, TWO]).chain == chain_of(ONE, TWO)
+    assert state_of([ONE, None, TWO]).chain == chain_of(ONE, TWO)
+    borrowed = state_of([ONE, TWO, THREE], origins={0: APP, 1: APP})
+    assert borrowed.chain == chain_of(ONE, TWO, THREE)
+    orphaned = state_of([ONE, TWO, THREE], origins={0: APP, 1: APP}, orphans={1})
+    assert orphaned.chain == chain_of(ONE, THREE)
+    assert state_of([ONE], origins={0: APP}, orphans={0}).chain == Chain()
+
+
+def test_how_a_root_is_attached() -> None:
+    for link_id, attach in ((77, "link"), (0, "netlink")):
+        root = state_of([ONE], link_id=link_id).root
+        assert root is not None
+        assert root.attach == attach
+
+
+# --- whose a root is ----------------------------------------------------------------------------
+
+
+def reading(bpffs: Bpffs) -> observe._Reading:
+    return observe._Reading(INTERFACE, bpffs, True, View({}))
+
+
+def test_a_root_is_recorded_at_home_or_elsewhere(bpffs: Bpffs) -> None:
+    own = bpffs.interface(INTERFACE)
+    other = bpffs.interface(INTERFACE._replace(netns="9999", ifindex=5))
+    for home in (own, other):
+        os.mkdir(home.directory)
+    own.make_dispatch(500, "netlink")
+    other.make_dispatch(600, "link")
+    own.with_ifindex(9).make_dispatch(700, "link")
+    for root_id, attach, directory, ifindex in (
+        (500, "netlink", own.directory, 7),
+        (600, "link", other.directory, 5),
+        (700, "link", own.directory, 9),
+        (501, None, own.directory, 7),
+    ):
+        found = reading(bpffs)
+        assert found.recorded(root_id) == attach
+        assert (found.home.directory, found.home.ifindex) == (directory, ifindex)
+
+
+# --- what is left over --------------------------------------------------------------------------
+
+
+def test_nothing_is_left_where_nothing_was(bpffs: Bpffs) -> None:
+    assert reading(bpffs).left_over(None) == ([], 0)
+
+
+def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    own.make_dispatch(400, "link")
+    own.note_made(400, 0, Made(0, "/maps"))
+    own.note_made(400, 1, Made(31, "/maps/shared"))
+    Path(own.directory, "map-11-callees").touch()
+    Path(own.stage).touch()
+    found, stranded = reading(bpffs).left_over(None)
+    assert (sorted(found), stranded) == (
+        sorted(
+            [
+                own.dispatch(400),
+                *("/maps", "/maps/shared"),
+                f"{own.directory}/map-11-callees",
+                own.stage,
+            ]
+        ),
+        0,
+    )
+
+
+def test_what_is_left_beside_a_live_root(bpffs: Bpffs) -> None:
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    for root_id in (500, 501):
+        own.make_dispatch(root_id, "link")
+    own.note_made(500, 0, Made(31, "/maps/of/the/user"))
+    own.note_made(501, 0, Made(32, "/maps/of/nobody"))
+    for program in (11, 99):
+        Path(own.directory, f"map-{program}-callees").touch()
+    found, stranded = reading(bpffs).left_over(state_of([ONE]).root)
+    assert (sorted(found), stranded) == (
+        sorted(
+            [
+                own.dispatch(501),
+                f"{own.directory}/made-500-*",  # the record alone: what it pinned stays
+                "/maps/of/nobody",
+                f"{own.directory}/map-99-callees",
+            ]
+        ),
+        0,
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_netlink_root_that_runs_elsewhere_is_stranded(
+    bpffs: Bpffs, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its interface moved away; its maps are not left over then, either."""
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    own.make_dispatch(400, "netlink")
+    Path(own.directory, "map-11-callees").touch()
+    monkeypatch.setattr(observe, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
+    left = [own.dispatch(400), f"{own.directory}/map-11-callees"]
+    expected: tuple[list[str], int] = ([], 400) if elsewhere else (left, 0)
+    assert reading(bpffs).left_over(None) == expected
+
+
+def test_beside_a_live_root_nobody_looks_for_others(
+    bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interface is here, and so are its roots: what it does not run is left over."""
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    for root_id in (500, 501):
+        own.make_dispatch(root_id, "netlink")
+    monkeypatch.setattr(observe, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
+    live = state_of([ONE], link_id=0).root
+    assert reading(bpffs).left_over(live) == ([own.dispatch(501)], 0)
+
+
+# --- roots that may run elsewhere ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_root_may_run_where_one_cannot_look(
+    seen: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In doubt it does. This namespace itself is not asked: its caller has."""
+    here = interfaces.current()
+    inside: list[str] = []
+
+    def visible(told: list[str] | None = None) -> Iterator[tuple[str, str]]:
+        assert told is not None
+        if refused:
+            told.append("/proc/1/ns/net")
+        yield from ((here, "/here"), ("8", "/gone"), ("9", "/other"))
+
+    @contextlib.contextmanager
+    def entered(path: str) -> Iterator[None]:
+        if path == "/gone":
+            raise FileNotFoundError(path)
+        inside.append(path)
+        yield
+
+    monkeypatch.setattr(interfaces, "visible", visible)
+    monkeypatch.setattr(interfaces, "entered", entered)
+    monkeypatch.setattr(netlink, "xdp_programs", lambda: {3: (400, 1), 4: (0, 0)})
+    assert observe.may_run_elsewhere(400 if seen else 401) is (seen or refused)
+    assert inside == ["/other"]
+
+
+# --- the loopback, as it is ---------------------------------------------------------------------
+
+
+@bare_loopback
+def test_an_interface_that_runs_nothing(bpffs: Bpffs) -> None:
+    for view in (None, View(), View({})):
+        state = observe.observe(LOOPBACK, bpffs, view=view)
+        assert (state.root, state.residue, state.stranded) == (None, (), 0)
+        assert state.home.directory == bpffs.interface(LOOPBACK).directory
+    assert os.listdir(bpffs.xdp) == []
+
+
+@bare_loopback
+def test_what_a_change_under_way_has_made_is_not_left_over(bpffs: Bpffs) -> None:
+    own = bpffs.interface(LOOPBACK)
+    os.mkdir(own.directory)
+    own.make_dispatch(400, "link")
+    assert observe.observe(LOOPBACK, bpffs).residue == (own.dispatch(400),)
+    with locked_by_another(own.directory):
+        assert observe.observe(LOOPBACK, bpffs).residue == ()
+        # Who holds the lock, and so says it, sees what is there.
+        assert observe.observe(LOOPBACK, bpffs, locked=True).residue == (own.dispatch(400),)
+    assert observe.observe(LOOPBACK, bpffs, view=View()).residue == (own.dispatch(400),)
+
+
+@bare_loopback
+def test_an_empty_directory_is_left_over_after_a_while(
+    bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes one fills it soon, under the lock."""
+    own = bpffs.interface(LOOPBACK)
+    os.mkdir(own.directory)
+    assert observe.observe(LOOPBACK, bpffs).residue == ()
+    monkeypatch.setattr(observe, "_NEW", 0)
+    time.sleep(0.02)
+    assert observe.observe(LOOPBACK, bpffs).residue == (own.directory,)
+    with locked_by_another(own.directory):
+        assert observe.observe(LOOPBACK, bpffs).residue == ()
+
+
+def test_an_interface_that_is_gone(bpffs: Bpffs) -> None:
+    with pytest.raises(VanishedError, match="gone0 went away"):
+        observe.observe(GONE, bpffs)
+    with pytest.raises(VanishedError, match="gone0 went away"):
+        observe.observe(GONE, bpffs, view=View())

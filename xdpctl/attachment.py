@@ -1,0 +1,297 @@
+"""A program that a Python process holds in a chain.
+
+The process has the only lasting hold on the program's link: when it ends, however it ends, the
+kernel takes the program out. A change of the chain by somebody else hooks the program onto the new
+root and notes whose it is; the process then takes the new link over under the number of the old
+one (dup2), so that the descriptor stays valid and means the new place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from . import chain, locks, objects, pins
+from .bpffs import DEFAULT_BPFFS, Bpffs
+from .commit import transact
+from .errors import KernelError, LockTimeoutError, NotFoundError, VanishedError, XdpctlError
+from .interfaces import Interface
+from .kernel import libbpf
+from .observe import State, may_run_elsewhere, observe
+from .pins import InterfacePins
+from .plan import AskedMode
+
+_LOOK_MS = 2000
+"""No event tells that an interface is gone, so that one looks now and then."""
+
+
+def attach(
+    source: str | os.PathLike[str],
+    interface: str,
+    *,
+    program: str | None = None,
+    section: str | None = None,
+    priority: int | None = None,
+    actions: Iterable[str] | None = None,
+    mode: AskedMode | None = None,
+    attach: pins.Attach | None = None,
+    bpffs: str | None = None,
+    lock_timeout: float = locks.DEFAULT_TIMEOUT,
+) -> Attachment:
+    """Add the XDP program of an object file to an interface's chain, for as long as it is held.
+
+    `source` is the file's path; `program` or `section` name one of several in it. `priority` and
+    `actions`, such as ``["XDP_PASS", "XDP_TX"]``, go before what the object says. `mode` and
+    `attach` are for a first program. `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
+    `lock_timeout` is in seconds. Raises any XdpctlError (xdpctl.errors); the interface then runs
+    what it ran before.
+    """
+    path = bpffs or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
+    pinned = Bpffs(path.rstrip("/"), locks.Patience(lock_timeout))
+    found = Interface.named(interface)
+    member = objects.member(
+        os.fspath(source),
+        section=section,
+        program=program,
+        priority=priority,
+        actions=None if actions is None else chain.parse_actions(",".join(actions) or "none"),
+        pin_path=path,
+    )
+
+    def target(state: State) -> chain.Chain:
+        return state.chain.with_added([replace(member, held=True)])
+
+    report = transact(pinned, found, target, mode=mode, attach=attach)
+    ((program_id, fd),) = report.links.items()
+    return Attachment(pinned, found, program_id, fd)
+
+
+class Attachment:
+    """A program's place in a chain, held by this process; made by `attach`.
+
+    A context manager that detaches at its end. A forked child has no part in it: there the
+    descriptor's number stays taken and means nothing.
+    """
+
+    def __init__(self, bpffs: Bpffs, interface: Interface, program_id: int, fd: int) -> None:
+        self.interface = interface.name
+        self.program_id = program_id
+        self._bpffs, self._interface, self._fd = bpffs, interface, fd
+        self._mutex = threading.RLock()
+        self._ended = threading.Event()
+        self._null = False
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        _all.add(self)
+        self._follower = threading.Thread(
+            target=_follow_for_ever,
+            args=(weakref.ref(self), self._stop, bpffs.interface(interface).directory),
+            name=f"xdpctl-{program_id}",
+            daemon=True,
+        )
+        self._follower.start()
+
+    def __repr__(self) -> str:
+        state = "" if self.attached else " (ended)"
+        return f"<Attachment of program {self.program_id} to {self.interface}{state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    @property
+    def attached(self) -> bool:
+        """Whether the program is still in the chain."""
+        self.follow()
+        return not self._ended.is_set()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the link; its number never changes. Closing it ends the attachment."""
+        self.follow()
+        return self._fd
+
+    @property
+    def slot(self) -> int | None:
+        """The place of the program in the chain, from 0; None when it is not in it any more."""
+        if not self.attached:
+            return None
+        try:
+            state = observe(self._interface, self._bpffs)
+        except VanishedError:
+            return None
+        ids = (
+            {slot.member.id: slot.number for slot in state.root.slots if slot.member}
+            if (state.root)
+            else {}
+        )
+        return ids.get(self.program_id)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until somebody takes the program out, or the interface goes; False after `timeout`.
+
+        In seconds. Re-hooks are followed meanwhile.
+        """
+        return self._ended.wait(timeout)
+
+    def detach(self) -> None:
+        """Take the program out of the chain and close the descriptor; may be called again.
+
+        Raises XdpctlError where the chain cannot be rebuilt without it. It is out all the same:
+        packets pass by its slot until the next change closes the gap.
+        """
+        with self._mutex:
+            try:
+                if not self._ended.is_set():
+                    with contextlib.suppress(NotFoundError, VanishedError):
+                        transact(
+                            self._bpffs,
+                            self._interface,
+                            lambda state: state.chain.without([self.program_id]),
+                        )
+            finally:
+                self._end()
+                self._close()
+
+    def __del__(self) -> None:
+        self._close()
+
+    # --- following ------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Take over a new link, if a change of the chain has made one."""
+        with self._mutex:
+            link = None if self._ended.is_set() else self._link()
+            if link is None:
+                self._ended.set()  # its user has closed the descriptor
+                return
+            if self._live(link) == link.target:
+                return
+            home = self._home(link)
+            try:
+                # Nobody is in the middle of a change then, and nobody begins one.
+                with home.locked():
+                    live = self._live(link)
+                    if live != link.target and not self._take_over(home, live, link):
+                        self._end()
+            except LockTimeoutError:
+                pass  # at the next event
+
+    def _home(self, link: libbpf.LinkInfo) -> InterfacePins:
+        """Where the root's pins are; an interface that moves takes them along."""
+        own = self._bpffs.interface(self._interface)
+        for home in (own, *self._bpffs.homes()):
+            for ifindex in home.ifindexes():
+                found = home.with_ifindex(ifindex)
+                roots = found.recorded()
+                if link.target in roots:
+                    return found
+                for root_id in roots:
+                    if any(one.link_id == link.id for one in found.borrowed(root_id).values()):
+                        return found
+        return own
+
+    def _live(self, link: libbpf.LinkInfo) -> int:
+        """The root that the interface runs now; 0 where there is none."""
+        pinned = pins.pinned_link(self._home(link).root_link)
+        if pinned:
+            return pinned.prog_id if pinned.ifindex else 0
+        if self._interface.exists():
+            return libbpf.xdp_query(self._interface.ifindex)[0]
+        return link.target if may_run_elsewhere(link.target) else 0
+
+    def _take_over(self, home: InterfacePins, live: int, link: libbpf.LinkInfo) -> bool:
+        """Make the descriptor mean the link onto the live root; False where there is none."""
+        for slot, origin in home.borrowed(live).items():
+            new = pins.opened(home.link(live, slot)) if origin.link_id == link.id else None
+            if new is None:
+                continue
+            with libbpf.owned(new):
+                # A CPU may be in the old root still, if the change was cut short.
+                libbpf.grace_period()
+                # In this order: at each instant a holder is left, and no pin without an owner.
+                with self._bpffs.pins_locked():
+                    pins.remove(home.link(live, slot))
+                if self._link():  # else its user has closed the descriptor meanwhile
+                    os.dup2(new, self._fd, inheritable=False)
+            with self._bpffs.pins_locked():
+                home.give_back(live, slot)
+            return True
+        return False
+
+    def _link(self) -> libbpf.LinkInfo | None:
+        """The link behind the descriptor; None where that is something else by now."""
+        try:
+            link = libbpf.link_info(self._fd)
+        except KernelError:
+            return None
+        return link if link.is_ext and link.prog_id == self.program_id else None
+
+    def _end(self) -> None:
+        """Let the link go; the number stays taken, as its user may still use it."""
+        if self._link():
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            with libbpf.owned(null):
+                os.dup2(null, self._fd, inheritable=False)
+            self._null = True
+        self._ended.set()
+
+    def _close(self) -> None:
+        if self._null or self._link():
+            self._null = False
+            os.close(self._fd)
+        self._ended.set()
+        if self._stop >= 0:
+            os.eventfd_write(self._stop, 1)
+            self._stop = -1
+
+    def _forked(self) -> None:
+        """In a child: the parent holds the program, and the parent alone."""
+        self._mutex = threading.RLock()
+        self._ended = threading.Event()
+        self._end()
+        if self._stop >= 0:
+            os.close(self._stop)
+            self._stop = -1
+
+
+_all: weakref.WeakSet[Attachment] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for attachment in _all:
+        attachment._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _follow_for_ever(attachment: weakref.ref[Attachment], stop: int, directory: str) -> None:
+    """The follower's thread: look whenever the interface's directory changes."""
+    waiting = select.poll()
+    waiting.register(stop, select.POLLIN)
+    events = -1  # there is a limit to them; without, one looks now and then
+    with contextlib.suppress(KernelError):
+        events = libbpf.inotify([directory])
+        waiting.register(events, select.POLLIN)
+    with libbpf.owned(stop), libbpf.owned(events) if events >= 0 else contextlib.nullcontext():
+        while True:
+            ready = [fd for fd, _event in waiting.poll(_LOOK_MS)]
+            one = attachment()
+            if one is None or stop in ready:
+                break
+            if events in ready:
+                os.read(events, 65536)
+            with contextlib.suppress(XdpctlError, KernelError, OSError):
+                one.follow()
+            del one
