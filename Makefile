@@ -18,10 +18,9 @@ test-matrix: ## the same on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7
 	tests/setup matrix
 	tests/run 5.10 6.1 6.12 6.18 7
 
-soak: ## the long tests (marked soak), on Linux 6.12
+soak: ## the long tests (marked soak), with their full counts, on Linux 6.1 and 6.12
 	tests/setup test
-	tests/vm run 6.12 --timeout 14400 --env PYTEST_ADDOPTS -- \
-		.venv/bin/python -u -m pytest -p no:cacheprovider -m soak tests/kernel
+	tests/run --soak 6.1 6.12
 
 bench: ## measure against xdp-loader and others in a guest; the figures go to build/reports
 	tests/setup test

@@ -1,0 +1,277 @@
+"""An interface on which commands are disturbed, and the examination of what that left."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.kernel import crash, net, oracle
+from tests.kernel.conftest import Objects
+from tests.kernel.tool import Tool
+from xdpctl import objects as objects_of_xdpctl
+from xdpctl.bpffs import Bpffs
+from xdpctl.chain import Chain, Member
+from xdpctl.cli import run
+from xdpctl.commit import transact
+from xdpctl.interfaces import Interface
+from xdpctl.observe import State
+
+Outcome = Literal["before", "after", "wrong"]
+FRAMES = net.udps(5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command: the members before it, its words (none: see `Desk.replace`), and those after it.
+
+    A number in `after` is the place that a member had before. THIRD is a program with a program
+    array, for which xdpctl keeps one pin more, or any other where the kernel does not take it.
+    """
+
+    name: str
+    before: tuple[str, ...]
+    words: tuple[str, ...]
+    after: tuple[int | str, ...]
+
+
+THIRD = "{third}"
+CASES = [
+    Case("first", (), ("load", "{dev}", "{count}"), ("count",)),
+    Case("second", ("count",), ("load", "-P90", "{dev}", "{path}", "-n", THIRD), (0, THIRD)),
+    Case("two", ("count",), ("load", "-P90", "{dev}", "{pass}", "{percpu}"), (0, "pass", "percpu")),
+    Case("unload", ("count", THIRD), ("unload", "{dev}", "-n", THIRD), (0,)),
+    Case("unload-all", ("count", THIRD), ("unload", "{dev}", "--all"), ()),
+    Case("swap", ("count", THIRD), ("swap-dispatcher", "{dev}"), (0, 1)),
+    Case("replace", ("count", THIRD, "percpu"), (), (0, "mark", 2)),
+]
+COMMANDS = [case for case in CASES if case.words]
+COUNTING = {"count", "percpu"}
+EMPTY = {"xdp/OWN"}
+"""The interface's directory alone: told only when it is no longer new."""
+
+
+@dataclass
+class Clean:
+    """What undisturbed runs of a case leave, by outcome, and how long one is."""
+
+    pins: dict[Outcome, set[str]] = field(default_factory=dict)
+    counts: dict[Outcome, Counter[str]] = field(default_factory=dict)
+    boundaries: list[tuple[str, bool]] = field(default_factory=list)
+    seconds: float = 0
+
+
+_CLEAN: dict[str, Clean] = {}
+
+
+class Desk:
+    """An interface on which commands are disturbed, and what was found wrong with that."""
+
+    def __init__(self, tool: Tool, veth: net.Veth, objects: Objects) -> None:
+        self.tool, self.veth, self.objects = tool, veth, objects
+        self.bpffs = Bpffs(str(tool.bpffs))
+        self.interface = Interface.named(veth.dev)
+        self.complaints: list[str] = []
+        tool("load", veth.dev, objects["count"])
+        tried = tool.try_("load", veth.dev, objects["tailcall"], "-n", "tailcall")
+        self.third = "pass" if tried.code else "tailcall"
+        # What all commands import is imported here: a fork of this process has it then.
+        tool("swap-dispatcher", veth.dev)
+        tool("unload", veth.dev, "--all")
+        self.names = {"dev": veth.dev, "third": self.third, "path": objects[self.third]}
+        stems = {"count", "pass", "percpu", "mark", self.third}
+        self.members = {name: self._member(name, 50) for name in stems}
+        self.base = Counter[str]()
+        self.base = self._steady()
+        self.look()
+
+    def _member(self, name: str, priority: int) -> Member:
+        path = str(self.objects[name])
+        return objects_of_xdpctl.member(path, program=name, priority=priority)
+
+    # --- the command and the chain before it ----------------------------------------------------
+
+    def prepare(self, case: Case) -> None:
+        """Bring the interface to the case's chain of before, whatever it runs now."""
+        members = [self.members[name.format_map(self.names)] for name in case.before]
+        transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members)))
+        self.look()
+
+    def look(self) -> None:
+        """What runs now is the chain of before."""
+        self.before = self.now = self._running()
+
+    def _running(self) -> tuple[int, list[int]]:
+        """The root and the chain, by the oracle."""
+        held = oracle.xdp_links(self.veth.ifindex)
+        root = held[0].prog_id if held else oracle.xdp_prog_id(self.veth.ifindex)[0]
+        return root, self.tool.chain(self.veth.ifindex) if root else []
+
+    def action(self, case: Case) -> Callable[[], int]:
+        words = [word.format_map({**self.objects, **self.names}) for word in case.words]
+        return (lambda: run(words)) if words else self.replace
+
+    def replace(self) -> int:
+        """A transaction that puts a new program in the place of the one in the middle."""
+
+        def target(state: State) -> Chain:
+            first, _old, last = state.chain.members
+            return Chain((first, self.members["mark"], last))
+
+        transact(self.bpffs, self.interface, target)
+        return 0
+
+    def next(self) -> str:
+        """The next command after what was seen last; what it says on standard error."""
+        if self.now[0]:
+            return self.tool("swap-dispatcher", self.veth.dev).err
+        return self.tool("load", self.veth.dev, self.objects["count"]).err
+
+    # --- undisturbed ----------------------------------------------------------------------------
+
+    def clean(self, case: Case) -> Clean:
+        """What undisturbed runs leave, found out once."""
+        if case.name not in _CLEAN:
+            found = Clean()
+            outcomes: tuple[Outcome, Outcome] = ("before", "after")
+            for outcome in outcomes:
+                self.prepare(case)
+                if outcome == "after":
+                    assert self.action(case)() == 0
+                assert self.outcome(case) == outcome
+                found.pins[outcome] = self._pins()
+                assert "interrupted" not in self.next()
+                found.counts[outcome] = self._steady()
+            self.prepare(case)
+            found.boundaries = crash.boundaries(self.action(case))
+            self.prepare(case)
+            found.seconds = crash.duration(self.action(case))
+            _CLEAN[case.name] = found
+        return _CLEAN[case.name]
+
+    def _pins(self) -> set[str]:
+        """The pins there are, with names instead of the numbers of the live root and chain."""
+        root, chain = self.now
+        numbers = {f"-{self.veth.ifindex}-{root}": "-LIVE"}
+        own = f"xdpctl-{self.interface.netns}-{self.veth.ifindex}"
+        for place, number in enumerate(chain):
+            numbers[f"map-{number}-"] = f"map-MEMBER{place}-"
+        found = set()
+        for pin in self.tool.pins():
+            top, _, rest = pin.replace(own, "OWN").partition("dispatch")
+            rest = re.sub(r"^-\d+-\d+", lambda name: numbers.get(name[0], name[0]), rest)
+            top = re.sub(r"map-\d+-", lambda name: numbers.get(name[0], name[0]), top)
+            found.add(f"{top}{'dispatch' if rest else ''}{rest}")
+        return found
+
+    def _counts(self) -> Counter[str]:
+        now = oracle.snapshot(self.tool.bpffs)
+        counts = Counter(
+            programs=len(now.progs),
+            links=len(now.links),
+            maps=len(now.maps),
+            btf=len(oracle.btf_ids()),
+            pins=len(now.pins),
+        )
+        counts.subtract(self.base)
+        return counts
+
+    def _steady(self) -> Counter[str]:
+        """The counts, once they are the same for some time."""
+        last, since = self._counts(), time.monotonic()
+        while time.monotonic() - since < 0.4:
+            time.sleep(0.05)
+            if (now := self._counts()) != last:
+                last, since = now, time.monotonic()
+        return last
+
+    # --- disturbed ------------------------------------------------------------------------------
+
+    def outcome(self, case: Case) -> Outcome:
+        """Which chain runs, by the oracle: program ids and names, and whether the root is new."""
+        self.now = root, chain = self._running()
+        old, ids = self.before
+        if (root, chain) == (old, ids):
+            return "before"
+        wanted = [
+            ids[one] if isinstance(one, int) else one.format_map(self.names) for one in case.after
+        ]
+        found = [number if number in ids else oracle.prog(number).name for number in chain]
+        return "after" if root != old and found == wanted else "wrong"
+
+    def left(self, case: Case, outcome: Outcome, where: str) -> set[str]:
+        """The pins left over; status has to tell of some if there are any, and of none if not."""
+        wanted = self.clean(case).pins[outcome]
+        there = self._pins()
+        if wanted - there:
+            self.complain(case, where, f"pins are missing: {sorted(wanted - there)}")
+        left, residue = there - wanted, self.tool.status(self.veth.dev)["residue"]
+        if left != EMPTY and bool(left) != bool(residue):
+            self.complain(case, where, f"left {sorted(left)}, status tells {residue}")
+        return left
+
+    def complain(self, case: Case, where: str, what: str) -> None:
+        print(f"{case.name}: {where}: {what}")
+        self.complaints.append(f"{case.name}: {where}: {what}")
+
+    def judge_death(self, case: Case, where: str) -> Counter[str]:
+        """Examine what a killed command left, then let the next one clean up."""
+        clean = self.clean(case)
+        outcome = self.outcome(case)
+        if outcome == "wrong":
+            self.complain(case, where, f"runs {self.now}, before {self.before}")
+            self.prepare(case)
+            return Counter(wrong=1)
+        left = self.left(case, outcome, where)
+        before = self._counted(case)
+        if net.seqs(net.exchange(self.veth, FRAMES)) != list(range(len(FRAMES))):
+            self.complain(case, where, "packets got lost")
+        for number, seen in before.items():
+            wanted = seen + len(FRAMES)
+            if oracle.settle_counter(oracle.prog_map(number), wanted) != wanted:
+                self.complain(case, where, f"packets missed program {number}")
+        said = self.next()
+        told = "removed what an interrupted command left" in said
+        if left != EMPTY and told != bool(left):
+            self.complain(case, where, f"left {sorted(left)}, the next command said {said!r}")
+        end = time.monotonic() + 3
+        while (more := self._difference(clean.counts[outcome])) and time.monotonic() < end:
+            time.sleep(0.02)
+        if more:
+            self.complain(case, where, f"{outcome}, and after the next command too many: {more}")
+        if outcome == "before" and case.before:
+            self.look()
+        else:
+            self.prepare(case)
+        return Counter({outcome: 1, "residue": int(bool(left)), "leaked": int(bool(more))})
+
+    def _difference(self, wanted: Counter[str]) -> dict[str, int]:
+        now = self._counts()
+        return {kind: now[kind] - wanted[kind] for kind in now if now[kind] != wanted[kind]}
+
+    def _counted(self, case: Case) -> dict[int, int]:
+        """What the members that stay have counted, by program id."""
+        staying = [self.before[1][one] for one in case.after if isinstance(one, int)]
+        named = {number: oracle.prog(number).name for number in staying}
+        return {one: oracle.packets(one) for one, name in named.items() if name in COUNTING}
+
+    def judge_end(
+        self, case: Case, where: str, code: int, codes: Iterable[int], *, refused: bool = False
+    ) -> Outcome:
+        """A command that ended by itself has done all and says so, or nothing; nothing is left.
+
+        Where the kernel has refused something to it, that may have been the clean-up at its end.
+        """
+        outcome = self.outcome(case)
+        expected = {0} if outcome == "after" else {*codes}
+        if outcome == "wrong" or code not in expected:
+            self.complain(case, where, f"exit code {code}, and the chain is {outcome}")
+        left = outcome != "wrong" and self.left(case, outcome, where)
+        if left and not (refused and outcome == "after"):
+            self.complain(case, where, f"exit code {code}, {outcome}, and left {sorted(left)}")
+        if outcome != "before" or left:
+            self.prepare(case)
+        return outcome

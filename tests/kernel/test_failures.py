@@ -1,0 +1,124 @@
+"""Y's construction made to fail at each step: the chain of before, untouched, each time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects
+from tests.kernel.test_bad_input import Before, failing
+from tests.kernel.tool import Tool
+from xdpctl import dispatcher
+from xdpctl.errors import KernelError
+from xdpctl.kernel import libbpf
+
+FRAMES = net.udps(10)
+ATTACH = pytest.mark.parametrize("attach", ["link", "netlink"])
+
+
+def refused(code: int) -> Callable[..., int]:
+    def call(*_arguments: object) -> int:
+        raise KernelError("refused", code)
+
+    return call
+
+
+STEPS = {
+    "root": ("prog_info", errno.ENOMEM),
+    "hook": ("link_ext", errno.EINVAL),
+    "pin": ("pin", errno.ENOSPC),
+    "found": ("prog_fd", errno.EPERM),
+}
+
+
+@ATTACH
+@pytest.mark.parametrize("step", [*STEPS, "compile", "flip"])
+def test_each_step_may_fail(
+    tool: Tool,
+    veth: net.Veth,
+    objects: Objects,
+    monkeypatch: pytest.MonkeyPatch,
+    attach: str,
+    step: str,
+) -> None:
+    """The n-th call of a step is refused, for each n until the change comes through."""
+    tool("load", "--attach", attach, veth.dev, objects["count"], objects["pass"])
+    words = ("load", veth.dev, objects["count"])
+    flip = ("link_update" if attach == "link" else "xdp_attach", errno.ENOMEM)
+    name, code = {**STEPS, "compile": ("", 0), "flip": flip}[step]
+    refusals = 0
+    for nth in range(1, 40):
+        before = Before(tool, veth)
+        with monkeypatch.context() as patch:
+            calls = 0
+            if step == "compile":
+                patch.setattr(dispatcher, "object_for", lambda _masks: b"\x7fELF")
+            else:
+                real = getattr(libbpf, name)
+
+                def once(
+                    *arguments: object, real: Callable[..., object] = real, nth: int = nth
+                ) -> object:
+                    nonlocal calls
+                    calls += 1
+                    return refused(code)() if calls == nth else real(*arguments)
+
+                patch.setattr(libbpf, name, once)
+            result = tool.try_(*words)
+        if result.code == 0:
+            break
+        refusals += 1
+        before.check()
+        assert tool.status(veth.dev)["residue"] == []
+        assert net.exchange(veth, FRAMES) == FRAMES
+        if step == "compile":
+            break
+    print(f"{step} ({attach}): refused {refusals} times, nothing changed")
+    assert refusals
+
+
+@ATTACH
+def test_sockets_may_fail(tool: Tool, veth: net.Veth, objects: Objects, attach: str) -> None:
+    """Netlink and everything else that is sent, refused one after another, by the kernel itself."""
+    tool("load", "--attach", attach, veth.dev, objects["count"])
+    failed = 0
+    for nth in range(1, 20):
+        before = Before(tool, veth)
+        code, said = failing(tool, "sendto", "EPERM", nth, "load", veth.dev, objects["pass"])
+        if code == 0:
+            break
+        failed += 1
+        assert "xdpctl: " in said
+        before.check()
+    else:
+        pytest.fail("it never came through")
+    assert failed >= (2 if attach == "netlink" else 1)
+    assert len(tool.chain(veth.ifindex)) == 2
+
+
+def test_what_fails_after_the_flip(
+    tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is live and told as such; the next command does the rest."""
+    tool("load", veth.dev, objects["count"])
+    root, _mode = oracle.xdp_prog_id(veth.ifindex)
+    real = os.rmdir
+
+    def rmdir(path: str) -> None:
+        if f"dispatch-{veth.ifindex}-{root}" in str(path):
+            raise OSError(errno.EIO, "injected")
+        real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", rmdir)
+        loaded = tool("load", veth.dev, objects["pass"])
+    assert "the change is live" in loaded.err
+    status = tool.status(veth.dev)
+    assert [one["name"] for one in status["programs"]] == ["count", "pass"]
+    assert any(str(root) in path for path in status["residue"])
+    assert "removed what an interrupted command left" in tool("swap-dispatcher", veth.dev).err
+    assert tool.status(veth.dev)["residue"] == []

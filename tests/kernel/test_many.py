@@ -1,0 +1,139 @@
+"""Patterns and --all: each interface by itself, with a result of its own; and who may see pins."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects
+from tests.kernel.tool import Tool
+
+FRAMES = net.udps(10)
+
+
+def test_patterns(tool: Tool, objects: Objects) -> None:
+    """Loaded, shown, swapped and unloaded by one pattern; the others stay as they are."""
+    with ExitStack() as stack:
+        chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(3)]
+        other = stack.enter_context(net.Veth(name="single"))
+        loaded = tool("load", "many?", objects["count"])
+        for veth in chosen:
+            assert f"{veth.dev}: loaded count" in loaded.out
+        tool("load", "single", objects["drop"])
+        told = tool("status", "many*", "--json").json["interfaces"]
+        assert [one["interface"] for one in told] == [veth.dev for veth in chosen]
+        roots = [one["root"]["id"] for one in told]
+        swapped = tool("swap-dispatcher", "many[01]").out
+        assert "many0: root" in swapped
+        assert "many2" not in swapped
+        now = [oracle.xdp_prog_id(veth.ifindex)[0] for veth in chosen]
+        assert [old == new for old, new in zip(roots, now, strict=True)] == [False, False, True]
+        data = tool("swap-dispatcher", "--all", "--json").json
+        assert [one["interface"] for one in data["interfaces"]] == [
+            *(veth.dev for veth in chosen),
+            other.dev,
+        ]
+        for veth in chosen:
+            assert net.exchange(veth, FRAMES) == FRAMES
+            assert oracle.packets(tool.ids(veth.dev)[0]) == len(FRAMES)
+        assert net.exchange(other, FRAMES) == []
+        tool("unload", "--all", "many*")
+        assert [oracle.xdp_prog_id(veth.ifindex)[0] for veth in chosen] == [0, 0, 0]
+        tool("unload", "--all", "single")
+    assert tool.pins() == []
+
+
+def test_one_of_several_fails(tool: Tool, objects: Objects) -> None:
+    """The others are changed all the same; the last line names the one, and the code is its own."""
+    with ExitStack() as stack:
+        chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(3)]
+        with (
+            oracle.xdp_load(oracle.returning(oracle.XDP_PASS), name="theirs") as program,
+            oracle.xdp_attach(program, chosen[1].ifindex),
+        ):
+            result = tool.try_("load", "many?", objects["count"])
+            assert result.code == 8
+            assert "many1: another tool's program" in result.err
+            assert result.err.splitlines()[-1] == "xdpctl: 1 of 3 interfaces failed: many1"
+            data = tool.try_("load", "many?", objects["count"], "--json")
+            assert data.code == 8
+            (failed,) = [one for one in data.json["interfaces"] if "error" in one]
+            assert (failed["interface"], failed["error"]["exit_code"]) == ("many1", 8)
+            assert len(tool.ids("many0")) == len(tool.ids("many2")) == 2
+            # Those without a chain are not meant.
+            assert "many1" not in tool("swap-dispatcher", "many?").out
+        tool("unload", "-a", "many0")
+        tool("unload", "-a", "many2")
+        result = tool.try_("swap-dispatcher", "--all")
+        assert (result.code, "no interface runs a chain" in result.err) == (3, True)
+        assert tool.try_("load", "nosuch*", objects["count"]).code == 3
+        assert tool.try_("swap-dispatcher").code == 2
+        assert tool.try_("swap-dispatcher", "--all", "many0").code == 2
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids="{:03o}".format)
+def test_pins_are_for_root_alone(tool: Tool, veth: net.Veth, objects: Objects, umask: int) -> None:
+    """Pins 0600, directories 0700, whatever the umask is."""
+    before = os.umask(umask)
+    try:
+        tool("load", veth.dev, objects["count"], objects["pass"])
+    finally:
+        assert os.umask(before) == umask
+    found = 0
+    for path in (tool.bpffs / "xdp", *(tool.bpffs / "xdp").rglob("*")):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            assert stat.S_IMODE(mode) == 0o700, path
+        elif stat.S_ISREG(mode):
+            assert stat.S_IMODE(mode) == 0o600, path
+            found += 1
+    assert found == 5
+
+
+def test_a_bpffs_that_others_can_write(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Refused with the reason, for reading as for writing, and nothing happens."""
+    tool("load", veth.dev, objects["count"])
+    root = oracle.xdp_prog_id(veth.ifindex)
+    xdp = tool.bpffs / "xdp"
+    for path, mode, owner in (
+        (xdp, 0o777, 0),
+        (xdp, 0o720, 0),
+        (xdp, 0o700, 1234),
+        (tool.bpffs, 0o777, 0),
+    ):
+        was = path.stat()
+        path.chmod(mode)
+        os.chown(path, owner, -1)
+        for words in (("load", veth.dev, objects["pass"]), ("status",), ("unload", "-a", veth.dev)):
+            result = tool.try_(*words)
+            assert result.code == 9, words
+            assert "not safe" in result.err
+            assert ("belongs to user 1234" if owner else "others may write") in result.err
+        os.chown(path, was.st_uid, -1)
+        path.chmod(stat.S_IMODE(was.st_mode))
+        assert oracle.xdp_prog_id(veth.ifindex) == root
+    tool.bpffs.chmod(0o1777)  # the mode that bpffs has by default
+    tool("load", veth.dev, objects["pass"])
+
+
+def test_netlink_roots(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Attached as libxdp does it: its tools see the chain, and what is there decides what fits."""
+    tool("load", "--attach", "netlink", veth.dev, objects["count"], objects["pass"])
+    status = tool.status(veth.dev)
+    assert (status["root"]["attach"], status["root"]["owner"]) == ("netlink", "xdpctl")
+    assert oracle.xdp_links(veth.ifindex) == []
+    assert tool.xdp_loader("status", veth.dev).count("=>") == 2
+    refused = tool.try_("load", "--attach", "link", veth.dev, objects["pass"])
+    assert refused.code == 7
+    assert "--attach netlink" in refused.err
+    tool("load", veth.dev, objects["pass"])
+    tool("swap-dispatcher", veth.dev)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(tool.ids(veth.dev)[0]) == len(FRAMES)
+    tool("unload", "--all", veth.dev)
+    assert oracle.xdp_prog_id(veth.ifindex) == (0, "")
+    assert tool.pins() == []

@@ -1,0 +1,111 @@
+"""xdpctl watch keeps chains true while nobody runs a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.api_holder import Holder
+from tests.kernel.conftest import Objects, needs
+from tests.kernel.foreign_holder import Foreign
+from tests.kernel.test_holders import gone, until, vacate
+from tests.kernel.tool import ROOT, Tool
+
+FRAMES = net.udps(10)
+
+
+@contextmanager
+def watching(path: Path, *words: str) -> Iterator[list[dict[str, str]]]:
+    """A running `xdpctl watch --json`; gives its events, which are whole after the block."""
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.settimeout(30)
+    address = str(path / "notify")
+    ready.bind(address)
+    events: list[dict[str, str]] = []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xdpctl", "watch", "--json", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NOTIFY_SOCKET": address},
+    )
+    try:
+        assert ready.recv(64) == b"READY=1"
+        yield events
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        events += map(json.loads, out.splitlines())
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+        ready.close()
+
+
+@needs("link_target")
+def test_owners_that_go(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """A process without a pin, killed, and one of the API, killed: both are out at once."""
+    with ExitStack() as stack:
+        tool("load", veth.dev, objects["count"], objects["pass"])
+        foreign = stack.enter_context(Foreign(vacate(tool, veth, 1), "prog1"))
+        holder = stack.enter_context(Holder(objects["count"], veth.dev, 10))
+        events = stack.enter_context(watching(tmp_path, "--interval", "60"))
+        # The interval is long: what happens now is told by the processes' end.
+        assert len(tool.chain(veth.ifindex)) == 3
+        foreign.kill()
+        until(lambda: len(tool.chain(veth.ifindex)) == 2, timeout=30)
+        gone(foreign.prog_id)
+        holder.settle(oracle.xdp_prog_id(veth.ifindex)[0])
+        tool("swap-dispatcher", veth.dev)
+        holder.settle(oracle.xdp_prog_id(veth.ifindex)[0])
+        root, _mode = oracle.xdp_prog_id(veth.ifindex)
+        holder.kill()
+        until(lambda: oracle.xdp_prog_id(veth.ifindex)[0] != root, timeout=30)
+        gone(holder.prog_id)
+        assert len(tool.chain(veth.ifindex)) == 1
+        assert net.exchange(veth, FRAMES) == FRAMES
+    assert [event["what"].split()[0] for event in events] == ["took", "closed"]
+    assert f"of {foreign.pid} (python" in events[0]["why"]
+
+
+def test_interfaces_and_namespaces_that_go(tool: Tool, objects: Objects, tmp_path: Path) -> None:
+    """Their pins go at once, and nothing else does."""
+    with net.Veth() as stays, watching(tmp_path, "--interval", "60"):
+        tool("load", stays.dev, objects["count"])
+        kept = tool.pins()
+        with net.Veth() as veth:
+            tool("load", veth.dev, objects["count"])
+        until(lambda: tool.pins() == kept, timeout=30)
+        with net.NetNs() as space:
+            with space.entered():
+                net.Veth(name="x0")
+                tool("load", "x0", objects["count"])
+            assert tool.pins() != kept
+        until(lambda: tool.pins() == kept, timeout=30)
+        tool("unload", "-a", stays.dev)
+
+
+@pytest.mark.parametrize("interval", ["0.2"])
+def test_gaps_that_no_event_tells(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, interval: str
+) -> None:
+    """A pin removed by hand leaves a vacant slot; it is closed at the next look."""
+    tool("load", veth.dev, objects["count"], objects["pass"])
+    with watching(tmp_path, "--interval", interval) as events:
+        root, _mode = oracle.xdp_prog_id(veth.ifindex)
+        (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{root}/prog1-link").unlink()
+        until(lambda: oracle.xdp_prog_id(veth.ifindex)[0] != root, timeout=30)
+        assert len(tool.status(veth.dev)["programs"]) == 1
+    assert [event["what"] for event in events] == ["closed slot 1"]
