@@ -124,12 +124,12 @@ class Bpffs:
 
     def pins_elsewhere(self) -> Iterator[str]:
         """The pins of the whole file system that are neither ours nor libxdp's."""
-        pending = [self._mount()[0] or "/"]
+        pending, ours = [self._mount()[0] or "/"], os.path.realpath(self.xdp)
         while pending:
             with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        if os.path.realpath(entry.path) != os.path.realpath(self.xdp):
+                        if os.path.realpath(entry.path) != ours:
                             pending.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path

@@ -7,6 +7,7 @@ depends on who began the change.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -70,8 +71,7 @@ def _rehook(
         if place is None:
             continue
         if link.target in stale:
-            with contextlib.suppress(FileNotFoundError):  # removed by its owner meanwhile
-                _replace_pin(paths, path, place.link_id)
+            if _replace_pin(paths, path, place.link_id):
                 rehooked.append(Rehooked(path, place.link_id))
                 held.add(place.slot)
         elif link.id == place.link_id:
@@ -83,16 +83,27 @@ def _rehook(
     return rehooked
 
 
-def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> None:
-    """Put another link behind a pin, atomically and with the pin's owner and mode."""
+def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
+    """Put another link behind a pin, atomically and with the pin's owner and mode.
+
+    False where its owner has removed it meanwhile; it does not come back then.
+    """
     with pins.failing("re-hook a pin in", paths.bpffs.path):
         pins.remove(paths.stage)
         with libbpf.owned(libbpf.link_fd(link_id)) as fd:
             libbpf.pin(fd, paths.stage)
-        status = os.stat(path)
-        os.chown(paths.stage, status.st_uid, status.st_gid)
-        os.chmod(paths.stage, status.st_mode & 0o777)
-        os.rename(paths.stage, path)
+        try:
+            status = os.stat(path)
+            os.chown(paths.stage, status.st_uid, status.st_gid)
+            os.chmod(paths.stage, status.st_mode & 0o777)
+            libbpf.exchange(paths.stage, path)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        finally:
+            pins.remove(paths.stage)
+    return True
 
 
 # --- what a command finds -----------------------------------------------------------------------

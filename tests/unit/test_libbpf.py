@@ -18,6 +18,7 @@ from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, libbpf
 
 _HEADERS = """
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ _HEADERS = """
 #include <sys/syscall.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
+#include <linux/fs.h>
 #include <linux/if_link.h>
 #include <linux/membarrier.h>
 #include <bpf/bpf.h>

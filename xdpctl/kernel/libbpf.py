@@ -39,6 +39,7 @@ XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
 LIBBPF_WARN = 0
 MEMBARRIER_CMD_GLOBAL = 1
 PR_SET_PDEATHSIG = 1
+AT_FDCWD, RENAME_EXCHANGE = -100, 1 << 1
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_CHANGES = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
@@ -422,6 +423,13 @@ def grace_period() -> None:
         import time
 
         time.sleep(0.25)
+
+
+def exchange(one: str, other: str) -> None:
+    """Exchange two files atomically; ENOENT where one of them is not there (renameat2(2))."""
+    paths = os.fsencode(one), os.fsencode(other)
+    if _libc().renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) < 0:
+        raise KernelError("renameat2", ctypes.get_errno())
 
 
 def inotify(paths: Iterable[str]) -> int:
