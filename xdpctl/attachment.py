@@ -130,12 +130,10 @@ class Attachment:
             state = observe(self._interface, self._bpffs)
         except VanishedError:
             return None
-        ids = (
-            {slot.member.id: slot.number for slot in state.root.slots if slot.member}
-            if (state.root)
-            else {}
-        )
-        return ids.get(self.program_id)
+        for slot in state.root.slots if state.root else ():
+            if slot.member and slot.member.id == self.program_id:
+                return slot.number
+        return None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until somebody takes the program out, or the interface goes; False after `timeout`.

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .. import chain, objects, render
-from ..commit import Report, transact
+from .. import chain, objects
 from ..errors import UsageError
-from ..interfaces import Interface, is_pattern
-from ..observe import State, View
 from . import complete
 from .common import Settings, common_options
-from .many import change_each
+from .many import change
 
 
 @click.command("load")
@@ -73,7 +70,6 @@ def command(
         raise UsageError("-s and -n exclude each other", hint="give one of them")
     mask = chain.parse_actions(actions) if actions is not None else None
     bpffs = settings.enter(changes=True)
-    found = Interface.matching(interface)
     new = [
         objects.member(
             path,
@@ -85,23 +81,12 @@ def command(
         )
         for path in files
     ]
-
-    def target(state: State) -> chain.Chain:
-        return state.chain.with_added(new)
-
-    def work(one: Interface, view: View | None) -> Report:
-        return transact(
-            bpffs,
-            one,
-            target,
-            mode=mode,  # type: ignore[arg-type]
-            attach=attach,  # type: ignore[arg-type]
-            dry_run=settings.dry_run,
-            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
-            view=view,
-        )
-
-    if is_pattern(interface):
-        change_each(settings, "load", found, work)
-    else:
-        render.change("load", work(found[0], None), settings)
+    change(
+        settings,
+        "load",
+        bpffs,
+        interface,
+        lambda state: state.chain.with_added(new),
+        mode=mode,
+        attach=attach,
+    )

@@ -9,13 +9,46 @@ from typing import Any
 import click
 
 from .. import render
-from ..commit import Report
+from ..bpffs import Bpffs
+from ..chain import Chain
+from ..commit import Report, transact
 from ..errors import Interrupted, KernelError, XdpctlError
-from ..interfaces import Interface
-from ..observe import View
+from ..interfaces import Interface, is_pattern
+from ..observe import State, View
 from .common import Settings
 
 Work = Callable[[Interface, View | None], Report]
+
+
+def change(
+    settings: Settings,
+    command: str,
+    bpffs: Bpffs,
+    pattern: str,
+    target: Callable[[State], Chain],
+    **options: Any,
+) -> None:
+    """Bring the interface that is named, or each that matches a pattern, to a target chain.
+
+    `options` are those of `transact`.
+    """
+    found = Interface.matching(pattern)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return transact(
+            bpffs,
+            one,
+            target,
+            dry_run=settings.dry_run,
+            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            view=view,
+            **options,
+        )
+
+    if is_pattern(pattern):
+        change_each(settings, command, found, work)
+    else:
+        render.change(command, work(found[0], None), settings)
 
 
 def change_each(

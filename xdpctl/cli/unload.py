@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import click
 
-from .. import render
 from ..chain import Chain
-from ..commit import Report, transact
 from ..errors import NotFoundError, UsageError
-from ..interfaces import Interface, is_pattern
-from ..observe import State, View
+from ..observe import State
 from . import complete
 from .common import Settings, common_options
-from .many import change_each
+from .many import change
 
 
 @click.command("unload")
@@ -47,20 +44,4 @@ def command(
             )
         return Chain() if everything else state.chain.without(ids, names)
 
-    bpffs = settings.enter(changes=True)
-    found = Interface.matching(interface)
-
-    def work(one: Interface, view: View | None) -> Report:
-        return transact(
-            bpffs,
-            one,
-            target,
-            dry_run=settings.dry_run,
-            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
-            view=view,
-        )
-
-    if is_pattern(interface):
-        change_each(settings, "unload", found, work)
-    else:
-        render.change("unload", work(found[0], None), settings)
+    change(settings, "unload", settings.enter(changes=True), interface, target)
