@@ -118,6 +118,13 @@ class InterfacePins:
                     found[int(number)] = "netlink" if text == "netlink" else "link"
         return found
 
+    def roots(self) -> dict[int, Attach]:
+        """The same, under whatever number of the interface they were recorded."""
+        found: dict[int, Attach] = {}
+        for ifindex in self.ifindexes():
+            found |= self.with_ifindex(ifindex).recorded()
+        return found
+
     # --- the lock -------------------------------------------------------------------------------
 
     @contextlib.contextmanager

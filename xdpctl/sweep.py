@@ -13,7 +13,7 @@ from .errors import Interrupted, KernelError, VanishedError, XdpctlError
 from .interfaces import Interface
 from .kernel import netlink
 from .observe import State, may_run_elsewhere, observe
-from .pins import Attach, InterfacePins
+from .pins import InterfacePins
 from .settle import repair, unmake
 
 
@@ -49,20 +49,12 @@ def _in_namespace(bpffs: Bpffs, homes: dict[str, InterfacePins]) -> Iterator[Int
             yield one
         else:
             strangers.append(one)
-    roots = {root: directory for directory, home in homes.items() for root in _roots(home)}
+    roots = {root: directory for directory, home in homes.items() for root in home.roots()}
     programs = netlink.xdp_programs() if roots and strangers else {}
     for one in strangers:
         directory = roots.get(programs.get(one.ifindex, (0, 0))[0], "")
         if homes.pop(directory, None):
             yield one
-
-
-def _roots(home: InterfacePins) -> dict[int, Attach]:
-    """The roots that a directory has records of."""
-    found: dict[int, Attach] = {}
-    for ifindex in home.ifindexes():
-        found |= home.with_ifindex(ifindex).recorded()
-    return found
 
 
 def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterator[Event]:
@@ -188,6 +180,6 @@ def _runs(home: InterfacePins) -> bool:
     link = pins.pinned_link(home.root_link)
     if link:
         return bool(link.ifindex)  # the kernel says so itself, for every namespace
-    over_netlink = {root_id for root_id, attach in _roots(home).items() if attach == "netlink"}
+    over_netlink = {root_id for root_id, attach in home.roots().items() if attach == "netlink"}
     here = {root_id for root_id, _mode in netlink.xdp_programs().values()} if over_netlink else {}
     return any(root_id in here or may_run_elsewhere(root_id) for root_id in over_netlink)

@@ -53,12 +53,7 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
     """Those of some interfaces that run a root of ours."""
-    roots = {
-        root_id
-        for home in bpffs.homes()
-        for ifindex in home.ifindexes()
-        for root_id in home.with_ifindex(ifindex).recorded()
-    }
+    roots = {root_id for home in bpffs.homes() for root_id in home.roots()}
     running = [one for one in found if view.programs.get(one.ifindex, (0, 0))[0] in roots]
     if not running:
         raise NotFoundError(
