@@ -24,9 +24,9 @@ from .commit import transact
 from .errors import KernelError, LockTimeoutError, NotFoundError, VanishedError, XdpctlError
 from .interfaces import Interface
 from .kernel import libbpf
-from .observe import State, may_run_elsewhere, observe
+from .observe import State, config_of, may_run_elsewhere, observe
 from .pins import InterfacePins
-from .plan import AskedMode
+from .plan import AskedKind, AskedMode
 
 _LOOK_MS = 2000
 """No event tells that an interface is gone, so that one looks now and then."""
@@ -42,6 +42,7 @@ def attach(
     actions: Iterable[str] | None = None,
     mode: AskedMode | None = None,
     attach: pins.Attach | None = None,
+    root: AskedKind | None = None,
     bpffs: str | None = None,
     lock_timeout: float = locks.DEFAULT_TIMEOUT,
 ) -> Attachment:
@@ -49,7 +50,8 @@ def attach(
 
     `source` is the file's path; `program` or `section` name one of several in it. `priority` and
     `actions`, such as ``["XDP_PASS", "XDP_TX"]``, go before what the object says. `mode` and
-    `attach` are for a first program. `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
+    `attach` are for a first program, `root` is the kind of root (default: what is there, else
+    XDPCTL_ROOT or "auto"). `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
     `lock_timeout` is in seconds. Raises any XdpctlError (xdpctl.errors); the interface then runs
     what it ran before.
     """
@@ -68,9 +70,10 @@ def attach(
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
 
-    report = transact(pinned, found, target, mode=mode, attach=attach)
-    ((program_id, fd),) = report.links.items()
-    return Attachment(pinned, found, program_id, fd)
+    report = transact(pinned, found, target, mode=mode, attach=attach, kind=root)
+    ((program_id, fd),) = report.holds.items()
+    held = ArrayAttachment if report.plan.kind == "fused" else Attachment
+    return held(pinned, found, program_id, fd)
 
 
 class Attachment:
@@ -117,7 +120,10 @@ class Attachment:
 
     @property
     def fd(self) -> int:
-        """The descriptor of the link; its number never changes. Closing it ends the attachment."""
+        """The descriptor of the link; its number never changes. Closing it ends the attachment.
+
+        On a fused root there is no link: it is that of the program array which the root calls.
+        """
         self.follow()
         return self._fd
 
@@ -169,21 +175,26 @@ class Attachment:
     def follow(self) -> None:
         """Take over a new link, if a change of the chain has made one."""
         with self._mutex:
-            link = None if self._ended.is_set() else self._link()
-            if link is None:
+            if self._ended.is_set() or not self._is_ours():
                 self._ended.set()  # its user has closed the descriptor
                 return
-            if self._live(link) == link.target:
-                return
-            home = self._home(link)
-            try:
-                # Nobody is in the middle of a change then, and nobody begins one.
-                with home.locked():
-                    live = self._live(link)
-                    if live != link.target and not self._take_over(home, live, link):
-                        self._end()
-            except LockTimeoutError:
-                pass  # at the next event
+            with contextlib.suppress(LockTimeoutError):  # else at the next event
+                self._follow()
+
+    def _is_ours(self) -> bool:
+        """Whether the descriptor is what it was, and nothing that its user put in its place."""
+        return self._link() is not None
+
+    def _follow(self) -> None:
+        link = self._link()
+        if link is None or self._live(link) == link.target:
+            return
+        home = self._home(link)
+        # Nobody is in the middle of a change then, and nobody begins one.
+        with home.locked():
+            live = self._live(link)
+            if live != link.target and not self._take_over(home, live, link):
+                self._end()
 
     def _home(self, link: libbpf.LinkInfo) -> InterfacePins:
         """Where the root's pins are; an interface that moves takes them along."""
@@ -237,7 +248,7 @@ class Attachment:
 
     def _end(self) -> None:
         """Let the link go; the number stays taken, as its user may still use it."""
-        if self._link():
+        if self._is_ours():
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             with libbpf.owned(null):
                 os.dup2(null, self._fd, inheritable=False)
@@ -245,7 +256,7 @@ class Attachment:
         self._ended.set()
 
     def _close(self) -> None:
-        if self._null or self._link():
+        if self._null or self._is_ours():
             self._null = False
             os.close(self._fd)
         self._ended.set()
@@ -261,6 +272,51 @@ class Attachment:
         if self._stop >= 0:
             os.close(self._stop)
             self._stop = -1
+
+
+class ArrayAttachment(Attachment):
+    """A program's place on a fused root: what is held is the program array that the root calls.
+
+    Nothing is to be taken over in a change: the next root calls the same array.
+    """
+
+    def __init__(self, bpffs: Bpffs, interface: Interface, program_id: int, fd: int) -> None:
+        self._array_id = libbpf.map_info(fd).id
+        super().__init__(bpffs, interface, program_id, fd)
+
+    def _is_ours(self) -> bool:
+        try:
+            return libbpf.map_info(self._fd).id == self._array_id
+        except KernelError:
+            return False
+
+    def _follow(self) -> None:
+        if not self._is_called():
+            with self._bpffs.interface(self._interface).locked():
+                if not self._is_called():  # nor was a change under way while one looked
+                    self._end()
+
+    def _is_called(self) -> bool:
+        """Whether a root that some interface runs calls the array."""
+        for home in (self._bpffs.interface(self._interface), *self._bpffs.homes()):
+            for root_id, attach in home.roots().items():
+                if self._calls(root_id) and self._runs(home, root_id, attach):
+                    return True
+        return False
+
+    def _calls(self, root_id: int) -> bool:
+        with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(root_id)) as fd:
+            config = config_of(libbpf.prog_info(fd))
+            return config is not None and self._array_id in config.arrays
+        return False
+
+    def _runs(self, home: InterfacePins, root_id: int, attach: pins.Attach) -> bool:
+        if attach == "link":
+            link = pins.pinned_link(home.root_link)
+            return link is not None and link.prog_id == root_id and link.ifindex != 0
+        if self._interface.exists() and libbpf.xdp_query(self._interface.ifindex)[0] == root_id:
+            return True
+        return may_run_elsewhere(root_id)
 
 
 _all: weakref.WeakSet[Attachment] = weakref.WeakSet()

@@ -5,14 +5,14 @@ Pure data. A chain says nothing of roots, links or pins; those are how the kerne
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from .errors import ChainFullError, NotFoundError, UsageError
+from .errors import NotFoundError, UsageError
 
-MAX_MEMBERS = 10
-"""Slots of a dispatcher in libxdp's protocol."""
+Kind = Literal["ext", "fused"]
+"""What a root makes of the members: EXT programs on a dispatcher, or functions of one program."""
 
 DEFAULT_PRIORITY = 50
 MAX_PRIORITY = 2**32 - 1
@@ -75,7 +75,8 @@ class Member:
 
     `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
     in bytes, `load_time` in ns since boot; both serve the order alone. A `held` one belongs to the
-    process that loads it: its link is not pinned and goes with that process.
+    process that loads it and goes with that: its link is not pinned, or on a fused root it is
+    called through a program array (`array_id`).
     """
 
     name: str
@@ -88,12 +89,22 @@ class Member:
     load_time: int = 0
     source: Source | None = None
     held: bool = False
+    array_id: int = 0
 
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:
         """libxdp's order: priority, name, loaded before new, size of new ones, tag, load time."""
         size = 0 if self.id else self.size
         return (self.priority, self.name, not self.id, size, self.tag, self.load_time)
+
+
+def takes_entry(members: Sequence[Member]) -> bool:
+    """Whether a chain's only program can take the root's own place: no dispatch at all.
+
+    Its return value is then the verdict; that is what the chain means if nothing but XDP_PASS
+    hands on, since past the last slot the verdict is XDP_PASS.
+    """
+    return len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
 
 
 @dataclass(frozen=True)
@@ -103,15 +114,8 @@ class Chain:
     members: tuple[Member, ...] = ()
 
     def with_added(self, new: Iterable[Member]) -> Chain:
-        """The chain with new members in their places. Raises ChainFullError past the limit."""
-        members = sorted((*self.members, *new), key=lambda member: member.order)
-        if len(members) > MAX_MEMBERS:
-            raise ChainFullError(
-                f"the chain would have {len(members)} programs",
-                why=f"a dispatcher has {MAX_MEMBERS} slots and {len(self.members)} are taken",
-                hint="unload a program first (xdpctl unload IFACE -i ID)",
-            )
-        return Chain(tuple(members))
+        """The chain with new members in their places."""
+        return Chain(tuple(sorted((*self.members, *new), key=lambda member: member.order)))
 
     def without(self, ids: Iterable[int] = (), names: Iterable[str] = ()) -> Chain:
         """The chain without the members named by id or by name.

@@ -12,29 +12,32 @@ old one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from . import dispatcher, objects, pins, rights, signals
+from . import dispatcher, pins, rights, signals
 from .bpffs import Bpffs
 from .chain import Chain, Member
+from .construct import Construction
 from .errors import (
+    BadObjectError,
+    ChainFullError,
     HookBusyError,
     KernelError,
     RaceError,
     UnsupportedError,
+    VerifierError,
     XdpctlError,
 )
 from .hook import Hook, LostRace
 from .interfaces import Interface
 from .kernel import libbpf
-from .observe import Slot, State, View, observe
-from .pins import Attach, InterfacePins, Made, Origin
-from .plan import AskedMode, Plan, make_plan
-from .settle import Place, Rehooked, rehome, repair, settle, unmake
+from .observe import Root, Slot, State, View, links_elsewhere, observe
+from .pins import Attach, InterfacePins, Origin
+from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
+from .settle import Rehooked, rehome, repair, settle
 
 _ATTEMPTS = 8
 _UNCHANGED = 3
@@ -56,8 +59,9 @@ class Report:
     """What a transaction did.
 
     `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
-    another link now, `links` the descriptors of the links of held members, by program id, and
-    `unsettled` why something was left to the next command after the change was live.
+    another link now, `holds` the descriptors of what holds the held members, by program id,
+    `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
+    and `unsettled` why something was left to the next command after the change was live.
     """
 
     plan: Plan
@@ -67,7 +71,8 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     removed: tuple[str, ...] = ()
     rehooked: list[Rehooked] = field(default_factory=list)
-    links: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, int] = field(default_factory=dict)
+    renewed: dict[int, int] = field(default_factory=dict)
     unsettled: str = ""
 
 
@@ -78,6 +83,7 @@ def transact(
     *,
     mode: AskedMode | None = None,
     attach: Attach | None = None,
+    kind: AskedKind | None = None,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
@@ -87,12 +93,30 @@ def transact(
     A lost race is observed and planned anew, so `target` may be called several times. Raises any
     XdpctlError; the interface then runs what it ran before.
     """
+    refused = 0  # the errno with which EXT programs are, once that is known
+
+    def plan_for(state: State) -> Plan:
+        nonlocal refused
+        asked = kind or (None if state.root else default_kind())
+        try:
+            return make_plan(state, target(state), mode, attach, asked, refused)
+        except ChainFullError:
+            if refused or asked in ("ext", "fused") or (state.root and not asked):
+                raise
+            if not (refused := dispatcher.refused()):
+                raise
+            return plan_for(state)
+
     rights.require()
     bpffs.check()
     paths = bpffs.interface(interface)
     if dry_run:
         state = observe(interface, bpffs, view=view)
-        return Report(make_plan(state, target(state), mode, attach), state)
+        plan = plan_for(state)
+        if plan.auto and plan.flip in ("attach", "update") and not refused:
+            refused = dispatcher.refused()
+            plan = plan_for(state) if refused else plan
+        return Report(plan, state)
     refused_at: list[int] = []
     removed: tuple[str, ...] = ()
     for _attempt in range(_ATTEMPTS):
@@ -103,7 +127,7 @@ def transact(
             removed += repair(bpffs, paths, state)
             if rehome(paths, state):
                 continue
-            plan = make_plan(state, target(state), mode, attach)
+            plan = plan_for(state)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
                 _Commit(bpffs, paths, report, on_step).run()
@@ -111,6 +135,11 @@ def transact(
                 refused_at.append(state.root.id if state.root else 0)
                 if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
                     raise _no_race(interface, lost) from lost
+                continue
+            except (UnsupportedError, VerifierError, BadObjectError, KernelError):
+                # The program's fault, or does this kernel refuse all of its kind?
+                if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
+                    raise
                 continue
             return report
     raise RaceError(
@@ -145,9 +174,7 @@ class _Commit:
         self.clock = time.perf_counter()
         self.flipped = False
         self.unheard: Exception | None = None
-        self.places: dict[int, Place] = {}
-        self.maps: dict[str, int] = {}
-        self.loaded: set[int] = set()
+        self.made: Construction | None = None
 
     def run(self) -> None:
         if self.plan.flip == "none":
@@ -160,8 +187,8 @@ class _Commit:
                 self.change(closing, undo)
             except BaseException:
                 _undo(undo)
-                for link in self.report.links.values() if self.flipped else ():
-                    os.close(link)
+                for fd in self.report.holds.values() if self.flipped else ():
+                    os.close(fd)
                 raise
         if self.unheard:
             raise self.unheard
@@ -170,9 +197,9 @@ class _Commit:
         root_fd = -1
         hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
         if self.plan.flip != "detach":
-            root, hooked = self.build(closing, undo)
-            self.pin(root, hooked, undo)
-            root_fd = root.fd
+            made = self.build(closing, undo)
+            self.pin(made, undo)
+            root_fd = made.root_fd
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
             number, text, ids = hook.flip(root_fd, self.report.root_id)
@@ -199,109 +226,37 @@ class _Commit:
 
     # --- before the commit point ----------------------------------------------------------------
 
-    def build(
-        self, closing: contextlib.ExitStack, undo: contextlib.ExitStack
-    ) -> tuple[dispatcher.Root, list[tuple[int, int]]]:
-        """Load the new root and hook every member; returns it with (program, link) descriptors."""
-        members = self.plan.target.members
-        first = self.plan.flip == "attach"
-        root = dispatcher.build(members)
-        closing.callback(root.close)
-        self.report.root_id = root.id
-        self.step(
-            "1" if first else "4",
-            f"loaded root {'X' if first else 'Y'} with {_count(len(members), 'slot')}",
-            root=root.id,
-            btf=root.btf_id,
-        )
-        hooked, known = [], []
-        for slot, member in enumerate(members):
-            fd, info = self.program(root, slot, member, closing, undo)
-            link = root.hook(fd, slot)
-            closing.callback(os.close, link)
-            found = libbpf.link_info(link)
-            hooked.append((fd, link))
-            known.append(replace(member, id=info.id, tag=info.tag))
-            self.places[info.id] = Place(slot, found.id)
-            if member.held:
-                self.keep(link, info.id, found, undo)
-            self.step(
-                "3" if first else "5",
-                f"hooked {member.name} onto {root.names[slot]}",
-                program=info.id,
-                link=found.id,
-                root=root.id,
-                function=root.functions[slot],
-            )
-        self.report.members = tuple(known)
-        return root, hooked
+    def build(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> Construction:
+        """Make the new root, with every member on it."""
+        old = self.state.root
+        if old and old.kind != self.plan.kind:
+            _check_movable(self.bpffs, old, self.plan)
+        made = Construction(self.plan, self.paths, self.step, closing, undo)
+        made.build()
+        self.made = made
+        self.report.root_id = made.root_id
+        self.report.members = tuple(made.members)
+        self.report.holds = made.holds
+        self.report.renewed = made.renewed
+        return made
 
-    def keep(
-        self, link: int, program_id: int, info: libbpf.LinkInfo, undo: contextlib.ExitStack
-    ) -> None:
-        """A held member's link is its caller's, and nobody else's."""
-        if not info.target:
-            raise UnsupportedError(
-                "this kernel does not tell what a link is hooked onto",
-                why="a program that only a process holds could not be found again (Linux 5.13 can)",
-                hint="load it with xdpctl load instead",
-            )
-        self.report.links[program_id] = os.dup(link)
-        undo.callback(os.close, self.report.links[program_id])
-
-    def program(
-        self,
-        root: dispatcher.Root,
-        slot: int,
-        member: Member,
-        closing: contextlib.ExitStack,
-        undo: contextlib.ExitStack,
-    ) -> tuple[int, libbpf.ProgInfo]:
-        """A member's program: found where it runs, or loaded from its object."""
-        if member.source is None:
-            try:
-                fd = libbpf.prog_fd(member.id)
-            except KernelError as error:
-                raise LostRace from error
-            closing.callback(os.close, fd)
-            info = libbpf.prog_info(fd)
-            self.step("4'", f"found {member.name}, which runs on X", program=info.id)
-            return fd, info
-        loaded = objects.load(member.source, root.fd, root.names[slot])
-        for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
-            closing.callback(os.close, number)
-        info = libbpf.prog_info(loaded.fd)
-        self.loaded.add(info.id)
-        for name, array in loaded.arrays.items():
-            undo.callback(pins.remove, self.paths.map_pin(info.id, name))
-            self.paths.keep_map(info.id, name, array)
-        # The first of several that ask for one name makes the pin, and the others would not share
-        # its map: they are built again with it there.
-        if self.maps.keys() & loaded.maps.keys():
-            self.pin_maps(root.id, undo)
-            return self.program(root, slot, member, closing, undo)
-        self.maps |= loaded.maps
-        self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
-        return loaded.fd, info
-
-    def pin(
-        self, root: dispatcher.Root, hooked: Sequence[tuple[int, int]], undo: contextlib.ExitStack
-    ) -> None:
-        """Pin the new links beside the old: they have to outlive this process."""
+    def pin(self, made: Construction, undo: contextlib.ExitStack) -> None:
+        """Pin the new links and the programs beside the old: they have to outlive this process."""
         old = {slot.member.id: slot for slot in self.slots() if slot.member}
         origins = self.origins(old)
         with self.bpffs.pins_locked():
-            undo.callback(self.unpin, root.id)
-            self.paths.make_dispatch(root.id, self.plan.attach)
-            with pins.failing("pin links in", self.bpffs.path):
-                for slot, (program, link) in enumerate(hooked):
-                    member = self.report.members[slot]
+            undo.callback(self.unpin, made.root_id)
+            self.paths.make_dispatch(made.root_id, self.plan.attach)
+            with pins.failing("pin programs in", self.bpffs.path):
+                for slot, (program, link) in enumerate(made.hooked):
+                    member = made.members[slot]
                     if member.id in origins:
-                        self.paths.borrow(root.id, slot, origins[member.id])
-                    if not member.held:
-                        libbpf.pin(link, self.paths.link(root.id, slot))
-                    libbpf.pin(program, self.paths.program(root.id, slot))
-        self.pin_maps(root.id, undo)
+                        self.paths.borrow(made.root_id, slot, origins[member.id])
+                    if link is not None and not member.held:
+                        libbpf.pin(link, self.paths.link(made.root_id, slot))
+                    if not member.array_id:  # else its process keeps it, and nobody else may
+                        libbpf.pin(program, self.paths.program(made.root_id, slot))
+        made.pin_maps(made.root_id)
 
     def slots(self) -> Sequence[Slot]:
         return self.state.root.slots if self.state.root else ()
@@ -309,42 +264,17 @@ class _Commit:
     def origins(self, old: dict[int, Slot]) -> dict[int, Origin]:
         """Whose the programs are that xdpctl carries over but did not pin itself."""
         staying = [old[member.id] for member in self.report.members if member.id in old]
-        found = {slot.link_id: slot for slot in staying if not slot.pin}
+        found = {slot.link_id: slot for slot in staying if slot.link_id and not slot.pin}
         origins = {slot.member.id: slot.origin for slot in staying if slot.member and slot.origin}
         if found:
             from .holders import holders
 
-            for link_id, holding in holders(list(found)).items():
+            for (_what, link_id), holding in holders([("link_id", one) for one in found]).items():
                 member = found[link_id].member
                 assert member is not None
                 pid, name = (holding[0].pid, holding[0].name) if holding else (0, "")
                 origins[member.id] = Origin(link_id, pid, name)
         return origins
-
-    def pin_maps(self, root_id: int, undo: contextlib.ExitStack) -> None:
-        """Pin the maps that ask for it, where their user wants them; each is noted before."""
-        made: list[Made] = []
-        undo.callback(self.unmake, root_id, made)
-        number = len(self.paths.made().get(root_id, []))
-        for path, fd in self.maps.items():
-            directory = os.path.dirname(path)
-            wanted = [] if os.path.isdir(directory) else [Made(0, directory)]
-            for one in (*wanted, Made(libbpf.map_info(fd)[0], path)):
-                self.paths.note_made(root_id, number, one)
-                number += 1
-                with pins.failing("pin a map at", one.path):
-                    if one.map_id:
-                        _pin_new(fd, path)
-                    else:
-                        with contextlib.suppress(FileExistsError):
-                            os.mkdir(directory, 0o700)
-                made.append(one)
-        self.maps.clear()
-
-    def unmake(self, root_id: int, made: Sequence[Made]) -> None:
-        """Take pins of maps back."""
-        unmake(made, self.loaded)
-        self.paths.forget_made(root_id)
 
     def unpin(self, root_id: int) -> None:
         """Remove the pins of a root's links."""
@@ -359,34 +289,51 @@ class _Commit:
         The change is live: what fails here is left to the next command, which does the same.
         """
         old = self.state.root
+        places = self.made.places if self.made else {}
         try:
+            for key in self.made.noted if self.made else ():
+                self.paths.forget_made(key)
             if old is None:
-                self.paths.remove_maps_but(self.places)
-                self.paths.forget_made(self.report.root_id)
+                self.paths.remove_maps_but(places)
                 return
             libbpf.grace_period()
             self.step("7", "waited until no CPU runs X any more")
-            self.report.rehooked = settle(self.paths, self.report.root_id, self.places, [old.id])
+            self.report.rehooked = settle(self.paths, self.report.root_id, places, [old.id])
             for path, link_id in self.report.rehooked:
                 self.step("7", f"re-hooked the pin {path}", link=link_id)
             if self.plan.flip == "detach":
                 self.paths.remove_root_link()
-            self.step("7", "removed the links onto X and let X go", X=old.id)
+            self.step("7", "removed the pins of X and let X go", X=old.id)
         except (XdpctlError, OSError) as error:
             self.report.unsettled = str(error)
 
 
-def _pin_new(fd: int, path: str) -> None:
-    try:
-        libbpf.pin(fd, path)
-    except KernelError as error:
-        if error.errno == errno.EEXIST:
-            raise LostRace from error  # somebody else made it meanwhile: it is to be shared
-        raise
+def _check_movable(bpffs: Bpffs, old: Root, plan: Plan) -> None:
+    """Raise UnsupportedError where a holder would lose its program by a change of the root's kind.
 
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
+    A link or a program array that somebody holds means a place on a root of its own kind.
+    """
+    staying = {member.id: member for member in plan.target.members if member.id}
+    held = [
+        slot.member.name
+        for slot in old.slots
+        if slot.member
+        and slot.member.id in staying
+        and (slot.origin or slot.array_id or (slot.link_id and not slot.pin))
+    ]
+    if old.kind == "ext":
+        held += [
+            staying[link.prog_id].name
+            for _path, link in links_elsewhere(bpffs)
+            if link.prog_id in staying and link.target == old.id
+        ]
+    if held:
+        raise UnsupportedError(
+            f"the root of {plan.interface} cannot become one of the {plan.kind} kind",
+            why=f"others than xdpctl hold {', '.join(sorted(set(held)))}, and what they hold means "
+            f"a place on a root of the {old.kind} kind",
+            hint="have them detach it first",
+        )
 
 
 # --- signals and files --------------------------------------------------------------------------

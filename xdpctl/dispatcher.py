@@ -1,7 +1,7 @@
 """The EXT kind of root: the rootlet dispatcher, compiled for the shape of a chain and loaded.
 
-A kind of root is two things to the transaction: `build` makes a root for a chain, attached nowhere,
-and `Root.hook` makes a member part of it. The rest of xdpctl knows roots as ids alone.
+`build` makes a root for a chain, attached nowhere, and `Root.hook` makes a member part of it. The
+rest of xdpctl knows roots as ids alone.
 """
 
 from __future__ import annotations
@@ -13,23 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .chain import XDP_PASS, Member
+from . import image
+from .chain import Member, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
+from .kernel.btf import BTF_KIND_FUNC, Btf
 from .protocol import ENTRY, Config
 from .rights import explain_refusal
 
 CACHE = "/var/cache/xdpctl"
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
-
-
-def takes_entry(members: Sequence[Member]) -> bool:
-    """Whether a chain's only program can replace the root's entry function: no dispatch at all.
-
-    Its return value is then the verdict; that is what the chain means if nothing but XDP_PASS
-    hands on, since past the last slot the verdict is XDP_PASS.
-    """
-    return len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
 
 
 def slot_function(members: Sequence[Member], slot: int) -> str:
@@ -61,31 +54,48 @@ def build(members: Sequence[Member]) -> Root:
     commit c2f2cdbeffda "bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags loading the ebpf
     program", in v5.18). Raises RightsError, UnsupportedError or VerifierError.
     """
-    image = object_for(tuple(member.actions for member in members))
+    code = object_for(tuple(member.actions for member in members))
     config = Config.of(members)
     try:
-        return _load(image, config, members)
+        return _load(code, config, members)
     except KernelError as error:
         if config.frags and error.errno == errno.EINVAL:
             with contextlib.suppress(KernelError):
-                return _load(image, config._replace(frags=False), members)
+                return _load(code, config._replace(frags=False), members)
         raise explain_refusal(error, "the dispatcher") or VerifierError(
             "the kernel refused the dispatcher", why=error.log.strip() or str(error)
         ) from error
 
 
-def _load(image: bytes, config: Config, members: Sequence[Member]) -> Root:
+def refused() -> int:
+    """The errno with which the kernel refuses EXT programs; 0 where it takes them.
+
+    By experiment: security policies, architectures without trampolines and a JIT that is off all
+    refuse in ways of their own, and at different steps.
+    """
+    with contextlib.closing(build([Member("probe")])) as root:
+        try:
+            target = root.fd, root.functions[0]
+            fd = image.load(libbpf.BPF_PROG_TYPE_EXT, "probe", image.PASS, gpl=True, target=target)
+            with libbpf.owned(fd):
+                os.close(root.hook(fd, 0))
+        except KernelError as error:
+            return error.errno or errno.EPERM
+    return 0
+
+
+def _load(code: bytes, config: Config, members: Sequence[Member]) -> Root:
     library = libbpf.lib()
-    handle = libbpf.open_object(image, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
+    handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
         program = library.bpf_object__next_program(handle, None)
         libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
         if config.frags:
             library.bpf_program__set_flags(program, libbpf.BPF_F_XDP_HAS_FRAGS)
         libbpf.load_object(handle)
-        btf = libbpf.Btf(library.bpf_object__btf(handle), borrowed=True)
+        btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         names = tuple(slot_function(members, slot) for slot in range(len(members)))
-        functions = tuple(btf.find(name, libbpf.BTF_KIND_FUNC) for name in names)
+        functions = tuple(btf.find(name, BTF_KIND_FUNC) for name in names)
         fd = os.dup(library.bpf_program__fd(program))
     finally:
         library.bpf_object__close(handle)
@@ -132,7 +142,7 @@ def object_for(masks: tuple[int, ...]) -> bytes:
         raise UnsupportedError(
             "no dispatcher for this chain",
             why="clang is not installed and this xdpctl carries no compiled dispatcher",
-            hint="install clang (Debian: apt install clang)",
+            hint="install clang (Debian: apt install clang), or use --root fused, which needs none",
         )
     return general.read_bytes()
 

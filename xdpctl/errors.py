@@ -84,7 +84,7 @@ class BpffsError(XdpctlError):
 
 
 class ChainFullError(XdpctlError):
-    """More programs than a dispatcher has slots."""
+    """More programs than a root of the kind has slots."""
 
     exit_code = 10
 

@@ -1,4 +1,4 @@
-"""Users' object files: what is in them, and loading one of their programs as EXT.
+"""Users' object files: what is in them, and loading one of their programs.
 
 libbpf can crash on a corrupt object, so it sees users' bytes only in a forked child, which hands
 its answer and its descriptors back over a socket.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import chain
+from . import chain, image
 from .errors import (
     BadObjectError,
     KernelError,
@@ -25,12 +25,12 @@ from .errors import (
     XdpctlError,
 )
 from .kernel import abi, libbpf
+from .kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from .rights import explain_refusal
 
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
-_LOG_SIZE = (1 << 24) - 1
 _CPU_SECONDS = 120
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
@@ -57,7 +57,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An EXT program in the kernel, attached nowhere yet.
+    """A program in the kernel, attached nowhere yet, its image bound to it.
 
     `arrays` has the descriptors of its program arrays, by name; `maps` those of the maps that want
     to be pinned and have no pin yet, by path.
@@ -288,8 +288,8 @@ def _run_config(handle: int, function: str) -> dict[str, int | None]:
     btf_handle = libbpf.lib().bpf_object__btf(handle)
     if not btf_handle:
         return config
-    btf = libbpf.Btf(btf_handle, borrowed=True)
-    section_id = btf.find(".xdp_run_config", libbpf.BTF_KIND_DATASEC)
+    btf = Btf(btf_handle, borrowed=True)
+    section_id = btf.find(".xdp_run_config", BTF_KIND_DATASEC)
     if not section_id:
         return config
     section = btf.type(section_id)
@@ -300,7 +300,7 @@ def _run_config(handle: int, function: str) -> dict[str, int | None]:
         for name_offset, type_id, _bits in btf.records(struct, struct.vlen, 3):
             pointer = btf.type(type_id)
             array = btf.type(pointer.size_or_type)
-            if pointer.kind != libbpf.BTF_KIND_PTR or array.kind != libbpf.BTF_KIND_ARRAY:
+            if pointer.kind != BTF_KIND_PTR or array.kind != BTF_KIND_ARRAY:
                 config["actions"] = -1
                 return config
             ((_element, _index, value),) = btf.records(array, 1, 3)
@@ -326,8 +326,8 @@ def _check_config(path: str, found: Candidate) -> None:
         )
 
 
-def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
-    """Load a program as EXT for a function of a root.
+def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = None) -> Loaded:
+    """Load a program as EXT for a function of a root; without a `target` as one of its own.
 
     Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
     """
@@ -337,7 +337,8 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
 
         library = libbpf.lib()
         handle = _open(source.path, source.data, source.pin_path)
-        log = ctypes.create_string_buffer(_LOG_SIZE)
+        attach_type = 0 if target else libbpf.BPF_XDP
+        log = ctypes.create_string_buffer(image.LOG_SIZE)
         arrays = {
             library.bpf_map__name(found).decode(): found
             for found in libbpf.maps(handle)
@@ -352,13 +353,15 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
                 library.bpf_program__set_autoload(program, True)
             elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
                 # A callee of tail calls: the kernel wants the attach type of its caller.
-                library.bpf_program__set_expected_attach_type(program, 0)
+                library.bpf_program__set_expected_attach_type(program, attach_type)
             else:
                 library.bpf_program__set_autoload(program, False)
-        library.bpf_program__set_type(chosen, libbpf.BPF_PROG_TYPE_EXT)
-        library.bpf_program__set_expected_attach_type(chosen, 0)
-        library.bpf_program__set_log_buf(chosen, log, _LOG_SIZE)
-        libbpf.set_attach_target(chosen, root_fd, function)
+        kind = libbpf.BPF_PROG_TYPE_EXT if target else libbpf.BPF_PROG_TYPE_XDP
+        library.bpf_program__set_type(chosen, kind)
+        library.bpf_program__set_expected_attach_type(chosen, attach_type)
+        library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
+        if target:
+            libbpf.set_attach_target(chosen, *target)
         maps = {
             path.decode(): found
             for found in libbpf.maps(handle)
@@ -375,29 +378,31 @@ def load(source: chain.Source, root_fd: int, function: str) -> Loaded:
                 error.errno or errno.EINVAL,
                 log.value.decode(errors="replace") or error.log,
             ) from error
+        program_fd = library.bpf_program__fd(chosen)
+        if code := image.capture(handle, chosen, program_fd, frags):
+            code.bound_to(program_fd)
         handles = [*arrays.values(), *maps.values()]
-        fds = [library.bpf_program__fd(chosen), *map(library.bpf_map__fd, handles)]
+        fds = [program_fd, *map(library.bpf_map__fd, handles)]
         return {"arrays": list(arrays), "maps": list(maps)}, fds
 
     try:
         answer, fds = _in_child(source.path, work)
     except KernelError as error:
-        raise _explain(source, error) from error
+        raise explain(f"{source.program} of {source.path}", error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
 
 
-def _explain(source: chain.Source, error: KernelError) -> XdpctlError:
+def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:
     """Why a member could not be loaded."""
-    what = f"{source.program} of {source.path}"
-    refusal = explain_refusal(error, what, ext=True)
+    refusal = explain_refusal(error, what, ext=ext)
     if refusal and error.call != "verifier":
         return refusal
     if error.call == "verifier":
         return VerifierError(
             f"the verifier refused {what}",
-            why=_reason(error.log),
+            why=reason(error.log),
             hint="-v shows the verifier's whole log",
             details=error.log,
         )
@@ -406,7 +411,7 @@ def _explain(source: chain.Source, error: KernelError) -> XdpctlError:
     return BadObjectError(f"cannot load {what}", why=_libbpf_words(error) or str(error))
 
 
-def _reason(log: str) -> str:
+def reason(log: str) -> str:
     """The part of a verifier's log that says why: its end, but for newer kernels (seen on 7.3).
 
     Those explain the reason in a report behind it, which starts with "Verification failed".

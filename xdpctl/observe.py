@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from . import interfaces, pins
+from . import image, interfaces, pins
 from .bpffs import Bpffs
-from .chain import DEFAULT_PRIORITY, Chain, Member
+from .chain import DEFAULT_PRIORITY, Chain, Kind, Member
 from .errors import KernelError, RaceError, VanishedError
 from .interfaces import Interface
 from .kernel import libbpf, netlink
+from .kernel.btf import BTF_KIND_FUNC, Btf
 from .pins import Attach, InterfacePins, Origin
-from .protocol import ENTRY, Config
+from .protocol import ENTRY, FUSED, FUSED_RECORD, Config
 
+Handle = tuple[Literal["link_id", "map_id"], int]
 Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
 
@@ -37,8 +39,11 @@ _NEW = 1.0
 class Slot:
     """A slot in use: the member that replaces it, by which link, pinned where.
 
-    Without a member the slot is vacant: the link that filled it is gone and packets pass it by.
-    `origin` tells whose program it is, if somebody else's; an `orphan` has lost that owner.
+    Without a member the slot is vacant: the link that filled it is gone and packets pass it by. On
+    a fused root there is no link: `array_id` is the program array through which a held member is
+    called, and a member whose own program is gone from the kernel still runs, as `lost`, but
+    cannot be carried over. `origin` tells whose program it is, if somebody else's; an `orphan` has
+    lost that owner.
     """
 
     number: int
@@ -49,11 +54,20 @@ class Slot:
     pin: str | None
     origin: Origin | None = None
     orphan: bool = False
+    array_id: int = 0
+    lost: int = 0
+
+    @property
+    def handle(self) -> Handle | None:
+        """What a process holds that holds the member; None where nothing but the root does."""
+        if self.array_id:
+            return ("map_id", self.array_id)
+        return ("link_id", self.link_id) if self.link_id else None
 
 
 @dataclass(frozen=True)
 class Root:
-    """The program on an interface's hook. `config` and `slots` are there if it is a dispatcher."""
+    """The program on an interface's hook; a root of a chain has `config` and `slots`."""
 
     id: int
     name: str
@@ -69,6 +83,10 @@ class Root:
     @property
     def attach(self) -> Attach:
         return "link" if self.link_id else "netlink"
+
+    @property
+    def kind(self) -> Kind:
+        return "fused" if self.config and not self.config.protocol else "ext"
 
 
 @dataclass(frozen=True)
@@ -189,15 +207,17 @@ class _Reading:
     def root(self, root_id: int, mode: Mode) -> Root:
         with libbpf.owned(libbpf.prog_fd(root_id)) as fd:
             info = libbpf.prog_info(fd)
-        config = _config(info)
+        config = config_of(info)
         attach = self.recorded(root_id) if config else None
-        pinned = pins.pinned_link(self.home.root_link) if attach else None
-        if pinned and (pinned.prog_id, pinned.ifindex) != (root_id, self.interface.ifindex):
-            pinned = None
+        pinned = self.root_link(root_id) if attach else None
         ours = pinned is not None or attach == "netlink"
-        if attach and not ours and not self.locked and self.own.is_locked():
-            time.sleep(0.002)  # attached just now, and about to be pinned
-            raise _Changed
+        if attach and not ours and not self.locked:
+            # Attached just now, and about to be pinned or pinned since the look.
+            if self.own.is_locked():
+                time.sleep(0.002)
+                raise _Changed
+            if self.root_link(root_id):
+                raise _Changed
         if pinned is not None:
             link_id = pinned.id
         elif ours:
@@ -206,7 +226,8 @@ class _Reading:
             links = (link.id for link in self.links() if self.attaches(link, root_id))
             link_id = next(links, 0)
         # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
-        owner: Owner = "xdpctl" if ours else "libxdp" if config and not link_id else "other"
+        libxdp = config and config.protocol and not link_id
+        owner: Owner = "xdpctl" if ours else "libxdp" if libxdp else "other"
         return Root(
             id=root_id,
             name=info.name,
@@ -228,6 +249,13 @@ class _Reading:
             attach = moved.recorded().get(root_id)
         return attach
 
+    def root_link(self, root_id: int) -> libbpf.LinkInfo | None:
+        """The pinned link that attaches a root here; None where the pin is of something else."""
+        pinned = pins.pinned_link(self.home.root_link)
+        if pinned and (pinned.prog_id, pinned.ifindex) == (root_id, self.interface.ifindex):
+            return pinned
+        return None
+
     def attaches(self, link: libbpf.LinkInfo, root_id: int) -> bool:
         return (link.type, link.prog_id, link.ifindex) == (
             libbpf.BPF_LINK_TYPE_XDP,
@@ -236,10 +264,35 @@ class _Reading:
         )
 
     def slots(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+        return self.functions(root, config) if config.programs else self.links_onto(root, config)
+
+    def functions(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+        """The slots of a fused root, whose record names the programs."""
+        for number, (program, array) in enumerate(zip(config.programs, config.arrays, strict=True)):
+            path = self.home.program(root.id, number)
+            member = None
+            # A held member's program is there as long as its process: only its array keeps it. The
+            # array itself is better not opened: whoever closes one that its process has just left
+            # starts the kernel's emptying of it once more, which can leak it (seen on 6.18).
+            with libbpf.absent_is_fine():
+                member = _member(config, number, program, array)
+            yield Slot(
+                number=number,
+                function=f"prog{number}",
+                function_btf_id=0,
+                member=member,
+                link_id=0,
+                pin=path if member and not array and os.path.lexists(path) else None,
+                array_id=array,
+                lost=0 if member or array else program,
+            )
+
+    def links_onto(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+        """The slots of a dispatcher, whom links hook programs onto."""
         count = len(config.actions)
-        with libbpf.Btf.from_kernel(root.btf_id) as btf:
+        with Btf.from_kernel(root.btf_id) as btf:
             functions = {
-                name: btf.find(name, libbpf.BTF_KIND_FUNC)
+                name: btf.find(name, BTF_KIND_FUNC)
                 for name in (ENTRY, *(f"prog{number}" for number in range(count)))
             }
         borrowed = self.home.borrowed(root.id)
@@ -368,15 +421,18 @@ def may_run_elsewhere(root_id: int) -> bool:
     return bool(refused)
 
 
-def _config(info: libbpf.ProgInfo) -> Config | None:
-    """A dispatcher's record of its chain; None for any other program."""
+def config_of(info: libbpf.ProgInfo) -> Config | None:
+    """A root's record of its chain; None for any other program."""
+    if info.name == FUSED:
+        kept = image.kept(info, FUSED_RECORD)
+        return Config.unpack_fused(kept) if kept is not None else None
     if info.name != ENTRY or len(info.map_ids) != 1:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        return Config.unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd)[1]))
+        return Config.unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size))
 
 
-def _member(config: Config, slot: int, program_id: int) -> Member:
+def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Member:
     with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
         info = libbpf.prog_info(fd)
         return Member(
@@ -388,13 +444,14 @@ def _member(config: Config, slot: int, program_id: int) -> Member:
             tag=info.tag,
             size=info.size,
             load_time=info.load_time,
+            array_id=array_id,
         )
 
 
 def _full_name(fd: int, info: libbpf.ProgInfo) -> str:
     """A program's name as its author wrote it: the kernel keeps 15 characters, BTF all of them."""
     if len(info.name) == 15 and info.btf_id:
-        with contextlib.suppress(KernelError), libbpf.Btf.from_kernel(info.btf_id) as btf:
+        with contextlib.suppress(KernelError), Btf.from_kernel(info.btf_id) as btf:
             function = libbpf.prog_main_function(fd)
             name = btf.name(function) if function else ""
             if name.startswith(info.name):

@@ -248,6 +248,12 @@ class InterfacePins:
                 found[f"{self.directory}/{name}"] = int(number)
         return found
 
+    def maps_of(self, program_id: int) -> dict[str, str]:
+        """The pins of a member's program arrays, each with the array's name."""
+        prefix = self.map_pin(program_id, "")
+        kept = (path for path, number in self.kept_maps().items() if number == program_id)
+        return {path: path.removeprefix(prefix) for path in kept}
+
     def map_pin(self, program_id: int, name: str) -> str:
         return f"{self.directory}/map-{program_id}-{name}"
 

@@ -5,13 +5,15 @@ Commands differ in the target chain alone; what has to happen to the kernel foll
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
-from .chain import Chain, Member
-from .errors import HookBusyError, UnsupportedError
+from .chain import Chain, Kind, Member
+from .errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .observe import Mode, State
 from .pins import Attach
+from .protocol import MAX_SLOTS
 
 Flip = Literal["attach", "update", "detach", "none"]
 # (a root is there, members shall be there): what happens to the root.
@@ -25,9 +27,31 @@ AskedMode = Mode | Literal["unspecified"]
 """`unspecified` leaves the choice to the kernel: native where the driver can, else generic."""
 
 
+AskedKind = Kind | Literal["auto"]
+"""`auto` takes EXT programs where the kernel allows them."""
+
+KIND_VARIABLE = "XDPCTL_ROOT"
+"""The environment variable that says which kind a first root is of, where nobody does."""
+
+
+def default_kind() -> AskedKind | None:
+    """What the environment says; None where it says nothing. Raises UsageError."""
+    value = os.environ.get(KIND_VARIABLE)
+    known: tuple[AskedKind, ...] = ("ext", "fused", "auto")
+    if not value or value in known:
+        return next((kind for kind in known if kind == value), None)
+    raise UsageError(
+        f"{KIND_VARIABLE}={value} names no kind of root", hint="it may be ext, fused or auto"
+    )
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a transaction will do. Members stand in slot order."""
+    """What a transaction will do. Members stand in slot order.
+
+    `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
+    refused. `why` is the errno of such a refusal.
+    """
 
     interface: str
     current: Chain
@@ -35,6 +59,9 @@ class Plan:
     mode: AskedMode
     attach: Attach
     flip: Flip
+    kind: Kind = "ext"
+    auto: bool = False
+    why: int = 0
 
     @property
     def joining(self) -> tuple[Member, ...]:
@@ -51,14 +78,20 @@ class Plan:
 
 
 def make_plan(
-    state: State, target: Chain, mode: AskedMode | None = None, attach: Attach | None = None
+    state: State,
+    target: Chain,
+    mode: AskedMode | None = None,
+    attach: Attach | None = None,
+    kind: AskedKind | None = None,
+    refused: int = 0,
 ) -> Plan:
-    """Plan the change; `mode` and `attach` are what the command asked for.
+    """Plan the change; `mode`, `attach` and `kind` are what the command asked for.
 
-    None means what is there; for a first root native mode and a link.
+    None means what is there; for a first root native mode, a link and `auto`. `refused` is the
+    errno with which the kernel refuses EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
-    cannot be had.
+    cannot be had, ChainFullError for more programs than a root of the kind takes.
     """
     root, name = state.root, state.interface.name
     if mode == "hw":
@@ -81,6 +114,14 @@ def make_plan(
             why="how a root is attached cannot be changed while it runs",
             hint=f"use --attach {root.attach}, or unload everything first",
         )
+    auto = kind == "auto" or (kind is None and root is None)
+    if kind is None and root is not None:
+        chosen, why = root.kind, root.config.why if root.config else 0
+    elif auto:
+        chosen, why = "fused" if refused else "ext", refused
+    else:
+        chosen, why = "fused" if kind == "fused" else "ext", 0
+    _check_count(state, target, chosen)
     return Plan(
         interface=name,
         current=state.chain,
@@ -88,7 +129,22 @@ def make_plan(
         mode=root.mode if root else mode or "native",
         attach=root.attach if root else attach or "link",
         flip=_FLIPS[bool(root), bool(target.members)],
+        kind=chosen,
+        auto=auto,
+        why=why,
     )
+
+
+def _check_count(state: State, target: Chain, kind: Kind) -> None:
+    count, most = len(target.members), MAX_SLOTS[kind]
+    if count > most:
+        raise ChainFullError(
+            f"the chain would have {count} programs",
+            why=f"a root of the {kind} kind has {most} slots, and {len(state.chain.members)} "
+            "programs are there",
+            hint="unload a program first (xdpctl unload IFACE -i ID)"
+            + (f"; --root fused has {MAX_SLOTS['fused']} slots" if kind == "ext" else ""),
+        )
 
 
 # iproute2's word for each mode; plain "xdp off" leaves a generic program where it is.

@@ -1,4 +1,4 @@
-"""libxdp's multi-program protocol: the record in which a dispatcher keeps its chain."""
+"""The record in which a root keeps its chain: libxdp's protocol, and a fused root's own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .chain import MAX_MEMBERS, VACANT, Member
+from .chain import VACANT, Kind, Member
 from .kernel import libbpf
 
 ENTRY = "xdp_dispatcher"
 """The root's name, as libxdp's protocol wants it, and its entry function's."""
+
+FUSED = "xdpctl_fused"
+"""A fused root's name: another one, for libxdp's tools could not read its record."""
+
+FUSED_RECORD = "xdpctl_chain"
+"""The name of the map that is bound to a fused root."""
+
+MAX_SLOTS: dict[Kind, int] = {"ext": 10, "fused": 200}
+"""Members of a chain: ten in libxdp's protocol. Linux takes 256 functions in one program."""
 
 MAGIC = 236
 PROTOCOL = 2
@@ -19,21 +28,33 @@ PROTOCOL = 2
 # actions, priorities and program flags.
 _CONFIG = struct.Struct("=4B10I10I10I")
 _CONFIG_V1 = struct.Struct("=B3x10I10I")
+# A fused root's: magic, version, number of programs, frags, the errno for which EXT was refused (0:
+# asked for); then a line a slot: program id, chain actions, priority, program flags, and the id of
+# the program array that the slot calls a held member through, or 0.
+_FUSED = struct.Struct("=4sHHII")
+_FUSED_SLOT = struct.Struct("=5I")
+_FUSED_MAGIC, _FUSED_VERSION = b"xdpf", 1
 
 
 class Config(NamedTuple):
-    """A dispatcher's record of its chain, a value for each slot in use."""
+    """A root's record of its chain, a value for each slot in use.
+
+    `protocol` is libxdp's version; 0 for a fused root, which alone has what stands last.
+    """
 
     protocol: int
     frags: bool
     actions: tuple[int, ...]
     priorities: tuple[int, ...]
     flags: tuple[int, ...]
+    programs: tuple[int, ...] = ()
+    arrays: tuple[int, ...] = ()
+    why: int = 0
 
     @classmethod
-    def of(cls, members: Sequence[Member]) -> Config:
+    def of(cls, members: Sequence[Member], protocol: int = PROTOCOL) -> Config:
         return cls(
-            protocol=PROTOCOL,
+            protocol=protocol,
             frags=all(member.frags for member in members),
             actions=tuple(member.actions for member in members),
             priorities=tuple(member.priority for member in members),
@@ -42,7 +63,7 @@ class Config(NamedTuple):
 
     def pack(self) -> bytes:
         def words(values: Sequence[int]) -> list[int]:
-            return [*values, *[0] * (MAX_MEMBERS - len(values))]
+            return [*values, *[0] * (MAX_SLOTS["ext"] - len(values))]
 
         return _CONFIG.pack(
             MAGIC,
@@ -57,16 +78,17 @@ class Config(NamedTuple):
     @classmethod
     def unpack(cls, record: bytes) -> Config | None:
         """Read protocol 1, 2 or 3; None where the record is none of them."""
+        slots = MAX_SLOTS["ext"]
         if len(record) >= _CONFIG.size and record[0] == MAGIC and record[1] in (2, 3):
             _magic, protocol, enabled, frags, *words = _CONFIG.unpack_from(record)
         elif len(record) >= _CONFIG_V1.size and record[0] != MAGIC:
             enabled, *words = _CONFIG_V1.unpack_from(record)
-            protocol, frags, words = 1, 0, [*words, *[0] * MAX_MEMBERS]
+            protocol, frags, words = 1, 0, [*words, *[0] * slots]
         else:
             return None
-        if enabled > MAX_MEMBERS:
+        if enabled > slots:
             return None
-        groups = [words[start : start + enabled] for start in (0, MAX_MEMBERS, 2 * MAX_MEMBERS)]
+        groups = [words[start : start + enabled] for start in (0, slots, 2 * slots)]
         return cls(
             protocol=protocol,
             frags=bool(frags),
@@ -74,3 +96,27 @@ class Config(NamedTuple):
             priorities=tuple(groups[1]),
             flags=tuple(groups[2]),
         )
+
+    # --- a fused root's -------------------------------------------------------------------------
+
+    def pack_fused(self) -> bytes:
+        head = _FUSED.pack(_FUSED_MAGIC, _FUSED_VERSION, len(self.programs), self.frags, self.why)
+        slots = zip(
+            self.programs, self.actions, self.priorities, self.flags, self.arrays, strict=True
+        )
+        return head + b"".join(_FUSED_SLOT.pack(*slot) for slot in slots)
+
+    @classmethod
+    def unpack_fused(cls, record: bytes) -> Config | None:
+        """None where the record is none of a fused root's, or a later xdpctl's."""
+        if len(record) < _FUSED.size:
+            return None
+        magic, version, count, frags, why = _FUSED.unpack_from(record)
+        size = _FUSED.size + count * _FUSED_SLOT.size
+        if (magic, version) != (_FUSED_MAGIC, _FUSED_VERSION) or len(record) != size:
+            return None
+        slots = [*_FUSED_SLOT.iter_unpack(record[_FUSED.size :])]
+        programs, actions, priorities, flags, arrays = (
+            zip(*slots, strict=True) if slots else [()] * 5
+        )
+        return cls(0, bool(frags), actions, priorities, flags, programs, arrays, why)

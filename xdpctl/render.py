@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from .commit import Report, Step
     from .errors import XdpctlError
     from .holders import Holder
-    from .observe import Slot, State
+    from .observe import Handle, Slot, State
     from .plan import Plan
     from .sweep import Event
+
+    Held = Mapping[Handle, Sequence[Holder]]
 
 SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""
@@ -72,6 +74,15 @@ def member_data(member: Member) -> dict[str, Any]:
     }
 
 
+def _errno_name(number: int) -> str | None:
+    """EPERM for 1; None for 0."""
+    import errno
+
+    # 524 is of the kernel alone; 95 has two names.
+    names = {**errno.errorcode, 524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+    return names.get(number, str(number)) if number else None
+
+
 def state_data(state: State) -> dict[str, Any]:
     """An interface as ``status --json`` gives it."""
     root = state.root
@@ -86,10 +97,12 @@ def state_data(state: State) -> dict[str, Any]:
             "tag": root.tag,
             "mode": root.mode,
             "owner": root.owner,
+            "kind": root.kind if root.config else None,
+            "ext_refused": _errno_name(root.config.why) if root.config else None,
             "attach": root.attach,
             "link_id": root.link_id or None,
             "link_pin": root.link_pin,
-            "protocol": root.config.protocol if root.config else None,
+            "protocol": (root.config.protocol or None) if root.config else None,
             "frags": root.config.frags if root.config else None,
         },
         "programs": [_slot_data(slot) for slot in root.slots] if root else [],
@@ -101,10 +114,12 @@ def _slot_data(slot: Slot) -> dict[str, Any]:
     return {
         "slot": slot.number,
         "function": slot.function,
-        "vacant": slot.member is None,
+        "vacant": slot.member is None and not slot.lost,
+        "lost": slot.lost or None,
         **(member_data(slot.member) if slot.member else {}),
         "link_id": slot.link_id or None,
         "pin": slot.pin,
+        "array_id": slot.array_id or None,
         "borrowed": slot.origin
         and {
             "link_id": slot.origin.link_id,
@@ -151,7 +166,8 @@ def _rows(state: State) -> list[tuple[object, ...]]:
     for slot in root.slots:
         member = slot.member
         if member is None:
-            rows.append((" =>", "-", f"<vacant:prog{slot.number}>", "", "-", "-", "-"))
+            what = "lost" if slot.lost else "vacant"
+            rows.append((" =>", "-", f"<{what}:prog{slot.number}>", "", "-", "-", "-"))
         else:
             actions = format_actions(member.actions)
             rows.append((" =>", member.priority, member.name, "", member.id, member.tag, actions))
@@ -194,14 +210,27 @@ def remarks(state: State) -> list[str]:
             found.append(f"the dispatcher is not xdpctl's (attached by {how})")
         if root.owner == "other":
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
+        if root.kind == "fused" and root.config:
+            refused = _errno_name(root.config.why)
+            why = f"because EXT programs are refused here ({refused})" if refused else "as asked"
+            found.append(f"the root is fused, {why}")
         for slot in root.slots:
-            if slot.member is None:
+            if slot.lost:
                 found.append(
-                    f"slot {slot.number} is vacant: its link is gone and packets pass it by"
+                    f"slot {slot.number} runs program {slot.lost}, whose pin is gone: the next "
+                    "change leaves it out"
                 )
+            elif slot.member is None:
+                what = "the process that held it" if slot.array_id else "its link"
+                found.append(f"slot {slot.number} is vacant: {what} is gone and packets pass it by")
             elif slot.origin and slot.pin:
                 found.append(f"{slot.member.name} (id {slot.member.id}) is {borrowed(slot)}")
-            elif slot.pin is None:
+            elif slot.array_id:
+                found.append(
+                    f"{slot.member.name} (id {slot.member.id}) belongs to a process: it goes when "
+                    "that does"
+                )
+            elif slot.pin is None and slot.link_id:
                 found.append(
                     f"{slot.member.name} (id {slot.member.id}) hangs on link {slot.link_id}, which "
                     "xdpctl did not pin: it goes when its holder does"
@@ -240,6 +269,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "flip": plan.flip,
         "mode": plan.mode,
         "attach": plan.attach,
+        "kind": plan.kind,
         "current": [member_data(member) for member in plan.current.members],
         "target": [member_data(member) for member in plan.target.members],
     }
@@ -247,12 +277,12 @@ def plan_data(plan: Plan) -> dict[str, Any]:
 
 def _plan_lines(plan: Plan) -> list[str]:
     verbs = {
-        "attach": "attach a new dispatcher",
-        "update": "flip to a new dispatcher",
-        "detach": "detach the dispatcher",
+        "attach": "attach a new root",
+        "update": "flip to a new root",
+        "detach": "detach the root",
         "none": "nothing to do",
     }
-    lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode)"]
+    lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode, {plan.kind})"]
     if plan.flip == "none":
         lines = [f"{plan.interface}: {verbs[plan.flip]}"]
     for slot, member in enumerate(plan.target.members):
@@ -278,6 +308,7 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
             for step in report.steps
         ],
         "removed": list(report.removed),
+        "renewed": [{"old": old, "id": new} for old, new in report.renewed.items()],
         "rehooked": [{"pin": path, "link_id": link} for path, link in report.rehooked],
         "unsettled": report.unsettled or None,
     }
@@ -290,9 +321,9 @@ def change(command: str, report: Report, style: Style) -> None:
         print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
     for slot in report.before.root.slots if report.before.root else ():
         if slot.member is None:
+            what = f"ran program {slot.lost}, whose pin is gone" if slot.lost else "was vacant"
             print(
-                f"xdpctl: {name}: slot {slot.number} was vacant: its program is lost and not "
-                "carried over",
+                f"xdpctl: {name}: slot {slot.number} {what}: it is lost and not carried over",
                 file=sys.stderr,
             )
         elif slot.orphan and slot.origin:
@@ -315,6 +346,8 @@ def change(command: str, report: Report, style: Style) -> None:
         for before, after in zip(report.plan.target.members, report.members, strict=True):
             if not before.id:
                 print(f"{name}: loaded {after.name} (id {after.id})")
+        for old, new in report.renewed.items():
+            print(f"{name}: program {old} is {new} now: a program of another kind of root")
         for member in report.plan.leaving:
             print(f"{name}: unloaded {member.name} (id {member.id})")
 
@@ -350,7 +383,7 @@ def event_printer(style: Style) -> Callable[[Event], None]:
     return tell
 
 
-def first_steps(state: State, held: Mapping[int, Sequence[Holder]]) -> None:
+def first_steps(state: State, held: Held) -> None:
     """Steps 1 to 3, which an earlier process took, as the kernel shows them now."""
     root = state.root
     assert root is not None
@@ -362,23 +395,25 @@ def first_steps(state: State, held: Mapping[int, Sequence[Holder]]) -> None:
             print(f"step 3   slot {slot.number} of X is vacant")
             continue
         holding = [f"pin {slot.pin}"] if slot.pin else []
-        holding += [f"process {one.pid} ({one.name}) fd {one.fd}" for one in held[slot.link_id]]
+        for one in held[slot.handle] if slot.handle else ():
+            holding.append(f"process {one.pid} ({one.name}) fd {one.fd}")
+        what, ids = "hooked onto", f"link={slot.link_id} root={root.id} "
+        ids += f"function={slot.function_btf_id}"
+        if root.kind == "fused":
+            what, ids = "fused into X as", f"root={root.id}"
         print(
-            f"step 3   {slot.member.name} is hooked onto {slot.function}  "
-            f"[program={slot.member.id} link={slot.link_id} root={root.id} "
-            f"function={slot.function_btf_id}]  held by {', '.join(holding) or 'nobody to be seen'}"
+            f"step 3   {slot.member.name} is {what} {slot.function}  [program={slot.member.id} "
+            f"{ids}]  held by {', '.join(holding) or 'nobody to be seen'}"
         )
 
 
-def swap(
-    report: Report, held: Mapping[int, Sequence[Holder]], gone: bool | None, style: Style
-) -> None:
+def swap(report: Report, held: Held, gone: bool | None, style: Style) -> None:
     """The end of a swap: what came of X, and who may still hold it."""
     old = report.before.root
     if style.json:
         links = {
             str(number): [{"pid": one.pid, "name": one.name, "fd": one.fd} for one in holding]
-            for number, holding in held.items()
+            for (_what, number), holding in held.items()
         }
         print_json(
             {
@@ -398,6 +433,6 @@ def swap(
     else:
         holding = [f"process {one.pid} ({one.name})" for some in held.values() for one in some]
         print(
-            f"step 7   X stays until its links are let go  [X={old.id}]  held by "
+            f"step 7   X stays until it is let go  [X={old.id}]  held by "
             f"{', '.join(holding) or 'somebody who cannot be seen'}"
         )

@@ -32,7 +32,7 @@ def require() -> None:
 
 
 def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> XdpctlError | None:
-    """What EPERM or EACCES without a verifier's reason means; None where it means neither.
+    """What EPERM without a verifier's reason means; None for any other errno.
 
     `ext` tells that a plain XDP program was loaded just before and an EXT one refused.
     """
@@ -50,8 +50,7 @@ def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> Xdpc
             f"this kernel refuses EXT programs ({what})",
             why="loading it as type EXT gave EPERM, although no capability is missing and a plain "
             "XDP program loaded just before: a security policy of this machine forbids EXT",
-            hint="a single plain XDP program works here (ip link set dev IFACE xdp obj FILE); "
-            "a chain needs a kernel or policy that allows EXT",
+            hint="--root fused runs the chain without EXT programs",
         )
     return UnsupportedError(
         f"the kernel refused {what}",

@@ -147,7 +147,7 @@ def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
                 os.rmdir(path)
                 continue
             with libbpf.owned(libbpf.get(path)) as fd:
-                found, _size = libbpf.map_info(fd)
+                found = libbpf.map_info(fd).id
             if found == map_id and found not in used:
                 os.unlink(path)
 

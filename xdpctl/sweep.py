@@ -108,7 +108,9 @@ def tend(bpffs: Bpffs) -> Iterator[Event]:
             if _has_gaps(state):
                 report = transact(bpffs, interface, lambda state: state.chain)
                 for slot in report.before.root.slots if report.before.root else ():
-                    if slot.member is None:
+                    if slot.lost:
+                        yield Event(where, f"took out program {slot.lost}", "its pin is gone")
+                    elif slot.member is None:
                         yield Event(where, f"closed slot {slot.number}", "it was vacant")
                     elif slot.orphan and slot.origin:
                         yield Event(

@@ -13,7 +13,7 @@ from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, RaceError, VanishedError
 from .holders import holders
 from .kernel import libbpf
-from .observe import State, observe
+from .observe import Handle, State, observe
 from .sweep import Event, interfaces_of, tend
 
 _RTMGRP_LINK = 1
@@ -31,16 +31,20 @@ def watch(bpffs: Bpffs, interval: float, tell: Callable[[Event], None]) -> None:
         changes = _Changes(closing)
         last: set[Event] = set()
         eager: list[float] = []
-        _notify("READY=1")
+        ready = False
         with contextlib.suppress(Interrupted):
             while True:
                 signals.release()
+                # Before the look: what has ended by then it sees, what ends later is an event.
+                changes.follow(_owners(bpffs))
+                if not ready:
+                    _notify("READY=1")
+                    ready = True
                 events = list(tend(bpffs))
                 for event in events:
                     if event not in last:
                         tell(event)
                 last = set(events)
-                changes.follow(_owners(bpffs))
                 signals.release()
                 if changes.wait(min([interval, *eager[:1]])):
                     eager = list(_EAGER)
@@ -99,15 +103,15 @@ class _Changes:
 def _owners(bpffs: Bpffs) -> set[int]:
     """The processes whose end changes a chain."""
     pids: set[int] = set()
-    unpinned: list[int] = []
+    unpinned: list[Handle] = []
     for interface in interfaces_of(bpffs):
         with contextlib.suppress(VanishedError, RaceError, KernelError):
             state: State = observe(interface, bpffs)
             for slot in state.root.slots if state.root else ():
                 if slot.origin:
                     pids.add(slot.origin.pid)
-                elif slot.link_id and not slot.pin:
-                    unpinned.append(slot.link_id)
+                elif slot.handle and not slot.pin:
+                    unpinned.append(slot.handle)
     if unpinned:
         pids.update(one.pid for found in holders(unpinned).values() for one in found)
     return pids - {0}

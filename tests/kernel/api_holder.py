@@ -34,7 +34,7 @@ class Holder:
         told = self._read()
         self.pid: int = told["pid"]
         self.prog_id: int = told["program"]
-        self.link_id: int = told["link"]
+        self.held_id: int = told["held"]
         self.fd: int = told["fd"]
 
     def _read(self) -> dict[str, Any]:
@@ -53,9 +53,12 @@ class Holder:
         return self._read()
 
     def settle(self, root: int, timeout: float = 10) -> dict[str, Any]:
-        """What `look` says once its link is on a root; the process does nothing for it."""
+        """What `look` says once its link is on a root; the process does nothing for it.
+
+        The program array that a fused root calls is the same for all roots.
+        """
         end = time.monotonic() + timeout
-        while (told := self.ask("look"))["target"] != root:
+        while (told := self.ask("look"))["target"] not in (root, None):
             assert time.monotonic() < end, (told, root)
             time.sleep(0.05)
         return told
@@ -88,16 +91,25 @@ def main(path: str, dev: str, priority: str) -> None:
 
     attachment = xdpctl.attach(path, dev, priority=int(priority))
     fd = attachment.fd
-    link = libbpf.link_info(fd)
-    tell(pid=os.getpid(), program=attachment.program_id, link=link.id, fd=fd, slot=attachment.slot)
+
+    def held() -> dict[str, int | None]:
+        """What is behind the descriptor, without the attachment's help; a map has no target."""
+        try:
+            what = os.readlink(f"/proc/self/fd/{fd}")
+            if "map" in what:
+                return {"held": libbpf.map_info(fd).id, "target": None}
+            if "link" in what:
+                link = libbpf.link_info(fd)
+                return {"held": link.id, "target": link.target}
+        except OSError:
+            pass
+        return {"held": 0, "target": 0}
+
+    tell(pid=os.getpid(), program=attachment.program_id, fd=fd, slot=attachment.slot, **held())
     children: list[int] = []
     for word in map(str.strip, sys.stdin):
-        if word == "look":  # without the attachment's help
-            try:
-                link = libbpf.link_info(fd)
-                tell(link=link.id, target=link.target)
-            except OSError:
-                tell(link=0, target=0)
+        if word == "look":
+            tell(**held())
         elif word == "use":
             tell(fd=attachment.fd, slot=attachment.slot, attached=attachment.attached)
         elif word == "wait":

@@ -1,7 +1,11 @@
 """Fixtures for tests on a real kernel, in a guest of tests/vm or on any machine that allows it.
 
 Capabilities are asked of the kernel, never of its version: `needs("frags")` skips a test and names
-what is missing. Without "ext" and "xdp_link" nothing here can run, and the directory skips as one.
+what is missing. Without "xdp_link" nothing here can run, and the directory skips as one.
+
+A test of the tool runs for both kinds of root; those of one kind alone say so, and why, with
+`kinds("ext")`. XDPCTL_KINDS=fused in the environment leaves the other kind out altogether: the
+tests then run natively where EXT programs are refused, beside whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -15,19 +19,55 @@ import pytest
 
 from tests.kernel import net, oracle
 from tests.kernel.tool import Tool
+from xdpctl.chain import Kind
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
+KINDS: tuple[Kind, ...] = ("ext", "fused")
+
+
 def needs(*capabilities: str) -> pytest.MarkDecorator:
-    """A mark: skip unless the kernel has these (oracle.PROBES: ext, frags, …)."""
+    """A mark: skip unless the kernel has these (oracle.PROBES: ext, frags, …).
+
+    "link_target" is about EXT links: tests on a fused root do not need it.
+    """
     return pytest.mark.needs(*capabilities)
 
 
+def kinds(*only: Kind) -> pytest.MarkDecorator:
+    """A mark, of a test or of one of its parameters: it is about roots of these kinds alone."""
+    return pytest.mark.kinds(*only)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kinds(*kinds): run for these kinds of root alone")
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses the tool for each kind of root."""
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out kinds that a test is not about: such a test does not exist, and is not skipped."""
+    wanted = os.environ.get("XDPCTL_KINDS", ",".join(KINDS)).split(",")
+    chosen, others = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        kind, mark = _kind_of(item), item.get_closest_marker("kinds")
+        meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
+        (chosen if meant else others).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=others)
+
+
+def _kind_of(item: pytest.Item) -> Kind | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("kind") if callspec and HERE in item.path.parents else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -35,9 +75,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if os.geteuid():
         pytest.skip("missing: root")
-    wanted = ["xdp_link", "ext"]
+    kind, wanted = _kind_of(item), ["xdp_link"]
     for mark in item.iter_markers("needs"):
         wanted += mark.args
+    if kind == "ext":
+        wanted.append("ext")
+    elif kind == "fused":
+        wanted = [capability for capability in wanted if capability != "link_target"]
     for capability in wanted:
         if reason := oracle.lacks(capability):
             pytest.skip(f"missing: {capability} ({reason})")
@@ -98,6 +142,14 @@ def debian() -> Path:
 
 
 @pytest.fixture
-def tool(bpffs: Path) -> Tool:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """The kind that first roots are of in this test."""
+    chosen: Kind = request.param
+    monkeypatch.setenv("XDPCTL_ROOT", chosen)
+    return chosen
+
+
+@pytest.fixture
+def tool(bpffs: Path, kind: Kind) -> Tool:
     """xdpctl, with a bpffs of the test's own."""
-    return Tool(bpffs)
+    return Tool(bpffs, kind)

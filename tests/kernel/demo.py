@@ -1,13 +1,14 @@
 """The main job, shown: a chain of other people's programs, swapped under traffic, and removed.
 
-    python -m tests.kernel.demo [--probe]
+    python -m tests.kernel.demo [--probe] ext|fused
 
-Runs in the network and mount namespaces that it is started in (see tests/demo). With --probe it
-only tells whether a chain can be loaded here: exit 0, or 1 with the reason.
+Runs in the network and mount namespaces that it is started in (see tests/demo), on a root of one
+kind. With --probe it only tells whether a chain can be loaded here: exit 0, or 1 with the reason.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from tests.kernel import net, oracle
 from tests.kernel.tool import ROOT, Tool
+from xdpctl.chain import Kind
+from xdpctl.plan import KIND_VARIABLE
 
 DEBIAN = next(Path("/usr/lib").glob("*/bpf/xdpfilt_alw_udp.o")).parent
 
@@ -61,7 +64,7 @@ def show(tool: Tool, veth: net.Veth, maps: Path) -> None:
     say("A third program joins; the two that are there do not stop")
     xdpctl(tool, "load", veth.dev, ROOT / "build/tests/bpf/count.o")
 
-    say("The dispatcher is swapped three times under traffic: the seven steps")
+    say("The root is swapped three times under traffic: the steps from X to Y")
     before = passed(maps / "xdp_stats_map")
     with net.Flood(veth) as flood:
         for _ in range(3):
@@ -72,8 +75,9 @@ def show(tool: Tool, veth: net.Veth, maps: Path) -> None:
     if counted != sent:
         sys.exit(f"demo: {sent - counted} packets missed it")
 
-    say("What xdp-loader makes of it")
-    print(tool.xdp_loader("status", veth.dev), end="")
+    if tool.kind == "ext":
+        say("What xdp-loader makes of it")
+        print(tool.xdp_loader("status", veth.dev), end="")
 
     say("Everything is removed again")
     xdpctl(tool, "unload", veth.dev, "--all")
@@ -86,12 +90,14 @@ def show(tool: Tool, veth: net.Veth, maps: Path) -> None:
 
 
 def main() -> None:
+    kind: Kind = "fused" if "fused" in sys.argv else "ext"
+    os.environ[KIND_VARIABLE] = kind
     with tempfile.TemporaryDirectory() as directory:
         bpffs = Path(directory) / "bpffs"
         bpffs.mkdir()
         subprocess.run(["mount", "-t", "bpf", "bpf", bpffs], check=True)
         try:
-            tool = Tool(bpffs)
+            tool = Tool(bpffs, kind)
             maps = bpffs / "maps"
             maps.mkdir()
             with net.Veth() as veth:

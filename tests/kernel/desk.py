@@ -14,7 +14,7 @@ from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Member
+from xdpctl.chain import Chain, Kind, Member
 from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
@@ -64,7 +64,7 @@ class Clean:
     seconds: float = 0
 
 
-_CLEAN: dict[str, Clean] = {}
+_CLEAN: dict[tuple[Kind, str], Clean] = {}
 
 
 class Desk:
@@ -134,7 +134,8 @@ class Desk:
 
     def clean(self, case: Case) -> Clean:
         """What undisturbed runs leave, found out once."""
-        if case.name not in _CLEAN:
+        key = (self.tool.kind, case.name)
+        if key not in _CLEAN:
             found = Clean()
             outcomes: tuple[Outcome, Outcome] = ("before", "after")
             for outcome in outcomes:
@@ -149,8 +150,8 @@ class Desk:
             found.boundaries = crash.boundaries(self.action(case))
             self.prepare(case)
             found.seconds = crash.duration(self.action(case))
-            _CLEAN[case.name] = found
-        return _CLEAN[case.name]
+            _CLEAN[key] = found
+        return _CLEAN[key]
 
     def _pins(self) -> set[str]:
         """The pins there are, with names instead of the numbers of the live root and chain."""
@@ -173,7 +174,7 @@ class Desk:
             programs=len(now.progs),
             links=len(now.links),
             maps=len(now.maps),
-            btf=len(oracle.btf_ids()),
+            btf=oracle.count_btf(now),
             pins=len(now.pins),
         )
         counts.subtract(self.base)

@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -304,9 +305,39 @@ def ext_chain(root_id: int) -> dict[int, int]:
     return {one.target_btf_id or 0: one.prog_id for one in links_onto(root_id)}
 
 
+def fused_chain(root: ProgInfo) -> list[int]:
+    """The ids of the programs that a fused root was made of, in the order in which they run.
+
+    By its record: the last map of the program, a head of 16 bytes with the count at 6, then 20
+    bytes a slot that begin with the program's id and end with a program array's. A slot with an
+    array runs its program for as long as that is there.
+    """
+    record = map_lookup(root.map_ids[-1], bytes(4))
+    (count,) = struct.unpack_from("=H", record, 6)
+    found = []
+    for slot in range(count):
+        program, *_words, array = struct.unpack_from("=5I", record, 16 + 20 * slot)
+        if array:
+            # Kept by its array alone, which is better not opened: closing one that its process has
+            # just left makes the kernel empty it once more.
+            try:
+                prog_fd(program).close()
+            except FileNotFoundError:
+                continue
+        found.append(program)
+    return found
+
+
 def xdp_links(ifindex: int) -> list[LinkInfo]:
-    """XDP links on an interface (of any network namespace: ifindexes repeat)."""
-    return [one for one in links() if one.type == LINK_TYPE_XDP and one.ifindex == ifindex]
+    """XDP links on an interface (of any network namespace: ifindexes repeat).
+
+    On a machine that others use, those of the program that the interface runs.
+    """
+    found = [one for one in links() if one.type == LINK_TYPE_XDP and one.ifindex == ifindex]
+    if found and lacks("own_machine"):
+        running = xdp_prog_id(ifindex)[0]
+        found = [one for one in found if one.prog_id == running]
+    return found
 
 
 def xdp_prog_id(ifindex: int) -> tuple[int, str]:
@@ -776,7 +807,10 @@ def hold_unpinned(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Ids of all programs, links and maps, and all paths below the bpffs mounts looked at."""
+    """Ids of all programs, links and maps, and all paths below the bpffs mounts looked at.
+
+    On a machine that others use, not of all but of those that are found from here.
+    """
 
     progs: frozenset[int]
     links: frozenset[int]
@@ -824,13 +858,57 @@ def snapshot(*mounts: str | Path) -> Snapshot:
         for top, directories, files in os.walk(mount)
         for name in (*directories, *files)
     }
-    return Snapshot(
-        frozenset(prog_ids()),
-        frozenset(link_ids()),
-        frozenset(map_ids()),
-        frozenset(pins),
-        tops,
-    )
+    if lacks("own_machine"):
+        progs, links, maps = _found_from_here(pins)
+    else:
+        progs, links, maps = set(prog_ids()), set(link_ids()), set(map_ids())
+    return Snapshot(frozenset(progs), frozenset(links), frozenset(maps), frozenset(pins), tops)
+
+
+def _found_from_here(pins: set[str]) -> tuple[set[int], set[int], set[int]]:
+    """Programs, links and maps that processes, pins and interfaces of this session hold.
+
+    Its processes are those of its mount namespace, its interfaces those of the network namespaces
+    that one can name (tests/alone).
+    """
+    held: dict[str, set[int]] = {"prog": set(), "link": set(), "map": set()}
+
+    def note(info: Path) -> None:
+        for kind, number in re.findall(r"^(prog|link|map)_id:\s*(\d+)", info.read_text(), re.M):
+            held[kind].add(int(number))
+
+    mounts = os.readlink("/proc/self/ns/mnt")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(process / "ns/mnt") == mounts:
+                for one in (process / "fdinfo").iterdir():
+                    with contextlib.suppress(OSError):
+                        note(one)
+    for path in pins:
+        with contextlib.suppress(OSError), pin_get(path) as fd:
+            note(Path(f"/proc/self/fdinfo/{fd}"))
+    named = Path("/run/netns").iterdir() if Path("/run/netns").exists() else ()
+    for words in ([], *(["-n", one.name] for one in named)):
+        out = subprocess.run(["ip", *words, "-j", "-d", "link", "show"], capture_output=True)
+        held["prog"] |= {int(one) for one in re.findall(rb'"prog":\{"id":(\d+)', out.stdout)}
+    for number in held["link"]:
+        with contextlib.suppress(OSError):
+            held["prog"].add(link(number).prog_id)
+    for number in held["prog"]:
+        with contextlib.suppress(OSError):
+            held["map"].update(prog(number).map_ids)
+    return held["prog"], held["link"], held["map"]
+
+
+def count_btf(now: Snapshot) -> int:
+    """How many BTF objects there are, or on a machine that others use, those of a snapshot."""
+    if not lacks("own_machine"):
+        return len(btf_ids())
+    found = set()
+    for number in now.progs:
+        with contextlib.suppress(OSError):
+            found.add(prog(number).btf_id)
+    return len(found)
 
 
 def settle(before: Snapshot, timeout: float = 5.0, *, exact: bool = True) -> Snapshot:
@@ -889,11 +967,27 @@ def _probe_veth() -> None:
     subprocess.run(["ip", "link", "del", "xpv0"], check=True)
 
 
+def _probe_all_namespaces() -> None:
+    # A namespace is found by its processes, and only the first pid namespace shows all of them.
+    if os.stat("/proc/self/ns/pid").st_ino != 0xEFFFFFFC:
+        raise OSError(errno.EPERM, "not in the initial pid namespace: some may be hidden")
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.stat(f"/proc/{process}/ns/net")
+
+
+def _probe_own_machine() -> None:
+    if not Path("/run/xdpctl-vm").exists():
+        raise OSError(errno.EBUSY, "not a guest of tests/vm: others use this kernel, too")
+
+
 PROBES = {
+    "all_namespaces": _probe_all_namespaces,
     "bpf_loop": _probe_bpf_loop,
     "ext": _probe_ext,
     "frags": _probe_frags,
     "link_target": _probe_link_target,
+    "own_machine": _probe_own_machine,
     "stats": _probe_stats,
     "veth": _probe_veth,
     "xdp_link": _probe_xdp_link,

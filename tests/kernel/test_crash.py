@@ -39,7 +39,7 @@ def some_or_all(cases: list[Case], count: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("cases", "count"), [some, *alone])
 
 
-@some_or_all(CASES, 3)
+@some_or_all(CASES, 2)
 def test_killed_at_a_system_call(desk: Desk, cases: list[Case], count: int | None) -> None:
     """SIGKILL before and after a command's system calls."""
     for case in cases:
@@ -64,7 +64,7 @@ def kill(desk: Desk, case: Case, count: int | None) -> None:
     print(f"{case.name}: {len(calls)} boundaries, killed at {len(points)}: {told}")
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.soak)])
 def test_killed_at_random(desk: Desk, count: int) -> None:
     """SIGKILL at any instant of any command."""
     choice = random.Random(count)
@@ -149,7 +149,7 @@ ERRORS = {
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="missing: x86_64 (registers are set)")
-@some_or_all(CASES, 4)
+@some_or_all(CASES, 3)
 def test_a_system_call_fails(desk: Desk, cases: list[Case], count: int | None) -> None:
     """No space, memory, descriptors or processes at one call: nothing has changed, or all is done.
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_bad_input import Before, failing
 from tests.kernel.tool import Tool
 from xdpctl import dispatcher
+from xdpctl.chain import Kind
 from xdpctl.errors import KernelError
 from xdpctl.kernel import libbpf
 
@@ -30,13 +31,22 @@ def refused(code: int) -> Callable[..., int]:
 STEPS = {
     "root": ("prog_info", errno.ENOMEM),
     "hook": ("link_ext", errno.EINVAL),
+    "image": ("map_lookup", errno.ENOMEM),
     "pin": ("pin", errno.ENOSPC),
     "found": ("prog_fd", errno.EPERM),
 }
+# What there is for one kind alone: links, a compiled root; and code that is fused.
+OF_ONE_KIND: dict[str, Kind] = {"hook": "ext", "compile": "ext", "image": "fused"}
 
 
 @ATTACH
-@pytest.mark.parametrize("step", [*STEPS, "compile", "flip"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=kinds(OF_ONE_KIND[step]) if step in OF_ONE_KIND else ())
+        for step in (*STEPS, "compile", "flip")
+    ],
+)
 def test_each_step_may_fail(
     tool: Tool,
     veth: net.Veth,

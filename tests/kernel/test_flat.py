@@ -31,7 +31,7 @@ def memory() -> dict[str, int]:
 
 def settled_memory() -> dict[str, int]:
     """The same once the page cache is as empty as can be and grace periods are over."""
-    for _ in range(2):
+    for _ in range(0 if oracle.lacks("own_machine") else 2):
         Path("/proc/sys/vm/drop_caches").write_text("3")
         time.sleep(0.2)
     return memory()
@@ -44,7 +44,7 @@ def objects_in_kernel(bpffs: Path) -> dict[str, int]:
         "links": len(now.links),
         "maps": len(now.maps),
         "pins": len(now.pins),
-        "BTF": len(oracle.btf_ids()),
+        "BTF": oracle.count_btf(now),
     }
 
 
@@ -60,6 +60,7 @@ def slope(points: list[tuple[int, int]]) -> float:
 # more each, and a program with its BTF takes pages. What a swap leaked of any would show as such a
 # slope at least. Percpu and VmallocUsed move in pages of everybody's, so for few swaps the noise
 # of some pages is allowed on top; MemAvailable and Slab are the whole guest's, with more of it.
+# On a machine that others use, only the process's own says something.
 BOUND = 200
 NOISE = {"Percpu": 1 << 17, "VmallocUsed": 1 << 18, "SUnreclaim": 2 << 20, "resident": 2 << 20}
 NOISE_AVAILABLE = 16 << 20
@@ -101,6 +102,8 @@ def test_swaps(tool: Tool, veth: net.Veth, objects: Objects, count: int, warm_up
     }
     told = ", ".join(f"{name} {value:+.1f}" for name, value in slopes.items())
     print(f"{count} swaps in {seconds:.0f} s: {now}; bytes a swap: {told}")
-    for name, noise in NOISE.items():
+    alone = not oracle.lacks("own_machine")
+    for name, noise in NOISE.items() if alone else [("resident", NOISE["resident"])]:
         assert slopes[name] < BOUND + noise / count, name
-    assert slopes["MemAvailable"] > -BOUND - NOISE_AVAILABLE / count
+    if alone:
+        assert slopes["MemAvailable"] > -BOUND - NOISE_AVAILABLE / count

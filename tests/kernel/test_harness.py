@@ -76,6 +76,7 @@ def test_ext_replaces_a_stub(veth: net.Veth) -> None:
         assert net.exchange(veth, FRAMES) == FRAMES
 
 
+@needs("ext")
 def test_an_ext_outlives_its_first_root(veth: net.Veth) -> None:
     """Steps 4 to 6 of the protocol, raw."""
     with (
@@ -100,6 +101,7 @@ def test_an_ext_outlives_its_first_root(veth: net.Veth) -> None:
         moved.close()
 
 
+@needs("ext")
 def test_foreign_process(veth: net.Veth) -> None:
     with oracle.root_load() as root, oracle.xdp_attach(root, veth.ifindex):
         root_id = oracle.prog(root).id
@@ -116,6 +118,7 @@ def test_foreign_process(veth: net.Veth) -> None:
             assert net.exchange(veth, FRAMES) == FRAMES
 
 
+@needs("ext")
 def test_pins_and_snapshots(bpffs: Path) -> None:
     before = oracle.snapshot(bpffs)
     with oracle.root_load() as root, oracle.hold_unpinned(root, "prog0", count=True) as member:
@@ -137,6 +140,7 @@ def test_pins_and_snapshots(bpffs: Path) -> None:
     assert oracle.settle(before) == before, before.diff(oracle.snapshot(bpffs))
 
 
+@needs("ext")
 def test_a_test_run_goes_through_the_chain() -> None:
     with oracle.root_load(2) as root, oracle.hold_unpinned(root, "prog1", code=3):
         assert oracle.run(root, FRAMES[0]) == (3, FRAMES[0])
@@ -199,7 +203,8 @@ def test_namespaces() -> None:
 def test_the_fixtures(objects: Objects, debian: Path, bpffs: Path) -> None:
     assert {"pass", "count", "tailcall"} <= set(objects)
     assert (debian / "xdpdump_xdp.o").exists()
-    assert list(bpffs.iterdir()) == []
+    # Some kernels put a listing of programs and one of maps into each instance (BPF_PRELOAD).
+    assert [path for path in bpffs.iterdir() if path.suffix != ".debug"] == []
     with pytest.raises(KeyError, match="no tests/bpf/nonsense"):
         objects["nonsense"]
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import ExitStack
 
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, needs
 from tests.kernel.tool import Tool
 
 FRAMES = net.udps(20)
 ATTACH = pytest.mark.parametrize("attach", ["link", "netlink"])
+# Without a link only a look into every namespace tells that a root is gone.
+GONE = pytest.mark.parametrize(
+    "attach", ["link", pytest.param("netlink", marks=needs("all_namespaces"))]
+)
 
 
 class Space:
@@ -40,7 +43,7 @@ def test_equal_numbers_in_two_namespaces(tool: Tool, objects: Objects, attach: s
         assert one.veth.ifindex == two.veth.ifindex
         for first, second in ((one, two), (two, one)):
             tool("--netns", first.ns.name, "load", "--attach", attach, "x0", objects["count"])
-            (pinned,) = [pin for pin in tool.pins() if pin.endswith("prog0-link")]
+            (pinned,) = [pin for pin in tool.pins() if pin.endswith("prog0-prog")]
             tool("--netns", second.ns.name, "load", "--attach", attach, "x0", objects["drop"])
             for _ in range(2):
                 for space in (first, second):
@@ -114,7 +117,7 @@ def test_a_new_device_under_the_number_of_one_that_moved(
     assert tool.pins() == []
 
 
-@ATTACH
+@GONE
 @pytest.mark.parametrize("same", ["name", "number", "both"])
 def test_an_interface_made_again_inherits_nothing(
     tool: Tool, objects: Objects, attach: str, same: str
@@ -147,10 +150,14 @@ def rounds(count: int, tool: Tool, objects: Objects, attach: str) -> None:
             space = Space(stack)
             with space.ns.entered():
                 tool("load", "--attach", attach, "x0", objects["pass"])
-    assert len(list((tool.bpffs / "xdp").glob("xdpctl-*"))) == count
+    left = list((tool.bpffs / "xdp").glob("xdpctl-*"))
+    # Before Linux 5.14 a namespace is known by its inode, which the next one may have again: a load
+    # then clears away what it finds.
+    by_inode = all("-ino" in path.name for path in left)
+    assert len(left) in range(1, count + 1) if by_inode else len(left) == count
     told = tool("clean", "--dry-run").out
-    assert told.count("its interface is gone") == count
-    assert tool("clean").out.count("its interface is gone") == count
+    assert told.count("its interface is gone") == len(left)
+    assert tool("clean").out.count("its interface is gone") == len(left)
     assert tool.pins() == []
     after = oracle.settle(before, exact=False)
     assert not after.progs - before.progs
@@ -159,15 +166,16 @@ def rounds(count: int, tool: Tool, objects: Objects, attach: str) -> None:
     print(f"{count} namespaces made and deleted with chains on ({attach}): 0 left")
 
 
-@ATTACH
+@GONE
 @pytest.mark.parametrize("count", [6, pytest.param(500, marks=pytest.mark.soak)])
 def test_namespaces_come_and_go(tool: Tool, objects: Objects, attach: str, count: int) -> None:
     rounds(count, tool, objects, attach)
 
 
-def test_clean_touches_nothing_that_runs(tool: Tool, objects: Objects) -> None:
+@GONE
+def test_clean_touches_nothing_that_runs(tool: Tool, objects: Objects, attach: str) -> None:
     """Chains that run beside interfaces that are gone stay as they are."""
-    for gone, attach in itertools.product((0, 1, 2), ("link", "netlink")):
+    for gone in range(3):
         with ExitStack() as stack:
             spaces = [Space(stack) for _ in range(3)]
             for space in spaces:

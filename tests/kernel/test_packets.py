@@ -18,7 +18,7 @@ from typing import Literal, Self
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, kinds
 from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
@@ -110,7 +110,7 @@ class Traffic:
         self._flood.__exit__(kind, e, tb)
 
 
-@often(15, 1000)
+@often(9, 1000)
 @pytest.mark.parametrize(("attach", "mode"), KINDS)
 def test_no_packet_misses_a_program_that_stays(
     tool: Tool, veth: net.Veth, objects: Objects, attach: str, mode: str, swaps: int
@@ -131,7 +131,7 @@ def test_no_packet_misses_a_program_that_stays(
     assert oracle.xdp_prog_id(veth.ifindex)[1] == mode
 
 
-@often(8, 400)
+@often(6, 400)
 def test_members_exchange_places(tool: Tool, veth: net.Veth, objects: Objects, swaps: int) -> None:
     """The chain turns round, and round again: the last program is the first then."""
     staying = counters(tool, veth, objects)
@@ -156,7 +156,7 @@ def test_nine_join_and_one_of_ten_leaves(tool: Tool, veth: net.Veth, objects: Ob
         assert traffic.missed(1, "one of ten leaves") == [0] * 9
 
 
-@often(9, 300)
+@often(6, 300)
 def test_several_interfaces(tool: Tool, objects: Objects, swaps: int) -> None:
     """Each has a root of its own and is swapped in turn, while packets come in on all of them."""
     with ExitStack() as stack:
@@ -217,7 +217,7 @@ def shared(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Callable[[]
         sharing.release()
 
 
-@often(10, 200)
+@often(6, 200)
 def test_roots_that_run_elsewhere_too(
     tool: Tool, veth: net.Veth, objects: Objects, swaps: int
 ) -> None:
@@ -249,10 +249,13 @@ def swaps_until_missed(
     pytest.fail(f"{what}: nothing was missed in {limit} swaps: the counting proves nothing")
 
 
+Wrong = Literal["links first", "flip first", "without a root"]
+
+
 class WrongOrder:
     """Does a step too early, by raw means, as a transaction tells of its steps."""
 
-    def __init__(self, tool: Tool, veth: net.Veth, wrong: Literal["links first", "flip first"]):
+    def __init__(self, tool: Tool, veth: net.Veth, wrong: Wrong):
         self.tool, self.veth, self.wrong = tool, veth, wrong
         self.old, self.left = oracle.xdp_prog_id(veth.ifindex)[0], len(tool.chain(veth.ifindex))
 
@@ -260,6 +263,11 @@ class WrongOrder:
         if self.wrong == "links first" and step.number == "5":
             for pin in self.tool.bpffs.glob(f"xdp/dispatch-{self.veth.ifindex}-{self.old}/*-link"):
                 pin.unlink()
+        elif self.wrong == "without a root" and step.number == "4":
+            with oracle.xdp_load(oracle.returning(oracle.XDP_PASS)) as nothing:
+                number = oracle.prog(nothing).id
+                self.flip(self.old, number)
+                self.flip(number, self.old)
         elif self.wrong == "flip first" and step.number == "4":
             self.flip(self.old, step.ids["root"])
         elif self.wrong == "flip first" and step.number == "5":
@@ -277,11 +285,17 @@ class WrongOrder:
             oracle.link_update(held, program, expected)
 
 
-@pytest.mark.parametrize("wrong", ["links first", "flip first"])
-def test_a_wrong_order_is_seen(
-    tool: Tool, veth: net.Veth, objects: Objects, wrong: Literal["links first", "flip first"]
-) -> None:
-    """Old links removed before the flip, or the flip before the members are hooked."""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        # A fused root has no links, and all its members as soon as it is loaded.
+        pytest.param("links first", marks=kinds("ext")),
+        pytest.param("flip first", marks=kinds("ext")),
+        "without a root",
+    ],
+)
+def test_a_wrong_order_is_seen(tool: Tool, veth: net.Veth, objects: Objects, wrong: Wrong) -> None:
+    """Old links removed before the flip, the flip before the members are hooked, or a gap."""
     staying = counters(tool, veth, objects)
 
     def swap() -> None:
@@ -307,6 +321,7 @@ def unpins_at_once(bpffs: Path) -> bool:
     return not left
 
 
+@kinds("ext")  # nothing that a fused root needs goes before the root does
 def test_a_grace_period_left_out_is_seen(
     tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_races import load, tidy, warmed
 from tests.kernel.tool import Tool
 from xdpctl.bpffs import Bpffs
@@ -130,7 +130,8 @@ def test_a_reader_sees_what_was_there(
     tidy(tool, veth, base)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])
+@needs("ext")  # xdp-loader's own chain
+@pytest.mark.parametrize("count", [10, pytest.param(300, marks=pytest.mark.soak)])
 def test_xdp_loader_beside_us(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, count: int
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.tool import ROOT, Tool
 from xdpctl.bpffs import Bpffs
@@ -55,6 +55,7 @@ def test_one_process_loads_another_swaps(tool: Tool, veth: net.Veth, objects: Ob
         assert oracle.links_onto(old) == []
 
 
+@kinds("ext")  # nothing can be hooked onto a fused root
 @needs("link_target")
 def test_a_foreign_process_holds_an_unpinned_link(
     tool: Tool, veth: net.Veth, objects: Objects
@@ -105,9 +106,14 @@ def test_swap_as_data(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     new, _mode = oracle.xdp_prog_id(veth.ifindex)
     assert (told["schema"], told["old_root"], told["new_root"]) == (1, old, new)
     assert told["old_root_gone"]
-    assert [step["step"] for step in told["steps"]] == [*["4", "4'", "5", "4'", "5", "6", "7", "7"]]
-    hooked = {step["function"]: step["program"] for step in told["steps"] if step["step"] == "5"}
-    assert hooked == oracle.ext_chain(new)
+    steps = {"ext": "4 4' 5 4' 5 6 7 7", "fused": "4' 4' 4 6 7 7"}[tool.kind]
+    assert [step["step"] for step in told["steps"]] == steps.split()
+    if tool.kind == "ext":
+        hooked = {one["function"]: one["program"] for one in told["steps"] if one["step"] == "5"}
+        assert hooked == oracle.ext_chain(new)
+    else:
+        found = [one["program"] for one in told["steps"] if one["step"] == "4'"]
+        assert found == oracle.fused_chain(oracle.prog(new))
     (flip,) = (step for step in told["steps"] if step["step"] == "6")
     (link,) = oracle.xdp_links(veth.ifindex)
     assert (flip["root_link"], flip["X"], flip["Y"]) == (link.id, old, new)
@@ -167,7 +173,8 @@ def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -
 def test_one_dispatcher_a_change(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
-    """Each operation loads one dispatcher into the kernel."""
+    """Each operation loads one root into the kernel."""
+    name = {"ext": "xdp_dispatcher", "fused": "xdpctl_fused"}[tool.kind]
     for words in (
         ("load", veth.dev, objects["count"]),
         ("load", veth.dev, objects["count"], objects["pass"]),
@@ -178,7 +185,7 @@ def test_one_dispatcher_a_change(
         prefix = ("strace", "-f", "-s", "64", "-e", "trace=bpf", "-o", str(log))
         assert tool.process(*words, prefix=prefix).code == 0
         loads = re.findall(
-            r'BPF_PROG_LOAD, \{prog_type=BPF_PROG_TYPE_XDP[^\n]*prog_name="xdp_dispatcher"',
+            rf'BPF_PROG_LOAD, \{{prog_type=BPF_PROG_TYPE_XDP[^\n]*prog_name="{name}"',
             log.read_text(),
         )
         assert len(loads) == 1, words

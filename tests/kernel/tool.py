@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel import oracle
+from xdpctl.chain import Kind
 from xdpctl.cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,8 @@ class Result:
 class Tool:
     """xdpctl with a bpffs of the test's own."""
 
-    def __init__(self, bpffs: Path) -> None:
-        self.bpffs = bpffs
+    def __init__(self, bpffs: Path, kind: Kind) -> None:
+        self.bpffs, self.kind = bpffs, kind
         os.environ["LIBXDP_BPFFS"] = str(bpffs)
 
     def try_(self, *words: object) -> Result:
@@ -92,10 +93,12 @@ class Tool:
         root, _mode = oracle.xdp_prog_id(ifindex)
         if not root:
             return []
-        if oracle.lacks("link_target"):
+        if self.kind == "ext" and oracle.lacks("link_target"):
             pins = sorted(self.bpffs.glob(f"xdp/dispatch-{ifindex}-{root}/prog*-link"))
             return [oracle.pinned_link(pin).prog_id for pin in pins]
         info = oracle.prog(root)
+        if info.name == "xdpctl_fused":
+            return oracle.fused_chain(info)
         if not info.btf_id:
             return []
         names = {number: name for name, number in oracle.btf_funcs(info.btf_id).items()}

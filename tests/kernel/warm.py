@@ -6,12 +6,13 @@ python -m tests.kernel.warm
 from __future__ import annotations
 
 from tests.kernel.test_chain import SEEDS, masks_of
-from xdpctl.chain import DEFAULT_ACTIONS, MAX_MEMBERS
+from xdpctl.chain import DEFAULT_ACTIONS
 from xdpctl.dispatcher import object_for
+from xdpctl.protocol import MAX_SLOTS
 
 
 def main() -> None:
-    for members in range(1, MAX_MEMBERS + 1):
+    for members in range(1, MAX_SLOTS["ext"] + 1):
         object_for((DEFAULT_ACTIONS,) * members)
     for seed in SEEDS:
         object_for(masks_of(seed))

@@ -15,12 +15,12 @@ import pytest
 
 from xdpctl import signals
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Member, Source
+from xdpctl.chain import Chain, Kind, Member, Source
 from xdpctl.errors import Interrupted
 from xdpctl.interfaces import Interface
 from xdpctl.observe import Mode, Owner, Root, Slot, State
 from xdpctl.pins import Origin
-from xdpctl.protocol import Config
+from xdpctl.protocol import ENTRY, FUSED, Config
 
 ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")
@@ -79,39 +79,57 @@ def state_of(
     origins: Mapping[int, Origin] | None = None,
     orphans: Collection[int] = (),
     stranded: int = 0,
+    kind: Kind = "ext",
+    why: int = 0,
+    arrays: Mapping[int, int] | None = None,
+    lost: Mapping[int, int] | None = None,
 ) -> State:
     """An interface that runs these members, None being a vacant slot; with None it has no root.
 
     `origins` tells by slot whose programs are borrowed, `orphans` which slots have lost the owner.
+    On a fused root `arrays` has by slot what holds a member, and `lost` the programs that are gone.
     """
     if members is None:
         return State(INTERFACE, None, residue, HOME, stranded)
     origins = origins or {}
-    known = [member or Member("gone") for member in members]
+    arrays, lost = arrays or {}, lost or {}
+    known = [member or Member("gone", id=lost.get(slot, 0)) for slot, member in enumerate(members)]
+    other, fused = owner == "other", kind == "fused"
+    config = Config.of(known)
+    if fused:
+        config = Config.of(known, protocol=0)._replace(
+            programs=tuple(member.id for member in known),
+            arrays=tuple(arrays.get(slot, 0) for slot in range(len(known))),
+            why=why,
+        )
+    what = "prog" if fused else "link"
     slots = tuple(
         Slot(
             number=number,
             function=f"prog{number}",
-            function_btf_id=20 + number,
+            function_btf_id=0 if fused else 20 + number,
             member=member,
-            link_id=100 + number if member else 0,
-            pin=f"/bpffs/xdp/dispatch-7-500/prog{number}-link" if member and pinned else None,
+            link_id=100 + number if member and not fused else 0,
+            pin=f"/bpffs/xdp/dispatch-7-500/prog{number}-{what}"
+            if member and pinned and number not in arrays
+            else None,
             origin=origins.get(number),
             orphan=number in orphans,
+            array_id=arrays.get(number, 0),
+            lost=lost.get(number, 0),
         )
         for number, member in enumerate(members)
     )
-    other = owner == "other"
     root = Root(
         id=500,
-        name="firewall" if other else "xdp_dispatcher",
+        name="firewall" if other else FUSED if fused else ENTRY,
         tag="00112233aabbccdd",
         btf_id=40,
         mode=mode,
         owner=owner,
         link_id=link_id,
         link_pin="/bpffs/xdp/xdpctl-4711-7/root_link" if owner == "xdpctl" else None,
-        config=None if other else Config.of(known),
+        config=None if other else config,
         slots=slots,
     )
     return State(INTERFACE, root, residue, HOME, stranded)

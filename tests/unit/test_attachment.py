@@ -13,10 +13,11 @@ import pytest
 
 import xdpctl
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT, built
-from xdpctl.attachment import Attachment
+from xdpctl.attachment import ArrayAttachment, Attachment
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import NotFoundError, UsageError, XdpctlError
 from xdpctl.interfaces import Interface
+from xdpctl.kernel import libbpf
 
 # --- the package --------------------------------------------------------------------------------
 
@@ -170,3 +171,60 @@ assert one._follower.is_alive()
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- what is held on a fused root ---------------------------------------------------------------
+
+
+class Arrays:
+    """Program arrays: the id of the one behind a descriptor, and the roots that call it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.id = 70
+        self.calling: set[int] = set()
+        patch.setattr(libbpf, "map_info", lambda _fd: libbpf.MapInfo(self.id, 3, "xdpctl_held", 4))
+        patch.setattr(ArrayAttachment, "_calls", lambda _self, root_id: root_id in self.calling)
+        patch.setattr(ArrayAttachment, "_runs", lambda _self, _home, _root_id, _attach: True)
+
+
+@pytest.fixture
+def arrays(monkeypatch: pytest.MonkeyPatch) -> Arrays:
+    return Arrays(monkeypatch)
+
+
+def test_an_array_is_held_as_long_as_a_root_calls_it(
+    tmp_path: Path, fd: int, arrays: Arrays
+) -> None:
+    """Whichever root does, wherever it is recorded; the descriptor stays what it is."""
+    bpffs = Bpffs(str(tmp_path))
+    own, moved = bpffs.interface(LOOPBACK), bpffs.interface(INTERFACE)
+    for home, root_id in ((own, 500), (own, 600), (moved, 700)):
+        os.makedirs(home.directory, exist_ok=True)
+        home.make_dispatch(root_id, "link")
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, os.dup(fd))
+    number = held._fd
+    for root_id in (500, 600, 700):
+        arrays.calling = {root_id}
+        assert held.attached
+        assert not held.wait(0)
+        assert held.fd == number
+    arrays.calling = {800}
+    assert not held.attached
+    assert held.wait(0)
+    assert held.fd == number  # taken, so that nothing else gets it while its user may use it
+    held._close()
+    arrays.id = 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+def test_an_array_that_its_user_has_closed_is_not_held(
+    tmp_path: Path, fd: int, arrays: Arrays
+) -> None:
+    bpffs = Bpffs(str(tmp_path))
+    os.makedirs(bpffs.interface(LOOPBACK).directory)
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, fd)
+    arrays.id = 71  # another thing has the number by now
+    assert not held.attached
+    held.detach()
+    os.fstat(fd)  # and is left alone

@@ -1,4 +1,4 @@
-"""xdpctl.chain: actions, order, limits."""
+"""xdpctl.chain: actions, order, who leaves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import pytest
 from tests.unit.samples import DROP, PASS, TX, chain_of, fresh, running
 from xdpctl.chain import (
     ACTIONS,
-    MAX_MEMBERS,
     Chain,
     Member,
     action_names,
     format_actions,
     parse_actions,
 )
-from xdpctl.errors import ChainFullError, NotFoundError, UsageError
+from xdpctl.errors import NotFoundError, UsageError
 
 NUMBERS = {"XDP_ABORTED": 0, "XDP_DROP": 1, "XDP_PASS": 2, "XDP_TX": 3, "XDP_REDIRECT": 4}
 
@@ -110,7 +109,7 @@ def some_members(chance: random.Random, count: int) -> list[Member]:
 @pytest.mark.parametrize("seed", range(60))
 def test_the_order_is_libxdps_however_members_come(seed: int) -> None:
     chance = random.Random(seed)
-    members = some_members(chance, chance.randint(1, MAX_MEMBERS))
+    members = some_members(chance, chance.randint(1, 12))
     expected = sorted(members, key=functools.cmp_to_key(libxdp_rule))
     chain = Chain()
     chance.shuffle(members)
@@ -137,22 +136,6 @@ def test_the_order_is_libxdps_however_members_come(seed: int) -> None:
 def test_each_rule_comes_before_the_next(first: Member, second: Member) -> None:
     assert Chain().with_added([second, first]).members == (first, second)
     assert Chain().with_added([first]).with_added([second]).members == (first, second)
-
-
-# --- limits -------------------------------------------------------------------------------------
-
-
-def test_ten_fit_and_the_eleventh_is_refused() -> None:
-    ten = [running(f"p{number}", number + 1) for number in range(10)]
-    chain = Chain().with_added(ten)
-    assert len(chain.members) == MAX_MEMBERS == 10
-    with pytest.raises(ChainFullError, match="11 programs") as caught:
-        chain.with_added([fresh("one_more")])
-    assert caught.value.exit_code == 10
-    assert "10 slots and 10 are taken" in caught.value.why
-    assert chain.members == tuple(ten)
-    with pytest.raises(ChainFullError, match="12 programs"):
-        chain_of(*ten[:9]).with_added([fresh("a"), fresh("b"), fresh("c")])
 
 
 # --- leaving ------------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ WRONG = [
     (["swap-dispatcher"], "--all"),
     (["swap-dispatcher", "lo", "--all"], "--all"),
     (["load", "--attach", "tape", "lo", "f.o"], "tape"),
+    (["load", "--root", "tape", "lo", "f.o"], "tape"),
+    (["swap-dispatcher", "--root", "link", "lo"], "link"),
+    (["unload", "lo", "--all", "--root", "fused"], "--root"),
+    (["--root", "fused", "load", "lo", "f.o"], "--root"),
     (["load", "--lock-timeout", "-1", "lo", "f.o"], "--lock-timeout"),
     (["--lock-timeout", "soon", "unload", "lo", "--all"], "--lock-timeout"),
     (["clean", "lo", "eth0"], "eth0"),
@@ -285,6 +289,26 @@ def test_the_patience_that_was_asked_for(quiet: bool, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ("" if quiet else "xdpctl: waiting for eth0\n")
+
+
+@pytest.mark.parametrize("kind", ["ext", "fused", "auto", None])
+def test_the_kind_of_root_that_was_asked_for(
+    xdpctl: Xdpctl, kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of load and swap-dispatcher, before what they name and after it."""
+    asked: list[object] = []
+
+    def transact(*_arguments: object, **options: object) -> None:
+        asked.append(options["kind"])
+        raise VerifierError("refused")
+
+    for module in ("many", "swap"):
+        monkeypatch.setattr(f"xdpctl.cli.{module}.transact", transact)
+    option = ["--root", kind] if kind else []
+    for command, *names in (("load", "lo", built("count")), ("swap-dispatcher", "lo")):
+        for line in ([command, *option, *names], [command, *names, *option]):
+            assert xdpctl(*line).err == "xdpctl: refused\n"
+    assert asked == [kind] * 4
 
 
 def test_an_option_is_forgotten_by_the_next_command_line(xdpctl: Xdpctl) -> None:

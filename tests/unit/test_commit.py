@@ -1,19 +1,45 @@
-"""xdpctl.commit, as far as it goes without a kernel: clean-up and files."""
+"""xdpctl.commit, as far as it goes without a kernel: clean-up, files, kinds of root."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.unit.samples import LOOPBACK, blocked, ending_signals, send, sent_while_blocking
-from xdpctl import commit, signals
-from xdpctl.errors import BpffsError, HookBusyError, Interrupted, KernelError
+from tests.unit.samples import (
+    INTERFACE,
+    LOOPBACK,
+    blocked,
+    chain_of,
+    ending_signals,
+    fresh,
+    running,
+    send,
+    sent_while_blocking,
+    state_of,
+)
+from xdpctl import commit, dispatcher, rights, signals
+from xdpctl.bpffs import Bpffs
+from xdpctl.chain import Kind, Member
+from xdpctl.errors import (
+    BpffsError,
+    HookBusyError,
+    Interrupted,
+    KernelError,
+    UnsupportedError,
+    VerifierError,
+)
 from xdpctl.hook import LostRace
+from xdpctl.kernel.libbpf import LinkInfo
+from xdpctl.observe import State
+from xdpctl.pins import Origin
+from xdpctl.plan import AskedKind, Plan, make_plan
 
 handlers = pytest.fixture(autouse=True)(ending_signals)
 
@@ -140,3 +166,167 @@ def test_a_refusal_while_nothing_changes_is_no_race() -> None:
     assert isinstance(error, HookBusyError)
     assert "XDP hook of lo" in error.what
     assert "EBUSY" in error.why
+
+
+# --- kinds of root ------------------------------------------------------------------------------
+
+
+class Kernel:
+    """One that refuses EXT with `refuses`; what was tried and how often it was asked."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, state: State, refuses: int) -> None:
+        self.refuses, self.asked = refuses, 0
+        self.tried: list[tuple[Kind, int]] = []
+        self.fault: Exception | None = None
+        kernel = self
+
+        class Commit:
+            """One attempt at a plan."""
+
+            def __init__(self, _bpffs: Bpffs, _paths: object, report: commit.Report, *_: object):
+                self.plan = report.plan
+
+            def run(self) -> None:
+                kernel.tried.append((self.plan.kind, self.plan.why))
+                if kernel.fault:
+                    raise kernel.fault
+                if self.plan.kind == "ext" and refuses:
+                    raise UnsupportedError("EXT is refused")
+
+        def refused() -> int:
+            self.asked += 1
+            return self.refuses
+
+        patch.setattr(commit, "_Commit", Commit)
+        patch.setattr(dispatcher, "refused", refused)
+        patch.setattr(
+            commit,
+            "observe",
+            lambda one, bpffs, **_: replace(state, home=bpffs.interface(one)),
+        )
+        patch.setattr(rights, "require", lambda: None)
+        patch.setattr(Bpffs, "check", lambda _self: None)
+        patch.setattr(Bpffs, "check_safe", lambda _self: None)
+
+    def transact(self, directory: Path, kind: AskedKind | None, *, dry_run: bool = False) -> Plan:
+        return commit.transact(
+            Bpffs(str(directory)),
+            INTERFACE,
+            lambda state: state.chain.with_added([fresh("new")]),
+            kind=kind,
+            dry_run=dry_run,
+        ).plan
+
+
+@pytest.mark.parametrize("refuses", [0, 22])
+@pytest.mark.parametrize("there", [None, "ext", "fused"])
+def test_a_root_of_the_other_kind_where_ext_is_refused(
+    there: Kind | None, refuses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody has said which: the kernel is asked once something was refused, not before."""
+    state = state_of([running("one", 11)], kind=there) if there else state_of(None)
+    choices: tuple[AskedKind | None, ...] = (None, "auto", "ext", "fused")
+    for asked, variable in itertools.product(choices, choices):
+        monkeypatch.setenv("XDPCTL_ROOT", variable or "")
+        kernel = Kernel(monkeypatch, state, refuses)
+        # The variable is for first roots; an option goes before it.
+        wanted = asked or there or variable or "auto"
+        if wanted == "ext" and refuses:
+            with pytest.raises(UnsupportedError, match="EXT is refused"):
+                kernel.transact(tmp_path, asked)
+            assert (kernel.tried, kernel.asked) == ([("ext", 0)], 0)
+            continue
+        plan = kernel.transact(tmp_path, asked)
+        if wanted == "auto" and refuses:
+            assert (kernel.tried, kernel.asked) == ([("ext", 0), ("fused", refuses)], 1)
+        else:
+            assert kernel.tried == [("ext" if wanted == "auto" else wanted, 0)]
+            assert kernel.asked == 0
+        assert (plan.kind, plan.why) == kernel.tried[-1]
+
+
+@pytest.mark.parametrize("refuses", [0, 1])
+@pytest.mark.parametrize("asked", [None, "ext", "fused"])
+def test_a_dry_run_says_which_kind_it_would_be(
+    asked: AskedKind | None, refuses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(monkeypatch, state_of(None), refuses)
+    plan = kernel.transact(tmp_path, asked, dry_run=True)
+    assert (plan.kind, plan.why) == (
+        (asked, 0) if asked else ("fused", 1) if refuses else ("ext", 0)
+    )
+    assert kernel.tried == []
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", [VerifierError("a loop"), KernelError("bpf_link_create", 524)])
+def test_a_fault_of_the_program_is_told_where_ext_is_allowed(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(monkeypatch, state_of(None), 0)
+    kernel.fault = fault
+    with pytest.raises(type(fault)) as caught:
+        kernel.transact(tmp_path, None)
+    assert caught.value is fault
+    assert (kernel.tried, kernel.asked) == ([("ext", 0)], 1)
+
+
+def test_a_fault_of_the_program_on_either_kind_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(monkeypatch, state_of(None), 1)
+    kernel.fault = VerifierError("a loop")
+    with pytest.raises(VerifierError, match="a loop"):
+        kernel.transact(tmp_path, None)
+    assert (kernel.tried, kernel.asked) == ([("ext", 0), ("fused", 1)], 1)
+
+
+# --- a change of kind ---------------------------------------------------------------------------
+
+ONE, TWO = running("one", 11), running("two", 12)
+
+
+@pytest.mark.parametrize(
+    ("state", "elsewhere", "names"),
+    [
+        (state_of([ONE, TWO]), [], ""),
+        (state_of([ONE, TWO], kind="fused"), [], ""),
+        (state_of([ONE, None], kind="fused", arrays={1: 70}), [], ""),
+        (state_of([ONE, TWO], kind="fused", arrays={1: 70}), [], "two"),
+        (state_of([ONE, TWO], pinned=False), [], "one, two"),
+        (state_of([ONE, TWO], origins={0: Origin(90, 4711, "app")}), [], "one"),
+        (state_of([ONE, TWO]), [(12, 500)], "two"),
+        (state_of([ONE, TWO], pinned=False), [(12, 500)], "one, two"),
+        # Links of others' programs and onto others' roots say nothing of these.
+        (state_of([ONE, TWO]), [(13, 500), (12, 501)], ""),
+        (state_of([ONE, TWO], kind="fused"), [(12, 500)], ""),
+    ],
+    ids=[
+        *("ext", "fused", "an array without a process", "an array", "links", "borrowed"),
+        *("pinned elsewhere", "both", "other pins", "pins beside a fused root"),
+    ],
+)
+def test_a_root_whose_members_have_holders_keeps_its_kind(
+    state: State,
+    elsewhere: list[tuple[int, int]],
+    names: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    links = [("/bpffs/app", LinkInfo(100, 2, program, (0, root))) for program, root in elsewhere]
+    monkeypatch.setattr(commit, "links_elsewhere", lambda _bpffs: iter(links))
+    assert state.root is not None
+    other: Kind = "fused" if state.root.kind == "ext" else "ext"
+
+    def check(*members: Member) -> None:
+        assert state.root is not None
+        plan = make_plan(state, chain_of(*members), kind=other)
+        commit._check_movable(Bpffs("/bpffs"), state.root, plan)
+
+    if not names:
+        check(*state.chain.members)
+        return
+    with pytest.raises(UnsupportedError, match=f"veth7 cannot become one of the {other}") as caught:
+        check(*state.chain.members, fresh("new"))
+    assert f"hold {names}, and" in caught.value.why
+    # What leaves does not stand in the way.
+    check(fresh("new"))

@@ -19,6 +19,14 @@ from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
 from xdpctl import dispatcher
 from xdpctl.errors import UnsupportedError
 from xdpctl.kernel import abi, libbpf
+from xdpctl.kernel.btf import (
+    BTF_FUNC_GLOBAL,
+    BTF_KIND_ARRAY,
+    BTF_KIND_DATASEC,
+    BTF_KIND_FUNC,
+    BTF_KIND_PTR,
+    Btf,
+)
 
 SOURCE = ROOT / "bpf/dispatcher.c"
 
@@ -61,14 +69,14 @@ def opened(image: bytes) -> Iterator[int]:
         libbpf.lib().bpf_object__close(handle)
 
 
-def functions_of(btf: libbpf.Btf, handle: int) -> set[str]:
-    """The names of the functions in an object's BTF that are global (BTF_FUNC_GLOBAL is 1)."""
+def functions_of(btf: Btf, handle: int) -> set[str]:
+    """The names of the functions in an object's BTF that are global."""
     count = libbpf.lib().btf__type_cnt(libbpf.lib().bpf_object__btf(handle))
     kinds = [(number, btf.type(number)) for number in range(1, count)]
     return {
         btf.name(number)
         for number, found in kinds
-        if found.kind == libbpf.BTF_KIND_FUNC and found.vlen == 1
+        if found.kind == BTF_KIND_FUNC and found.vlen == BTF_FUNC_GLOBAL
     }
 
 
@@ -83,15 +91,15 @@ def check_object(image: bytes, count: int) -> int:
         assert library.bpf_program__expected_attach_type(program) == libbpf.BPF_XDP
         (config_map,) = libbpf.maps(handle)
         assert own.bpf_map__value_size(config_map) == 124
-        btf = libbpf.Btf(library.bpf_object__btf(handle), borrowed=True)
+        btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         slots = {f"prog{slot}" for slot in range(count)}
         assert functions_of(btf, handle) == {"xdp_dispatcher", *slots}
-        metadata = btf.type(btf.find("xdp_metadata", libbpf.BTF_KIND_DATASEC))
+        metadata = btf.type(btf.find("xdp_metadata", BTF_KIND_DATASEC))
         ((variable, _offset, _size),) = btf.records(metadata, metadata.vlen, 3)
         assert btf.name(variable) == "dispatcher_version"
         pointer = btf.type(btf.type(variable).size_or_type)
         array = btf.type(pointer.size_or_type)
-        assert (pointer.kind, array.kind) == (libbpf.BTF_KIND_PTR, libbpf.BTF_KIND_ARRAY)
+        assert (pointer.kind, array.kind) == (BTF_KIND_PTR, BTF_KIND_ARRAY)
         ((_element, _index, version),) = btf.records(array, 1, 3)
         assert version == 2
         return int(library.bpf_program__insn_cnt(program))

@@ -9,32 +9,48 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
-from xdpctl import commit, dispatcher, errors, interfaces, locks, objects, render, rights, settle
+from xdpctl import (
+    commit,
+    dispatcher,
+    errors,
+    fused,
+    image,
+    interfaces,
+    locks,
+    objects,
+    render,
+    rights,
+    settle,
+)
+from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain
+from xdpctl.chain import VACANT, Chain, Kind
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
 from xdpctl.commit import Report, Step
 from xdpctl.holders import Holder
 from xdpctl.hook import Hook
+from xdpctl.image import Image
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf
-from xdpctl.observe import State, View
+from xdpctl.observe import Handle, State, View
 from xdpctl.pins import InterfacePins, Made, Origin
 from xdpctl.plan import make_plan
+from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS
 from xdpctl.settle import Rehooked
 from xdpctl.sweep import Event
 
@@ -165,8 +181,19 @@ def test_signals_end_a_command_with_the_documented_code() -> None:
 
 
 def variables(path: Path) -> Iterator[str]:
-    """The environment variables that a module reads: environ.get(…), environ[…], getenv(…), in."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The environment variables that a module reads: environ.get(…), environ[…], getenv(…), in.
+
+    By their names, or by constants of the module.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(attr="get" | "pop", value=value), args=[key, *_]):
                 pass
@@ -180,7 +207,8 @@ def variables(path: Path) -> Iterator[str]:
                 continue
         if ast.unparse(value) in ("os.environ", "environ", "os.getenv"):
             # A name that is put together cannot be looked up here, so it fails.
-            yield str(ast.literal_eval(key))
+            named = constants.get(key.id, key) if isinstance(key, ast.Name) else key
+            yield str(ast.literal_eval(named))
 
 
 def test_every_environment_variable_is_described() -> None:
@@ -192,8 +220,11 @@ def test_every_environment_variable_is_described() -> None:
 
 def test_the_search_sees_every_way_to_read_a_variable(tmp_path: Path) -> None:
     path = tmp_path / "sample.py"
-    path.write_text('os.environ.get("A"), os.environ["B"], os.getenv("C", ""), "D" in os.environ')
-    assert sorted(variables(path)) == ["A", "B", "C", "D"]
+    path.write_text(
+        'E = "F"\n'
+        'os.environ.get("A"), os.environ["B"], os.getenv("C", ""), "D" in os.environ, os.getenv(E)'
+    )
+    assert sorted(variables(path)) == ["A", "B", "C", "D", "F"]
     used = re.compile(r"\b(environ|getenv)\b")
     for module in PACKAGE.rglob("*.py"):
         assert len(used.findall(module.read_text(encoding="utf-8"))) == len(
@@ -230,7 +261,8 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     steps = [Step("4", "loaded", {**ids, "X": 7, "Y": 8}, 0.1)]
     report = Report(plan, state, plan.target.members, 600, steps, state.residue)
     report.rehooked.append(Rehooked("/bpffs/app", 101))
-    held = {100: [Holder(77, "agent", 5)]}
+    report.renewed[9] = 90
+    held: dict[Handle, list[Holder]] = {("link_id", 100): [Holder(77, "agent", 5)]}
     style = Settings()
     style.json = True
     render.swap(report, held, True, style)
@@ -409,8 +441,9 @@ def test_the_manual_has_the_same_names() -> None:
     assert described - {"xdp"} == {last(re.sub(r"<\w+>", "*", name)) for name in named()}
 
 
+@pytest.mark.parametrize("kind", ["ext", "fused"])
 def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: Kind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A swap that loads a program with a program array and a map that wants a pin."""
     done: list[str] = []
@@ -451,12 +484,12 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
 
     def pin(fd: int, path: str) -> None:
         pin_a_file(fd, path)
-        if path.endswith("-link"):
+        if path.endswith("-prog"):
             did("Pin")
 
     bpffs = Bpffs(str(tmp_path))
     paths = bpffs.interface(INTERFACE)
-    state = replace(state_of([running("old", 9)]), home=paths)
+    state = replace(state_of([running("old", 9)], kind=kind), home=paths)
     root = dispatcher.Root(some(), 600, 1, (1, 2), ("prog0", "prog1"))
     instead(rights, "require", lambda: None)
     instead(Bpffs, "check", lambda _self: None)
@@ -469,9 +502,12 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
-    instead(libbpf, "prog_info", lambda fd: libbpf.ProgInfo(ids[fd], 0, "", "", 0, 0, 0, ()))
+    info = libbpf.ProgInfo(0, libbpf.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
+    instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
+    instead(Image, "of", lambda _fd: Image(b"", frags=False, gpl=True))
+    instead(fused, "build", lambda _parts, _why: (root.fd, info._replace(id=root.id)))
     instead(libbpf, "link_info", lambda fd: libbpf.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
-    instead(libbpf, "map_info", lambda _fd: (40, 4))
+    instead(libbpf, "map_info", lambda _fd: libbpf.MapInfo(40, 3, "", 4))
     instead(libbpf, "link_update", lambda *_: None)
     instead(libbpf, "grace_period", lambda: None)
     instead(libbpf, "pin", pin)
@@ -482,6 +518,8 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (commit, "rehome", "Move"),
         (commit, "make_plan", "Plan"),
         (dispatcher, "build", "Load"),
+        (objects, "load", "Load"),
+        (fused, "build", "Load"),
         (dispatcher.Root, "hook", "Hook"),
         (InterfacePins, "make_dispatch", "Record"),
         (InterfacePins, "note_made", "Pin maps"),
@@ -496,15 +534,100 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     assert (report.root_id, report.unsettled) == (600, "")
     assert wanted.exists()
     told = re.findall(r"^\d+\. \*\*([\w -]+)\*\*", protocol()["The order of a change"], re.M)
+    links = {"prog<slot>-link"}
+    if kind == "fused":
+        told = [step for step in told if step != "Hook"]
+        links = set()
     assert list(dict.fromkeys(done)) == told
     left = {meant(top, path).rpartition("/")[2] for path in top.rglob("*")}
-    assert left == {
+    assert left == links | {
         "dispatch-<ifindex>-<root>",
-        "prog<slot>-link",
         "prog<slot>-prog",
         "xdpctl-<netns>-<ifindex>",
         "map-<program>-<name>",
     }
+
+
+def layouts() -> Iterator[list[tuple[int, int]]]:
+    """The tables of offsets and sizes that the protocol has, in its order."""
+    for table in re.findall(
+        r"^\| Offset .*\n(?:\|.*\n)+", protocol()["A fused root"], re.MULTILINE
+    ):
+        rows = re.findall(r"^\| (\d+) \| (\d+) \|", table, flags=re.MULTILINE)
+        yield [(int(offset), int(size)) for offset, size in rows]
+
+
+def fields(record: struct.Struct) -> list[tuple[int, int]]:
+    """The offset and size of each field of a structure."""
+    found, offset = [], 0
+    for text in re.findall(
+        r"\d*s|[A-Z]", re.sub(r"(\d+)I", lambda m: "I" * int(m[1]), record.format)
+    ):
+        size = struct.calcsize(f"={text}")
+        found.append((offset, size))
+        offset += size
+    assert offset == record.size
+    return found
+
+
+def test_the_layouts_of_records_are_the_code_s() -> None:
+    records = [protocol_code._FUSED, protocol_code._FUSED_SLOT, image._HEAD]
+    assert list(layouts()) == [fields(record) for record in records]
+
+
+def test_the_names_and_sizes_of_a_fused_root() -> None:
+    text = re.sub(r"\s+", " ", protocol()["A fused root"])
+    head, slot, held = protocol_code._FUSED, protocol_code._FUSED_SLOT, image._HEAD
+    for said in (
+        f"with the name `{FUSED}`",
+        f"map `{FUSED_RECORD}`",
+        f"map `{image.NAME}`",
+        f"{head.size} bytes, then {slot.size} for each slot",
+        f"{held.size} bytes, then the code",
+        f"`BPF_F_XDP_HAS_FRAGS` ({libbpf.BPF_F_XDP_HAS_FRAGS})",
+        f"answers {VACANT}",
+        "`xdpctl_held`",
+    ):
+        assert said in text, said
+    for magic, version in (
+        (protocol_code._FUSED_MAGIC, protocol_code._FUSED_VERSION),
+        (image._MAGIC, image._VERSION),
+    ):
+        assert f"| 4 | `{magic.decode()}` |" in text
+        assert f"| version, {version} |" in text
+    assert '"xdpctl_held"' in read("xdpctl/fused.py")
+
+
+def test_the_limits_of_both_kinds_are_the_code_s() -> None:
+    text = re.sub(r"\n", " ", page()["KINDS OF ROOT"])
+    for kind, most in MAX_SLOTS.items():
+        item = text.split(f".It Cm {kind} ")[1].split(".It ")[0]
+        assert f"At most {most} programs." in item
+    semantics = re.sub(r"\n", " ", page()["CHAIN SEMANTICS"])
+    most_of = f"at most {MAX_SLOTS['ext']} programs, on a fused root at most {MAX_SLOTS['fused']}."
+    assert most_of in semantics
+    # A refusal's hint is the short form of the page's list.
+    said = [
+        node.value
+        for node in ast.walk(ast.parse(inspect.getsource(fused._explain)))
+        if isinstance(node, ast.Constant) and "verifier steps" in str(node.value)
+    ]
+    assert len(said) == 1
+    for limit in ("512 bytes of stack", "one million verifier steps", "64 maps", "8 levels"):
+        assert limit in str(said)
+        assert limit in text.lower()
+
+
+def test_kinds_of_root_are_named_where_they_are_chosen() -> None:
+    kinds = set(get_args(Kind)) | {"auto"}
+    listed = " | ".join(("ext", "fused", "auto"))
+    for name in ("load", "swap-dispatcher"):
+        (option,) = [one for one in options(dict(commands())[name]) if one.name == "root"]
+        assert isinstance(option.type, click.Choice)
+        assert set(option.type.choices) == kinds
+        assert f".It Fl -root Cm {listed}\n" in command_pages()[name]
+    item = page()["ENVIRONMENT"].split(".It Ev XDPCTL_ROOT\n")[1].split(".It ")[0]
+    assert set(re.findall(r"^\.Cm (\w+)", item, flags=re.MULTILINE)) == kinds
 
 
 def test_numbers_of_the_protocol() -> None:

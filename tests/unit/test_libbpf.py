@@ -1,4 +1,4 @@
-"""xdpctl.kernel.libbpf against the system's headers, as a C compiler sees them."""
+"""xdpctl.kernel, and the instructions that others write, against the system's headers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from xdpctl import fused, image
 from xdpctl.errors import KernelError
-from xdpctl.kernel import abi, libbpf
+from xdpctl.kernel import abi, btf, libbpf
 
 _HEADERS = """
 #include <fcntl.h>
@@ -42,6 +43,8 @@ BIT_FIELD = ""  # has no offset in C; its neighbours' offsets tell enough
 # ctypes structure: its name in C, and C's name for those members that have another here.
 STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
     abi.ObjectOpenOpts: ("struct bpf_object_open_opts", {}),
+    abi.MapCreateOpts: ("struct bpf_map_create_opts", {}),
+    abi.ProgLoadOpts: ("struct bpf_prog_load_opts", {}),
     abi.LinkCreateOpts: ("struct bpf_link_create_opts", {}),
     abi.LinkUpdateOpts: ("struct bpf_link_update_opts", {}),
     abi.XdpAttachOpts: ("struct bpf_xdp_attach_opts", {}),
@@ -125,8 +128,9 @@ def test_words_of_a_links_information() -> None:
 
 CONSTANTS = {
     name: value
-    for name, value in vars(libbpf).items()
-    if re.fullmatch(r"[A-Z][A-Z0-9_]+", name) and isinstance(value, int)
+    for module in (libbpf, btf)
+    for name, value in vars(module).items()
+    if re.fullmatch(r"[A-Z][A-Z0-9_]+|BPF_FUNC_\w+", name) and isinstance(value, int)
 }
 
 
@@ -160,6 +164,52 @@ def test_number_of_membarrier() -> None:
     if machine not in libbpf.SYS_MEMBARRIER:
         pytest.skip(f"missing: a number for {machine}, where a sleep serves")
     assert numbers(["SYS_membarrier"]) == [libbpf.SYS_MEMBARRIER[machine]]
+
+
+# --- instructions -------------------------------------------------------------------------------
+
+OPCODES = {
+    "BPF_LD | BPF_IMM | BPF_DW": image.LD_IMM64,
+    "BPF_JMP | BPF_CALL": image.CALL,
+    "BPF_ALU | BPF_MOV | BPF_K": fused._MOV32_K,
+    "BPF_ALU64 | BPF_MOV | BPF_X": fused._MOV64_X,
+    "BPF_JMP32 | BPF_JEQ | BPF_K": fused._JEQ32_K,
+    "BPF_JMP | BPF_EXIT": fused._EXIT,
+}
+
+
+def test_opcodes() -> None:
+    assert dict(zip(OPCODES, numbers(list(OPCODES)), strict=True)) == OPCODES
+
+
+def test_an_instruction_as_the_compiler_lays_it_out() -> None:
+    values = [(0x85, 1, 2, -3, -4), (0x18, 10, 4, 0x7FFF, 2**31 - 1), (0xFF, 15, 15, -1, -1)]
+    printed = c_output(
+        "\n".join(
+            f"{{ struct bpf_insn one = {{ {code}, {dst}, {src}, {off}, {imm} }};"
+            'for (unsigned i = 0; i < sizeof(one); i++) printf("%02x", ((uint8_t *)&one)[i]);'
+            'printf("\\n"); }'
+            for code, dst, src, off, imm in values
+        )
+    )
+    assert printed.split() == [image.insn(*one).hex() for one in values]
+    assert numbers(["sizeof(struct bpf_insn)"]) == [image.INSN_SIZE]
+
+
+def test_the_record_of_a_function() -> None:
+    """Two words a function for bpf_prog_load: where it begins, and its type."""
+    record = "struct bpf_func_info"
+    expressions = [
+        f"sizeof({record})",
+        *(f"offsetof({record}, {x})" for x in ("insn_off", "type_id")),
+    ]
+    assert numbers(expressions) == [8, 0, 4]
+
+
+def test_the_words_of_the_context() -> None:
+    offsets = numbers([f"offsetof(struct xdp_md, {name})" for name in btf._CONTEXT])
+    assert offsets == [4 * place for place in range(len(btf._CONTEXT))]
+    assert numbers(["sizeof(struct xdp_md)"]) == [4 * len(btf._CONTEXT)]
 
 
 # --- prototypes ---------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,12 @@ from tests.unit.samples import (
 )
 from xdpctl import interfaces, observe
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain
-from xdpctl.errors import VanishedError
+from xdpctl.chain import Chain, Member
+from xdpctl.errors import KernelError, VanishedError
 from xdpctl.kernel import libbpf, netlink
 from xdpctl.observe import View
 from xdpctl.pins import Made, Origin
+from xdpctl.protocol import Config
 
 ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
 APP = Origin(100, 4711, "app")
@@ -61,6 +64,65 @@ def test_how_a_root_is_attached() -> None:
         root = state_of([ONE], link_id=link_id).root
         assert root is not None
         assert root.attach == attach
+
+
+def test_of_which_kind_a_root_is() -> None:
+    for kind in ("ext", "fused"):
+        root = state_of([ONE], kind=kind).root
+        assert root is not None
+        assert root.kind == kind
+    other = state_of([], owner="other").root
+    assert other is not None
+    assert other.kind == "ext"
+
+
+def test_what_a_process_holds_that_holds_a_member() -> None:
+    ext, fused = state_of([ONE, None]).root, state_of([ONE, TWO], kind="fused", arrays={1: 9}).root
+    assert ext is not None
+    assert fused is not None
+    assert [slot.handle for slot in ext.slots] == [("link_id", 100), None]
+    assert [slot.handle for slot in fused.slots] == [None, ("map_id", 9)]
+
+
+# --- the slots of a fused root ------------------------------------------------------------------
+
+
+def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its record: members, held ones with and without a process, one that nothing keeps."""
+    there = {11: ONE, 12: TWO, 13: THREE, 15: running("unpinned", 15)}
+
+    def member(config: Config, slot: int, program: int, array: int = 0) -> Member:
+        if program not in there:
+            raise KernelError("bpf_prog_get_fd_by_id", errno.ENOENT)
+        return replace(there[program], priority=config.priorities[slot], array_id=array)
+
+    monkeypatch.setattr(observe, "_member", member)
+    own = bpffs.interface(INTERFACE)
+    os.makedirs(own.dispatch(600))
+    for slot in range(5):
+        Path(own.program(600, slot)).touch()
+    config = Config(
+        protocol=0,
+        frags=False,
+        actions=(4,) * 6,
+        priorities=tuple(range(6)),
+        flags=(0,) * 6,
+        programs=(11, 12, 16, 17, 14, 15),
+        arrays=(0, 91, 92, 93, 0, 0),
+    )
+    root = libbpf.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
+    slots = [*reading(bpffs).slots(root, config)]
+    assert [slot.number for slot in slots] == [*range(6)]
+    assert [slot.member and slot.member.id for slot in slots] == [11, 12, None, None, None, 15]
+    assert [slot.member.priority for slot in slots if slot.member] == [0, 1, 5]
+    # A held member's process keeps it, and no pin of ours.
+    assert [slot.pin for slot in slots] == [own.program(600, 0), *[None] * 5]
+    assert [slot.array_id for slot in slots] == [0, 91, 92, 93, 0, 0]
+    assert [slot.lost for slot in slots] == [0, 0, 0, 0, 14, 0]
+    assert {slot.link_id for slot in slots} == {0}
+    kept = slots[1].member
+    assert kept is not None
+    assert kept.array_id == 91  # so that the next root calls the same array
 
 
 # --- whose a root is ----------------------------------------------------------------------------

@@ -7,13 +7,15 @@ import itertools
 import pytest
 
 from tests.unit.samples import chain_of, fresh, running, state_of
-from xdpctl.chain import Chain, Member
-from xdpctl.errors import HookBusyError, UnsupportedError
+from xdpctl.chain import Chain, Kind, Member
+from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from xdpctl.observe import Mode
 from xdpctl.pins import Attach, Origin
-from xdpctl.plan import AskedMode, Flip, make_plan
+from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
 
 ATTACHES: list[Attach] = ["link", "netlink"]
+KINDS: list[Kind] = ["ext", "fused"]
+EPERM = 1
 ONE, TWO, NEW = running("one", 1), running("two", 2), fresh("new")
 
 
@@ -122,6 +124,85 @@ def test_who_lost_its_owner_leaves() -> None:
     assert (plan.staying, plan.flip) == ((ONE,), "update")
     alone = state_of([ONE], origins={0: Origin(90, 4711, "app")}, orphans={0})
     assert make_plan(alone, alone.chain).flip == "detach"
+
+
+# --- kinds of root ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", [0, EPERM])
+@pytest.mark.parametrize(
+    ("asked", "auto", "planned"),
+    [
+        (None, True, ("ext", "fused")),
+        ("auto", True, ("ext", "fused")),
+        ("ext", False, ("ext", "ext")),
+        ("fused", False, ("fused", "fused")),
+    ],
+)
+def test_the_kind_of_a_first_root(
+    asked: AskedKind | None, auto: bool, planned: tuple[Kind, Kind], refused: int
+) -> None:
+    """With `auto` what the kernel allows; the reason is kept, unless the kind was asked for."""
+    plan = make_plan(state_of(None), chain_of(NEW), kind=asked, refused=refused)
+    assert (plan.kind, plan.auto) == (planned[bool(refused)], auto)
+    assert plan.why == (refused if auto else 0)
+
+
+@pytest.mark.parametrize("there", KINDS)
+@pytest.mark.parametrize("asked", [None, "auto", *KINDS])
+@pytest.mark.parametrize("refused", [0, EPERM])
+def test_the_kind_of_a_later_root(there: Kind, asked: AskedKind | None, refused: int) -> None:
+    """The one that is there, unless another is asked for; its reason stays with it."""
+    state = state_of([ONE], kind=there, why=95 if there == "fused" else 0)
+    plan = make_plan(state, chain_of(ONE, NEW), kind=asked, refused=refused)
+    assert plan.flip == "update"
+    if asked is None:
+        assert (plan.kind, plan.auto, plan.why) == (there, False, 95 if there == "fused" else 0)
+    elif asked == "auto":
+        assert (plan.kind, plan.auto, plan.why) == ("fused" if refused else "ext", True, refused)
+    else:
+        assert (plan.kind, plan.auto, plan.why) == (asked, False, 0)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("ext", 10), ("fused", 200)])
+@pytest.mark.parametrize("there", [0, 1, 9, None])
+def test_as_many_programs_as_a_root_has_slots(kind: Kind, most: int, there: int | None) -> None:
+    count = most if there is None else there
+    old = [running(f"p{number}", number + 1) for number in range(count)]
+    state = state_of(old or None, kind=kind)
+    full = Chain().with_added([*old, *(fresh(f"n{number}") for number in range(most - count))])
+    assert make_plan(state, full, kind=kind).kind == kind
+    with pytest.raises(ChainFullError, match=f"would have {most + 2} programs") as caught:
+        make_plan(state, full.with_added([fresh("a"), fresh("b")]), kind=kind)
+    error = caught.value
+    assert error.exit_code == 10
+    assert f"the {kind} kind has {most} slots" in error.why
+    assert f"{count} programs are there" in error.why
+    assert "xdpctl unload" in error.hint
+    # What more there is to be had.
+    assert ("--root fused has 200 slots" in error.hint) == (kind == "ext")
+
+
+def test_a_chain_that_only_a_fused_root_takes_stays_on_one() -> None:
+    members = [running(f"p{number}", number + 1) for number in range(11)]
+    state = state_of(members, kind="fused")
+    assert make_plan(state, state.chain).kind == "fused"
+    for asked in ("ext", "auto"):
+        with pytest.raises(ChainFullError):
+            make_plan(state, state.chain, kind=asked)
+    assert make_plan(state, state.chain, kind="auto", refused=EPERM).kind == "fused"
+
+
+def test_the_kind_that_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_kind() is None
+    for value in ("", "ext", "fused", "auto"):
+        monkeypatch.setenv("XDPCTL_ROOT", value)
+        assert default_kind() == (value or None)
+    for value in ("Fused", "fuse", " ext", "link"):
+        monkeypatch.setenv("XDPCTL_ROOT", value)
+        with pytest.raises(UsageError, match=f"XDPCTL_ROOT={value} names no kind") as caught:
+            default_kind()
+        assert "ext, fused or auto" in caught.value.hint
 
 
 # --- modes that cannot be had -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""xdpctl.protocol: libxdp's configuration record, byte by byte."""
+"""xdpctl.protocol: libxdp's configuration record and a fused root's, byte by byte."""
 
 from __future__ import annotations
 
@@ -115,3 +115,65 @@ def test_garbage_never_raises(seed: int) -> None:
         if read is not None:
             assert len(read.actions) == len(read.priorities) == len(read.flags) <= 10
             assert not any(mask >> 31 for mask in read.actions)
+
+
+# --- a fused root's -----------------------------------------------------------------------------
+
+
+def fused_config(count: int, *, frags: bool = False, why: int = 0) -> Config:
+    """A record with a distinct value in every place."""
+    return config(count, 0, frags=frags)._replace(
+        actions=tuple(1 << slot % 32 for slot in range(count)),
+        programs=tuple(2000 + slot for slot in range(count)),
+        arrays=tuple(3000 + slot if slot % 3 else 0 for slot in range(count)),
+        why=why,
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 11, 200])
+@pytest.mark.parametrize(("frags", "why"), [(False, 0), (True, 95)])
+def test_a_fused_record_has_every_value_at_its_offset(count: int, frags: bool, why: int) -> None:
+    written = fused_config(count, frags=frags, why=why)
+    record = written.pack_fused()
+    assert len(record) == 16 + 20 * count
+    assert struct.unpack_from("=4sHHII", record) == (b"xdpf", 1, count, frags, why)
+    for slot in range(count):
+        assert struct.unpack_from("=5I", record, 16 + 20 * slot) == (
+            *(2000 + slot, 1 << slot % 32, 1000 + slot),
+            *(FRAGS * (slot % 2), 3000 + slot if slot % 3 else 0),
+        )
+    assert Config.unpack_fused(record) == written
+
+
+def test_each_kind_reads_its_own_record_alone() -> None:
+    """Bit 31 is no part of a fused root's masks: nothing else reads them."""
+    fused = fused_config(2)
+    assert struct.unpack_from("=I", fused.pack_fused(), 20) == (fused.actions[0],)
+    assert Config.unpack_fused(config(2).pack()) is None
+    for count in (0, 2, 10):
+        assert Config.unpack(fused_config(count).pack_fused()) is None
+
+
+def test_what_is_no_whole_fused_record_is_none() -> None:
+    record = fused_config(3).pack_fused()
+    for length in range(len(record)):
+        assert Config.unpack_fused(record[:length]) is None, length
+    assert Config.unpack_fused(record + bytes(20)) is None
+    # Another magic, a later version, and a count that is not that of the slots behind it.
+    for place, value in ((0, b"X"), (4, b"\x02"), (5, b"\x01"), (6, b"\x02"), (7, b"\x01")):
+        changed = record[:place] + value + record[place + 1 :]
+        assert Config.unpack_fused(changed) is None, place
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_garbage_is_no_fused_record(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(200):
+        count = chance.randrange(5)
+        head = struct.pack("=4sHHII", b"xdpf", 1, count, chance.getrandbits(32), 0)
+        record = head + chance.randbytes(chance.choice((20 * count, chance.randrange(100))))
+        read = Config.unpack_fused(record)
+        assert (read is not None) == (len(record) == 16 + 20 * count)
+        if read is not None:
+            assert len(read.programs) == len(read.arrays) == len(read.actions) == count
+            assert read.protocol == 0

@@ -19,7 +19,7 @@ from xdpctl import render
 from xdpctl.chain import Chain
 from xdpctl.commit import Report, Step
 from xdpctl.holders import Holder
-from xdpctl.observe import State
+from xdpctl.observe import Handle, State
 from xdpctl.pins import Origin
 from xdpctl.plan import make_plan
 from xdpctl.sweep import Event
@@ -162,10 +162,30 @@ def test_nothing_is_odd_about_a_healthy_chain() -> None:
             state_of(None, stranded=400),
             ["root 400 was loaded here and runs on an interface that moved"],
         ),
+        (state_of([running("m", 8)], kind="fused"), ["the root is fused, as asked"]),
+        (
+            state_of([running("m", 8)], kind="fused", why=1),
+            ["the root is fused, because EXT programs are refused here (EPERM)"],
+        ),
+        (
+            state_of(
+                [running("m", 8), running("held", 9), None, None],
+                kind="fused",
+                arrays={1: 70, 2: 71},
+                lost={3: 12},
+            ),
+            [
+                "the root is fused, as asked",
+                "held (id 9) belongs to a process: it goes when that does",
+                "slot 2 is vacant: the process that held it is gone and packets pass it by",
+                "slot 3 runs program 12, whose pin is gone: the next change leaves it out",
+            ],
+        ),
     ],
     ids=[
         *("vacant", "unpinned", "libxdp", "other", "residue"),
         *("borrowed", "of nobody seen", "orphan", "taken over", "stranded"),
+        *("fused", "fused for want of EXT", "fused slots"),
     ],
 )
 def test_remarks(state: State, texts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +218,7 @@ def test_a_state_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert (root["id"], root["name"], root["mode"]) == (500, "xdp_dispatcher", "native")
     assert (root["owner"], root["attach"], root["link_id"]) == ("xdpctl", "link", 77)
     assert (root["protocol"], root["frags"]) == (2, False)
+    assert (root["kind"], root["ext_refused"]) == ("ext", None)
     slots = state["programs"]
     assert [slot["slot"] for slot in slots] == [0, 1, 2, 3]
     assert [slot["vacant"] for slot in slots] == [False, False, True, False]
@@ -206,6 +227,29 @@ def test_a_state_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert slots[1]["actions"] == []
     assert slots[0]["pin"] == "/bpffs/xdp/dispatch-7-500/prog0-link"
     assert slots[2]["link_id"] is None
+
+
+@pytest.mark.parametrize(("why", "name"), [(0, None), (1, "EPERM"), (22, "EINVAL"), (999, "999")])
+def test_a_fused_state_as_data(why: int, name: str | None) -> None:
+    members = [running("own", 8), running("held", 9), None]
+    state = state_of(members, kind="fused", why=why, arrays={1: 70}, lost={2: 12})
+    data = render.state_data(state)
+    root, slots = data["root"], data["programs"]
+    assert (root["name"], root["owner"]) == ("xdpctl_fused", "xdpctl")
+    assert (root["kind"], root["ext_refused"]) == ("fused", name)
+    assert (root["protocol"], root["frags"]) == (None, False)
+    assert [slot.get("id") for slot in slots] == [8, 9, None]
+    assert [slot["link_id"] for slot in slots] == [None] * 3
+    assert [slot["pin"] for slot in slots] == ["/bpffs/xdp/dispatch-7-500/prog0-prog", None, None]
+    json.dumps(data)
+
+
+def test_a_fused_root_has_the_rows_of_any(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [running("own", 8), None]
+    render.status([state_of(members, kind="fused", lost={1: 12})])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["veth7", "xdpctl_fused", "native", "500", "00112233aabbccdd"] in rows
+    assert ["=>", "50", "own", "8", f"{8:016x}", "XDP_PASS"] in rows
 
 
 def test_whose_programs_slots_run_as_data() -> None:
@@ -226,6 +270,7 @@ def test_states_without_a_chain_as_data() -> None:
     assert (bare["root"], bare["programs"]) == (None, [])
     foreign = render.state_data(state_of([], owner="other", link_id=0))
     assert (foreign["root"]["protocol"], foreign["programs"]) == (None, [])
+    assert (foreign["root"]["kind"], foreign["root"]["ext_refused"]) == (None, None)
     assert (foreign["root"]["attach"], foreign["root"]["link_id"]) == ("netlink", None)
     json.dumps([bare, foreign])
 
@@ -262,8 +307,23 @@ def test_a_change_tells_what_was_lost_before_it(capsys: pytest.CaptureFixture[st
     state = state_of([running("stays", 11), None])
     render.change("load", report_of(state, state.chain), render.Style())
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "xdpctl: veth7: slot 1 was vacant: its program is lost and not carried over"
+        "xdpctl: veth7: slot 1 was vacant: it is lost and not carried over"
     ]
+
+
+def test_a_change_of_a_fused_root_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is lost, whose program leaves with its process, and programs that are made anew."""
+    state = state_of([running("stays", 11), None, None], kind="fused", arrays={1: 70}, lost={2: 13})
+    report = report_of(state, state.chain)
+    report.renewed[11] = 90
+    render.change("load", report, render.Style())
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[1:] == [
+        "xdpctl: veth7: slot 1 was vacant: it is lost and not carried over",
+        "xdpctl: veth7: slot 2 ran program 13, whose pin is gone: it is lost and not carried over",
+    ]
+    assert captured.out == "veth7: program 11 is 90 now: a program of another kind of root\n"
+    assert render.report_data("load", report)["renewed"] == [{"old": 11, "id": 90}]
 
 
 def test_a_change_tells_who_leaves_for_want_of_an_owner(capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,11 +340,15 @@ def test_a_dry_run_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     state, target = CHANGE
     render.change("load", Report(make_plan(state, target, None), state), render.Style(dry_run=True))
     assert capsys.readouterr().out.splitlines() == [
-        "veth7: would flip to a new dispatcher (native mode)",
+        "veth7: would flip to a new root (native mode, ext)",
         "  slot 0: load comes (priority 1, goes on at XDP_PASS)",
         "  slot 1: keep id 11 stays (priority 50, goes on at XDP_PASS)",
         "  unload id 12 goes",
     ]
+    planned = Report(make_plan(state, target, kind="fused"), state)
+    render.change("load", planned, render.Style(dry_run=True))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "veth7: would flip to a new root (native mode, fused)"
     nothing = Report(make_plan(state_of(None), Chain(), None), state_of(None))
     render.change("unload", nothing, render.Style(dry_run=True))
     assert capsys.readouterr().out == "veth7: nothing to do\n"
@@ -301,6 +365,7 @@ def test_a_change_as_data(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> 
     data = document(capsys)
     assert (data["command"], data["interface"], data["dry_run"]) == ("load", "veth7", dry_run)
     assert (data["plan"]["flip"], data["plan"]["mode"]) == ("update", "native")
+    assert (data["plan"]["kind"], data["renewed"]) == ("ext", [])
     assert [one["id"] for one in data["plan"]["current"]] == [11, 12]
     assert [one["id"] for one in data["plan"]["target"]] == [None, 11]
     assert data["plan"]["target"][0]["file"] == "/objects/comes.o"
@@ -317,7 +382,10 @@ def test_a_change_as_data(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     state = CHANGE[0]
-    holding = {100: [Holder(42, "app", 5)], 101: []}
+    holding: dict[Handle, list[Holder]] = {
+        ("link_id", 100): [Holder(42, "app", 5)],
+        ("link_id", 101): [],
+    }
     render.swap(report_of(state, state.chain), holding, True, render.Style(json=True))
     data = document(capsys)
     assert data["command"] == "swap-dispatcher"
@@ -387,7 +455,11 @@ def test_steps(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_steps_of_others_and_who_holds_them(capsys: pytest.CaptureFixture[str]) -> None:
     state = state_of(MEMBERS)
-    held = {100: [Holder(42, "app", 5)], 101: [], 103: []}
+    held: dict[Handle, list[Holder]] = {
+        ("link_id", 100): [Holder(42, "app", 5)],
+        ("link_id", 101): [],
+        ("link_id", 103): [],
+    }
     render.first_steps(state, held)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 1   root X runs on veth7  [root=500 btf=40]"
@@ -397,7 +469,25 @@ def test_the_steps_of_others_and_who_holds_them(capsys: pytest.CaptureFixture[st
     )
     assert lines[4] == "step 3   slot 2 of X is vacant"
     assert len(lines) == 6
-    render.first_steps(state_of([running("m", 8)], link_id=0), {100: []})
+    render.first_steps(state_of([running("m", 8)], link_id=0), held)
     assert capsys.readouterr().out.splitlines()[1] == "step 1'  X is attached by netlink"
-    render.first_steps(state_of([running("m", 8)], pinned=False), {100: []})
+    render.first_steps(state_of([running("m", 8)], pinned=False), {("link_id", 100): []})
     assert capsys.readouterr().out.splitlines()[2].endswith("held by nobody to be seen")
+
+
+def test_the_steps_of_a_fused_root_and_who_holds_its_members(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = state_of([running("own", 8), running("held", 9)], kind="fused", arrays={1: 70})
+    held: dict[Handle, list[Holder]] = {("map_id", 70): [Holder(42, "app", 5)]}
+    render.first_steps(state, held)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "step 3   own is fused into X as prog0  [program=8 root=500]  "
+        "held by pin /bpffs/xdp/dispatch-7-500/prog0-prog",
+        "step 3   held is fused into X as prog1  [program=9 root=500]  "
+        "held by process 42 (app) fd 5",
+    ]
+    render.swap(report_of(state, state.chain), held, True, render.Style(json=True))
+    assert json.loads(capsys.readouterr().out)["holders"] == {
+        "70": [{"pid": 42, "name": "app", "fd": 5}]
+    }

@@ -278,11 +278,11 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
         except OSError as error:
             raise KernelError("bpf_obj_get", error.errno or 0) from error
 
-    def map_info(fd: int) -> tuple[int, int]:
+    def map_info(fd: int) -> libbpf.MapInfo:
         text = os.pread(fd, 10, 0)
         if not text.isdigit():
             raise KernelError("bpf_obj_get_info_by_fd", errno.EINVAL)
-        return int(text), 4
+        return libbpf.MapInfo(int(text), libbpf.BPF_MAP_TYPE_ARRAY, "", 4)
 
     def used(besides: Collection[int] = ()) -> set[int]:
         return {one for program in uses.keys() - set(besides) for one in uses[program]}

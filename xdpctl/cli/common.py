@@ -12,6 +12,7 @@ import click
 from .. import __version__, interfaces, locks, rights
 from ..bpffs import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError
+from ..plan import AskedKind
 from ..render import Style
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ class Settings(Style):
     netns: str | None = None
     bpffs: str = ""
     lock_timeout: float = locks.DEFAULT_TIMEOUT
+    root: AskedKind | None = None
 
     def enter(self, *, changes: bool = False) -> Bpffs:
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
@@ -71,6 +73,18 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
         settings.verbose += value  # -v before the command and -v after it make two
     elif value is not None and value is not False and parameter.name:
         setattr(settings, parameter.name, value)
+
+
+def root_option() -> Callable[[Command], Command]:
+    """--root, for commands that may load a root of another kind."""
+    return click.option(
+        "--root",
+        type=click.Choice(["ext", "fused", "auto"]),
+        callback=_store,
+        expose_value=False,
+        help="EXT programs on a dispatcher, all in one program, or what the kernel allows [what "
+        "is there, or auto].",
+    )
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:

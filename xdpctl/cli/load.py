@@ -7,7 +7,7 @@ import click
 from .. import chain, objects
 from ..errors import UsageError
 from . import complete
-from .common import Settings, common_options
+from .common import Settings, common_options, root_option
 from .many import change
 
 
@@ -47,6 +47,7 @@ from .many import change
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
+@root_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(
@@ -89,4 +90,5 @@ def command(
         lambda state: state.chain.with_added(new),
         mode=mode,
         attach=attach,
+        kind=settings.root,
     )

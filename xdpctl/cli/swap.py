@@ -14,9 +14,9 @@ from ..errors import KernelError, NotFoundError, UsageError
 from ..holders import Holder, holders
 from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
-from ..observe import State, View
+from ..observe import Handle, State, View
 from . import complete
-from .common import Settings, common_options
+from .common import Settings, common_options, root_option
 from .many import change_each
 
 
@@ -25,6 +25,7 @@ from .many import change_each
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
+@root_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str | None, everything: bool) -> None:
@@ -46,7 +47,7 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
     found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(bpffs, one, _same, dry_run=settings.dry_run, view=view)
+        return transact(bpffs, one, _same, kind=settings.root, dry_run=settings.dry_run, view=view)
 
     change_each(settings, "swap-dispatcher", found, work, view)
 
@@ -72,15 +73,16 @@ def _same(state: State) -> Chain:
 
 
 def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
-    before: dict[int, list[Holder]] = {}
+    before: dict[Handle, list[Holder]] = {}
     shown = not settings.json and not settings.quiet
 
     def target(state: State) -> Chain:
         chain = _same(state)
         assert state.root is not None
+        again = bool(before)
         before.clear()
-        before.update(holders([slot.link_id for slot in state.root.slots if slot.link_id]))
-        if shown and state.root.owner == "xdpctl":
+        before.update(holders([slot.handle for slot in state.root.slots if slot.handle]))
+        if shown and not again and state.root.owner == "xdpctl":
             render.first_steps(state, before)
         return chain
 
@@ -88,6 +90,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
         bpffs,
         interface,
         target,
+        kind=settings.root,
         dry_run=settings.dry_run,
         on_step=render.step_printer(shown),
     )

@@ -27,6 +27,43 @@ class ObjectOpenOpts(_Opts):
     ]
 
 
+class MapCreateOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+    ]
+
+
+class ProgLoadOpts(_Opts):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_int),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+        ("attach_prog_fd", c_uint32),
+        ("attach_btf_obj_fd", c_uint32),
+        ("fd_array", c_void_p),
+        ("func_info", c_void_p),
+        ("func_info_cnt", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("line_info", c_void_p),
+        ("line_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_buf", c_void_p),
+    ]
+
+
 class LinkCreateOpts(_Opts):
     _fields_ = [
         ("sz", c_size_t),
@@ -161,6 +198,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__type": (c_int, [c_void_p]),
     "bpf_program__expected_attach_type": (c_int, [c_void_p]),
     "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
+    "bpf_program__insns": (c_void_p, [c_void_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__set_type": (c_int, [c_void_p, c_int]),
     "bpf_program__set_expected_attach_type": (c_int, [c_void_p, c_int]),
@@ -174,6 +212,16 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "btf__new_empty": (c_void_p, []),
+    "btf__add_int": (c_int, [c_void_p, c_char_p, c_size_t, c_int]),
+    "btf__add_ptr": (c_int, [c_void_p, c_int]),
+    "btf__add_struct": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "btf__add_field": (c_int, [c_void_p, c_char_p, c_int, c_uint32, c_uint32]),
+    "btf__add_func": (c_int, [c_void_p, c_char_p, c_int, c_int]),
+    "btf__add_func_proto": (c_int, [c_void_p, c_int]),
+    "btf__add_func_param": (c_int, [c_void_p, c_char_p, c_int]),
+    "btf__load_into_kernel": (c_int, [c_void_p]),
+    "btf__fd": (c_int, [c_void_p]),
     "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
     "btf__free": (None, [c_void_p]),
     "btf__type_cnt": (c_uint32, [c_void_p]),
@@ -188,7 +236,18 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
     "bpf_obj_pin": (c_int, [c_int, c_char_p]),
     "bpf_obj_get": (c_int, [c_char_p]),
+    "bpf_map_create": (
+        c_int,
+        [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)],
+    ),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_map_freeze": (c_int, [c_int]),
+    "bpf_prog_bind_map": (c_int, [c_int, c_int, c_void_p]),
+    "bpf_prog_load": (
+        c_int,
+        [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(ProgLoadOpts)],
+    ),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
     "bpf_link_update": (c_int, [c_int, c_int, POINTER(LinkUpdateOpts)]),
     "bpf_link_detach": (c_int, [c_int]),

@@ -22,7 +22,7 @@ from . import abi
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
 BPF_PROG_TYPE_EXT = 28
-BPF_MAP_TYPE_PROG_ARRAY = 3
+BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 2, 3
 BPF_LINK_TYPE_TRACING = 2
 BPF_LINK_TYPE_XDP = 6
 BPF_XDP = 37
@@ -30,8 +30,10 @@ BPF_XDP_CPUMAP = 35
 BPF_XDP_DEVMAP = 33
 BPF_F_REPLACE = 1 << 2
 BPF_F_XDP_HAS_FRAGS = 1 << 5
-BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_FUNC = 2, 3, 4, 12
-BTF_KIND_DATASEC = 15
+BPF_F_RDONLY_PROG = 1 << 7
+BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1, 2, 3, 4
+BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
+BPF_FUNC_tail_call = 12
 XDP_FLAGS_UPDATE_IF_NOEXIST, XDP_FLAGS_REPLACE = 1 << 0, 1 << 4
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
 XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
@@ -87,7 +89,7 @@ def lib() -> ctypes.CDLL:
     return library
 
 
-def _call(name: str, *arguments: Any) -> int:
+def call(name: str, *arguments: Any) -> int:
     """Call a libbpf function that answers with a number; raise KernelError where it is negative."""
     function: Callable[..., int] = getattr(lib(), name)
     _messages.pop(get_ident(), None)
@@ -97,7 +99,7 @@ def _call(name: str, *arguments: Any) -> int:
     return result
 
 
-def _pointer(name: str, *arguments: Any) -> int:
+def pointer(name: str, *arguments: Any) -> int:
     """Call a libbpf function that answers with a pointer; raise KernelError where it is NULL."""
     function: Callable[..., int | None] = getattr(lib(), name)
     _messages.pop(get_ident(), None)
@@ -118,13 +120,23 @@ def owned(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def absent_is_fine() -> Iterator[None]:
+    """End a block where a program, link or map is gone, or an element is not there."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
 def open_object(image: bytes, options: abi.ObjectOpenOpts) -> int:
     """Parse an object file; returns libbpf's handle, to be closed with bpf_object__close."""
-    return _pointer("bpf_object__open_mem", image, len(image), ctypes.byref(options))
+    return pointer("bpf_object__open_mem", image, len(image), ctypes.byref(options))
 
 
 def load_object(handle: int) -> None:
-    _call("bpf_object__load", handle)
+    call("bpf_object__load", handle)
 
 
 def programs(handle: int) -> Iterator[int]:
@@ -143,22 +155,22 @@ def maps(handle: int) -> Iterator[int]:
 
 def set_initial_value(map_handle: int, value: bytes) -> None:
     """The contents of an object's data map, before it is loaded."""
-    _call("bpf_map__set_initial_value", map_handle, value, len(value))
+    call("bpf_map__set_initial_value", map_handle, value, len(value))
 
 
 def set_attach_target(program: int, root_fd: int, function: str) -> None:
-    _call("bpf_program__set_attach_target", program, root_fd, function.encode())
+    call("bpf_program__set_attach_target", program, root_fd, function.encode())
 
 
 # --- ids and descriptors ------------------------------------------------------------------------
 
 
-def _ids(call: str) -> Iterator[int]:
+def _ids(name: str) -> Iterator[int]:
     """All ids that BPF_*_GET_NEXT_ID gives (needs CAP_SYS_ADMIN)."""
     current = c_uint32(0)
     while True:
         try:
-            _call(call, current, ctypes.byref(current))
+            call(name, current, ctypes.byref(current))
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return
@@ -175,7 +187,7 @@ def prog_ids() -> Iterator[int]:
 
 
 def prog_fd(program_id: int) -> int:
-    return _call("bpf_prog_get_fd_by_id", program_id)
+    return call("bpf_prog_get_fd_by_id", program_id)
 
 
 def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
@@ -195,15 +207,18 @@ def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
 
 
 def link_fd(link_id: int) -> int:
-    return _call("bpf_link_get_fd_by_id", link_id)
+    return call("bpf_link_get_fd_by_id", link_id)
 
 
 def map_fd(map_id: int) -> int:
-    return _call("bpf_map_get_fd_by_id", map_id)
+    return call("bpf_map_get_fd_by_id", map_id)
 
 
 class ProgInfo(NamedTuple):
-    """What the kernel tells of a program; `load_time` in ns since boot, `size` in bytes."""
+    """What the kernel tells of a program; `load_time` in ns since boot, `size` in bytes.
+
+    `gpl` tells whether its licence goes together with the GPL.
+    """
 
     id: int
     type: int
@@ -213,6 +228,16 @@ class ProgInfo(NamedTuple):
     size: int
     btf_id: int
     map_ids: tuple[int, ...]
+    gpl: bool
+
+
+class MapInfo(NamedTuple):
+    """What the kernel tells of a map; sizes in bytes."""
+
+    id: int
+    type: int
+    name: str
+    value_size: int
 
 
 class LinkInfo(NamedTuple):
@@ -249,11 +274,11 @@ class LinkInfo(NamedTuple):
 
 def _info(fd: int, info: ctypes.Structure) -> None:
     size = c_uint32(ctypes.sizeof(info))
-    _call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
 
 
 def prog_info(fd: int) -> ProgInfo:
-    info, maps = abi.ProgInfo(), (c_uint32 * 64)()
+    info, maps = abi.ProgInfo(), (c_uint32 * 128)()
     info.nr_map_ids, info.map_ids = len(maps), ctypes.addressof(maps)
     _info(fd, info)
     return ProgInfo(
@@ -265,6 +290,7 @@ def prog_info(fd: int) -> ProgInfo:
         size=info.xlated_prog_len,
         btf_id=info.btf_id,
         map_ids=tuple(maps[: min(info.nr_map_ids, len(maps))]),
+        gpl=bool(info.gpl_compatible & 1),
     )
 
 
@@ -300,16 +326,38 @@ def links() -> Iterator[LinkInfo]:
         yield info
 
 
-def map_info(fd: int) -> tuple[int, int]:
-    """A map's id and the size of its values in bytes."""
+def map_info(fd: int) -> MapInfo:
     info = abi.MapInfo()
     _info(fd, info)
-    return info.id, info.value_size
+    return MapInfo(info.id, info.type, info.name.decode(errors="replace"), info.value_size)
+
+
+def map_create(kind: int, name: str, value_size: int, flags: int = 0) -> int:
+    """Make a map of one element, its key four bytes; returns its descriptor."""
+    options = abi.MapCreateOpts(map_flags=flags)
+    return call("bpf_map_create", kind, name.encode(), 4, value_size, 1, ctypes.byref(options))
+
+
+def map_update(fd: int, key: bytes, value: bytes) -> None:
+    call("bpf_map_update_elem", fd, key, value, 0)
+
+
+def map_freeze(fd: int) -> None:
+    """Let nobody change a map through bpf(2) any more."""
+    call("bpf_map_freeze", fd)
+
+
+def bind_map(program_fd: int, map_fd: int) -> None:
+    """Have a program keep a map that its code does not use.
+
+    Linux kernel commit ef15314aa5de "bpf: Add BPF_PROG_BIND_MAP syscall" (in v5.10).
+    """
+    call("bpf_prog_bind_map", program_fd, map_fd, None)
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
     value = ctypes.create_string_buffer(value_size)
-    _call("bpf_map_lookup_elem", fd, key, value)
+    call("bpf_map_lookup_elem", fd, key, value)
     return value.raw
 
 
@@ -317,12 +365,12 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
 
 
 def pin(fd: int, path: str) -> None:
-    _call("bpf_obj_pin", fd, os.fsencode(path))
+    call("bpf_obj_pin", fd, os.fsencode(path))
 
 
 def get(path: str) -> int:
     """Open a pin."""
-    return _call("bpf_obj_get", os.fsencode(path))
+    return call("bpf_obj_get", os.fsencode(path))
 
 
 def link_ext(program_fd: int, root_fd: int, function: int) -> int:
@@ -331,7 +379,7 @@ def link_ext(program_fd: int, root_fd: int, function: int) -> int:
     Linux kernel commit 4a1e7c0c63e0 "bpf: Support attaching freplace programs to multiple attach
     points" (in v5.10).
     """
-    return _call(
+    return call(
         "bpf_link_create",
         program_fd,
         root_fd,
@@ -342,7 +390,7 @@ def link_ext(program_fd: int, root_fd: int, function: int) -> int:
 
 def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
     """Attach a root to an interface by a bpf_link; returns the link's descriptor."""
-    return _call(
+    return call(
         "bpf_link_create",
         program_fd,
         ifindex,
@@ -354,11 +402,11 @@ def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
 def link_update(link: int, new_program: int, expected_program: int) -> None:
     """Exchange the program of an XDP link; EPERM where it does not run the expected one."""
     options = abi.LinkUpdateOpts(flags=BPF_F_REPLACE, old_prog_fd=expected_program)
-    _call("bpf_link_update", link, new_program, ctypes.byref(options))
+    call("bpf_link_update", link, new_program, ctypes.byref(options))
 
 
 def link_detach(link: int) -> None:
-    _call("bpf_link_detach", link)
+    call("bpf_link_detach", link)
 
 
 def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0) -> None:
@@ -369,13 +417,13 @@ def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0
     """
     flags |= XDP_FLAGS_REPLACE if expected_program else XDP_FLAGS_UPDATE_IF_NOEXIST
     options = abi.XdpAttachOpts(old_prog_fd=expected_program)
-    _call("bpf_xdp_attach", ifindex, root_fd, flags, ctypes.byref(options))
+    call("bpf_xdp_attach", ifindex, root_fd, flags, ctypes.byref(options))
 
 
 def xdp_detach(ifindex: int, flags: int, expected_program: int) -> None:
     """Detach the expected program over netlink; EEXIST where another one is there."""
     options = abi.XdpAttachOpts(old_prog_fd=expected_program)
-    _call("bpf_xdp_detach", ifindex, flags | XDP_FLAGS_REPLACE, ctypes.byref(options))
+    call("bpf_xdp_detach", ifindex, flags | XDP_FLAGS_REPLACE, ctypes.byref(options))
 
 
 def xdp_query(ifindex: int) -> tuple[int, int]:
@@ -384,7 +432,7 @@ def xdp_query(ifindex: int) -> tuple[int, int]:
     With programs in several modes at once the driver's comes first: packets meet it first.
     """
     options = abi.XdpQueryOpts()
-    _call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
+    call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
     if options.attach_mode != XDP_ATTACHED_MULTI:
         return options.prog_id, options.attach_mode
     for number, mode in (
@@ -408,7 +456,7 @@ def prog_test_run(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int,
         data_size_out=len(out),
         repeat=repeat,
     )
-    _call("bpf_prog_test_run_opts", program_fd, ctypes.byref(options))
+    call("bpf_prog_test_run_opts", program_fd, ctypes.byref(options))
     return options.retval, out.raw[: options.data_size_out], options.duration
 
 
@@ -453,50 +501,3 @@ def mount(source: str, target: str, kind: str) -> None:
     """mount(2), without flags."""
     if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), 0, None) < 0:
         raise KernelError("mount", ctypes.get_errno())
-
-
-# --- BTF ----------------------------------------------------------------------------------------
-
-
-class Btf:
-    """A view of type information that libbpf parsed; frees it unless an object owns it."""
-
-    def __init__(self, handle: int, *, borrowed: bool = False) -> None:
-        self._handle = handle
-        self._borrowed = borrowed
-
-    @classmethod
-    def from_kernel(cls, btf_id: int) -> Btf:
-        return cls(_pointer("btf__load_from_kernel_by_id", btf_id))
-
-    def __enter__(self) -> Btf:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if not self._borrowed:
-            lib().btf__free(self._handle)
-
-    def find(self, name: str, kind: int) -> int:
-        """The id of a named type; 0 where there is none."""
-        found: int = lib().btf__find_by_name_kind(self._handle, name.encode(), kind)
-        return max(found, 0)
-
-    def type(self, type_id: int) -> abi.BtfType:
-        pointer = lib().btf__type_by_id(self._handle, type_id)
-        if not pointer:
-            raise KernelError("btf__type_by_id", errno.EINVAL)
-        found: abi.BtfType = pointer.contents
-        return found
-
-    def name(self, type_id: int) -> str:
-        return self.string(self.type(type_id).name_off)
-
-    def string(self, offset: int) -> str:
-        text: bytes | None = lib().btf__name_by_offset(self._handle, offset)
-        return (text or b"").decode(errors="replace")
-
-    def records(self, found: abi.BtfType, count: int, words: int) -> list[tuple[int, ...]]:
-        """The `count` records of `words` 32-bit words that follow a type's head."""
-        start = ctypes.addressof(found) + ctypes.sizeof(abi.BtfType)
-        flat = (c_uint32 * (count * words)).from_address(start)
-        return [tuple(flat[i : i + words]) for i in range(0, count * words, words)]

@@ -1,0 +1,197 @@
+"""xdpctl.construct: members put on roots of both kinds, with a kernel that takes everything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
+from xdpctl import dispatcher, fused, objects
+from xdpctl.bpffs import Bpffs
+from xdpctl.chain import Chain, Kind
+from xdpctl.construct import Construction
+from xdpctl.errors import KernelError, UnsupportedError
+from xdpctl.hook import LostRace
+from xdpctl.image import Image
+from xdpctl.kernel import libbpf
+from xdpctl.plan import make_plan
+from xdpctl.settle import Place
+
+CODE = Image(b"", frags=False, gpl=True)
+XDP, EXT = libbpf.BPF_PROG_TYPE_XDP, libbpf.BPF_PROG_TYPE_EXT
+
+
+class Kernel:
+    """Programs by id, each with its type; what is open is a descriptor of /dev/null."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.types = {11: XDP, 12: EXT}
+        self.behind: dict[int, int] = {}
+        self.without_image: set[int] = set()
+        self.last = 100
+        self.parts: list[fused.Part] = []
+        self.hooked: list[tuple[int, int]] = []
+        for owner, name, call in (
+            (libbpf, "prog_fd", self.prog_fd),
+            (libbpf, "prog_info", self.prog_info),
+            (libbpf, "link_info", lambda fd: libbpf.LinkInfo(self.behind[fd], 2, 0, (0, 600, 1))),
+            (libbpf, "map_info", lambda fd: libbpf.MapInfo(self.behind[fd], 3, "a", 4)),
+            (libbpf, "get", lambda _path: self.open(40)),
+            (libbpf, "pin", lambda _fd, path: Path(path).touch()),
+            (objects, "load", self.load),
+            (fused, "held_array", lambda _fd: self.open(70)),
+            (fused, "build", self.build_fused),
+            (dispatcher, "build", self.build_ext),
+            (dispatcher.Root, "hook", self.hook),
+            (Image, "of", lambda fd: None if self.behind[fd] in self.without_image else CODE),
+            (Image, "load_ext", lambda *_: self.open(self.new(EXT))),
+        ):
+            patch.setattr(owner, name, call)
+
+    def open(self, number: int) -> int:
+        fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.behind[fd] = number
+        return fd
+
+    def new(self, kind: int) -> int:
+        self.last += 1
+        self.types[self.last] = kind
+        return self.last
+
+    def prog_fd(self, number: int) -> int:
+        if number not in self.types:
+            raise KernelError("bpf_prog_get_fd_by_id", 2)
+        return self.open(number)
+
+    def prog_info(self, fd: int) -> libbpf.ProgInfo:
+        number = self.behind[fd]
+        return libbpf.ProgInfo(number, self.types[number], "", f"{number}", 0, 0, 5, (), gpl=True)
+
+    def load(self, _source: object, _frags: bool, target: object) -> objects.Loaded:
+        return objects.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
+
+    def build_fused(self, parts: Any, why: int) -> tuple[int, libbpf.ProgInfo]:
+        self.parts, self.why = list(parts), why
+        fd = self.open(600)
+        self.types[600] = XDP
+        return fd, self.prog_info(fd)
+
+    def build_ext(self, members: Any) -> dispatcher.Root:
+        slots = range(len(members))
+        names = tuple(f"prog{slot}" for slot in slots)
+        return dispatcher.Root(self.open(600), 600, 5, tuple(20 + slot for slot in slots), names)
+
+    def hook(self, program_fd: int, slot: int) -> int:
+        self.hooked.append((self.behind[program_fd], slot))
+        return self.open(300 + slot)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel(monkeypatch)
+    # A method of a tuple gets the tuple as well.
+    monkeypatch.setattr(dispatcher.Root, "hook", lambda _root, *values: kernel.hook(*values))
+    return kernel
+
+
+@contextlib.contextmanager
+def made(
+    bpffs: Bpffs, target: Chain, kind: Kind, undo: contextlib.ExitStack | None = None, why: int = 0
+) -> Iterator[Construction]:
+    """A root that was built for an interface that runs two programs on a root of the other kind."""
+    state = state_of([running("one", 11), running("two", 12)])
+    plan = replace(make_plan(state, target, kind=kind), why=why)
+    paths = bpffs.interface(INTERFACE)
+    os.makedirs(paths.directory, exist_ok=True)
+    with contextlib.ExitStack() as closing, undo or contextlib.ExitStack() as undoing:
+        done = Construction(plan, paths, lambda *_, **__: None, closing, undoing)
+        done.build()
+        yield done
+
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture
+def bpffs(tmp_path: Path) -> Bpffs:
+    return Bpffs(str(tmp_path))
+
+
+def test_a_fused_root_is_made_of_its_members(kernel: Kernel, bpffs: Bpffs) -> None:
+    """Each a program of its own, whatever its type; a held one is called through an array."""
+    target = chain_of(
+        running("one", 11),
+        fresh("new"),
+        replace(fresh("mine"), held=True),
+        replace(running("two", 12), array_id=71),
+    )
+    with made(bpffs, target, "fused", why=95) as root:
+        assert (root.root_id, kernel.why) == (600, 95)
+        assert [part.member.name for part in kernel.parts] == ["one", "new", "mine", "two"]
+        assert [part.program_id for part in kernel.parts] == [11, 101, 102, 12]
+        assert [part.array_id for part in kernel.parts] == [0, 0, 70, 71]
+        assert kernel.types[101] == kernel.types[102] == XDP
+        assert [member.id for member in root.members] == [11, 101, 102, 12]
+        assert [hooked.link for hooked in root.hooked] == [None] * 4
+        assert root.places == {
+            number: Place(slot, 0) for slot, number in enumerate([11, 101, 102, 12])
+        }
+        assert (list(root.holds), root.renewed, kernel.hooked) == ([102], {}, [])
+
+
+def test_what_was_fused_becomes_an_ext_program(kernel: Kernel, bpffs: Bpffs) -> None:
+    """With another id, and its program arrays under that; one that was EXT before stays itself."""
+    own = bpffs.interface(INTERFACE)
+    os.makedirs(own.directory)
+    Path(own.map_pin(11, "callees")).touch()
+    undo = contextlib.ExitStack()
+    with made(bpffs, chain_of(running("one", 11), running("two", 12)), "ext", undo) as root:
+        assert kernel.hooked == [(101, 0), (12, 1)]
+        assert root.renewed == {11: 101}
+        assert [member.id for member in root.members] == [101, 12]
+        assert root.places == {101: Place(0, 300), 12: Place(1, 301)}
+        assert set(own.kept_maps().values()) == {11, 101}
+    # What was made is taken back unless the root is used.
+    assert set(own.kept_maps().values()) == {11}
+
+
+@pytest.mark.parametrize("kind", ["ext", "fused"])
+def test_what_a_held_member_hangs_on_goes_with_a_failure(
+    kernel: Kernel, bpffs: Bpffs, kind: Kind
+) -> None:
+    with made(bpffs, chain_of(replace(fresh("mine"), held=True)), kind) as root:
+        ((program, fd),) = root.holds.items()
+        assert program == 101
+        os.fstat(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert kernel.last == 101
+
+
+@pytest.mark.parametrize(("kind", "bare"), [("fused", 12), ("ext", 11)])
+def test_a_program_without_its_code_cannot_change_sides(
+    kernel: Kernel, bpffs: Bpffs, kind: Kind, bare: int
+) -> None:
+    kernel.without_image = {bare}
+    target = chain_of(running("one", 11), running("two", 12))
+    with (
+        pytest.raises(UnsupportedError, match=rf"\(id {bare}\).*{kind} kind"),
+        made(bpffs, target, kind),
+    ):
+        pass
+
+
+def test_a_program_that_is_gone_is_a_lost_race(kernel: Kernel, bpffs: Bpffs) -> None:
+    assert 13 not in kernel.types
+    for kind in ("ext", "fused"):
+        with (
+            pytest.raises(LostRace),
+            made(bpffs, chain_of(running("gone", 13)), kind),
+        ):
+            pass

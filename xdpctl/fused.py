@@ -1,0 +1,272 @@
+"""The fused kind of root: the members' code as functions of one program, called in order.
+
+For kernels that refuse EXT programs, and for speed: a direct call a member. A member is a program
+of its own all the same, loaded alone, with its id, name and tag; the root is made of the code that
+is kept with it (image.py).
+
+A held member's code is not in the root. It is called through a program array that its process
+holds: when the last such process ends, the kernel empties the array and the slot is vacant.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from . import image
+from .chain import VACANT, XDP_PASS, Member, takes_entry
+from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
+from .image import CALL, INSN_SIZE, LD_IMM64, Image, insn
+from .kernel import libbpf
+from .objects import reason
+from .protocol import FUSED, FUSED_RECORD, Config
+from .rights import explain_refusal
+
+# <linux/bpf_common.h> and <linux/bpf.h>.
+_MOV32_K, _MOV64_X, _JEQ32_K, _JNE32_K, _EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
+_LDX_W, _XOR32_X = 0x61, 0xAC
+_RX_QUEUE_INDEX = 16
+"""Where struct xdp_md has a number that the verifier does not know."""
+
+
+class Part(NamedTuple):
+    """A member of a root to be, with its program's id and code, and the array of a held one."""
+
+    member: Member
+    program_id: int
+    image: Image
+    array_id: int = 0
+
+
+def build(parts: Sequence[Part], why: int) -> tuple[int, libbpf.ProgInfo]:
+    """Load a root for a chain, attached nowhere; returns its descriptor and info.
+
+    `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
+    packets of several fragments if every member does. Raises RightsError, UnsupportedError or
+    VerifierError, which names the member.
+    """
+    try:
+        fd = _load(parts)
+    except KernelError as error:
+        raise _explain(parts, error) from error
+    try:
+        config = Config.of([part.member for part in parts], protocol=0)._replace(
+            programs=tuple(part.program_id for part in parts),
+            arrays=tuple(part.array_id for part in parts),
+            why=why,
+        )
+        image.keep(fd, FUSED_RECORD, config.pack_fused())
+        info = libbpf.prog_info(fd)
+        if info.name != FUSED:
+            # libbpf leaves the name out, without an error, where a call of its own fails.
+            raise XdpctlError(
+                "the root was loaded without its name",
+                why="a bpf(2) call failed meanwhile, for instance for want of memory",
+                hint="try again",
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, info
+
+
+def held_array(program_fd: int) -> int:
+    """A program array that calls a program for as long as somebody holds it: its descriptor."""
+    array = libbpf.map_create(libbpf.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
+    try:
+        libbpf.map_update(array, bytes(4), program_fd.to_bytes(4, sys.byteorder))
+    except BaseException:
+        os.close(array)
+        raise
+    return array
+
+
+# --- the code -----------------------------------------------------------------------------------
+
+
+def _load(parts: Sequence[Part], gpl: bool | None = None) -> int:
+    code, names = assemble(parts)
+    return image.load(
+        libbpf.BPF_PROG_TYPE_XDP,
+        FUSED,
+        code,
+        names,
+        gpl=_is_gpl(parts) if gpl is None else gpl,
+        frags=all(part.member.frags for part in parts),
+    )
+
+
+def _is_gpl(parts: Sequence[Part]) -> bool:
+    """Whether GPL-only helpers may be called: never for a member that does not allow it."""
+    return all(part.image.gpl or part.array_id for part in parts)
+
+
+def assemble(parts: Sequence[Part]) -> tuple[bytes, dict[int, str]]:
+    """The root's code, its maps named by id, and its functions' names by first instruction.
+
+    A lone program whose verdict is the chain's is the root itself.
+    """
+    if takes_entry([part.member for part in parts]) and not parts[0].array_id:
+        return parts[0].image.code, {0: FUSED}
+    bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]
+    main = _count(_main(parts, [0] * len(parts)))
+    names, begins, end = {0: FUSED}, [], main
+    for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
+        begins.append(end)
+        names[end] = f"prog{slot}_{part.member.name}"[:100]
+        end += _count(body)
+    return _main(parts, begins) + b"".join(bodies), names
+
+
+def _main(parts: Sequence[Part], begins: Sequence[int]) -> bytes:
+    """Call the bodies in order, the context kept in r6, until a verdict is in no mask.
+
+    The usual verdict falls through to the next call: three instructions a slot, and no jump. The
+    others are looked at behind the end.
+    """
+    code, others = insn(_MOV64_X, dst=6, src=1), b""
+    end = 1 + sum(3 + _count(_HIDING) * _is_to_hide(part) for part in parts) + 2
+    for part, begin in zip(parts, begins, strict=True):
+        mask = part.member.actions | 1 << VACANT
+        first, *rest = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
+        code += insn(_MOV64_X, dst=1, src=6)
+        code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
+        code += _HIDING if _is_to_hide(part) else b""
+        code += insn(_JNE32_K, off=end + _count(others) - _count(code) - 1, imm=first)
+        for verdict in rest:
+            others += insn(_JEQ32_K, off=_count(code) - end - _count(others) - 1, imm=verdict)
+        others += insn(_EXIT)
+    return code + insn(_MOV32_K, imm=XDP_PASS) + insn(_EXIT) + others
+
+
+# w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1
+_HIDING = insn(_LDX_W, dst=1, src=6, off=_RX_QUEUE_INDEX) + insn(_XOR32_X, dst=0, src=1) * 2
+
+
+def _is_to_hide(part: Part) -> bool:
+    """Whether the verifier must not believe what it knows of a body's verdict.
+
+    It takes the callee of a tail call for the end of the program, and would leave out as dead code
+    what follows the callee's verdicts (Linux kernel commit e3245f899043 "bpf: properly verify tail
+    call behavior", in v6.19 and stable releases).
+    """
+    return bool(part.array_id) or image.makes_tail_calls(part.image.code)
+
+
+def _count(code: bytes) -> int:
+    return len(code) // INSN_SIZE
+
+
+def _through(array_id: int) -> bytes:
+    """A body that calls what is in a program array, or is a vacant slot."""
+    return b"".join(
+        (
+            insn(LD_IMM64, dst=2, src=libbpf.BPF_PSEUDO_MAP_FD, imm=array_id),
+            insn(0),
+            insn(_MOV32_K, dst=3),
+            insn(CALL, imm=libbpf.BPF_FUNC_tail_call),
+            insn(_MOV32_K, imm=VACANT),
+            insn(_EXIT),
+        )
+    )
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
+    """Why the kernel refuses a root, and because of which member."""
+    if error.errno == errno.EPERM and not error.log:
+        return explain_refusal(error, "the fused root") or error.explained()
+    culprit, alone, error = _culprit(parts, error)
+    member = culprit.member
+    what = f"{member.name} (id {culprit.program_id})" if member.id else member.name
+    if error.errno == errno.ENOENT and not error.log:
+        return UnsupportedError(
+            f"{what} cannot be fused",
+            why="a map that its code names is gone from the kernel",
+            hint="unload it and load it again",
+        )
+    foreign = [part.member.name for part in parts if not (part.image.gpl or part.array_id)]
+    if foreign and culprit.image.gpl and _fits([culprit], gpl=True):
+        return UnsupportedError(
+            f"{what} cannot be fused with {', '.join(foreign)}",
+            why=f"it calls what the kernel keeps for GPL-compatible programs, and "
+            f"{', '.join(foreign)} {'is' if len(foreign) == 1 else 'are'} not GPL-compatible: "
+            "functions of one program have one licence",
+            hint="--root ext, where the kernel allows it, keeps programs apart",
+        )
+    frags = {part.member.frags for part in parts}
+    if len(frags) > 1 and _fits([culprit], gpl=_is_gpl(parts)):
+        bare = _filler(frags=False)
+        if with_arrays := [
+            part.member.name
+            for part in parts
+            if part.member.frags and not _fits([part, bare], gpl=part.image.gpl)
+        ]:
+            return UnsupportedError(
+                f"the root cannot call the program arrays of {', '.join(with_arrays)}",
+                why="programs that take packets of several fragments, and make tail calls or are "
+                "held by a process, need a root that takes them, too; not every member does",
+                hint='build all members with SEC("xdp.frags"), or none',
+            )
+    if alone and member.id and image.makes_tail_calls(culprit.image.code):
+        with libbpf.owned(libbpf.prog_fd(member.id)) as fd:
+            if libbpf.prog_info(fd).type == libbpf.BPF_PROG_TYPE_EXT:
+                return image.array_of_another_kind(what, "fused")
+    beside = "by itself, as a function of the root" if alone else "beside the members before it"
+    if len(parts) == 1 and not alone:
+        beside = "as the root itself"
+    return VerifierError(
+        f"the verifier refused {what} in a fused root",
+        why=f"it was accepted as a program of its own, but not {beside}: "
+        f"{reason(error.log) or error}",
+        hint="members share one million verifier steps, 64 maps and 256 functions; each has, with "
+        "the root, 512 bytes of stack and 8 levels of calls, one of them the root's; -v shows the "
+        "verifier's whole log",
+        details=error.log,
+    )
+
+
+def _filler(*, frags: bool) -> Part:
+    """A second slot, lest a lone program be the root itself."""
+    return Part(Member("nothing", frags=frags), 0, Image(image.PASS, frags, gpl=True))
+
+
+def _fits(parts: Sequence[Part], gpl: bool | None = None) -> bool:
+    try:
+        os.close(_load(parts, gpl))
+    except KernelError:
+        return False
+    return True
+
+
+def _culprit(parts: Sequence[Part], error: KernelError) -> tuple[Part, bool, KernelError]:
+    """The first member that the kernel does not take behind a root's main function.
+
+    Alone, or else after those before it; with the refusal of that.
+    """
+    gpl = _is_gpl(parts)
+
+    def refused(some: Sequence[Part]) -> KernelError | None:
+        try:
+            os.close(_load(some, gpl))
+        except KernelError as refusal:
+            return refusal
+        return None
+
+    for part in parts:
+        if refusal := refused([part, _filler(frags=part.member.frags)]):
+            return part, True, refusal
+    fitting, failing = 1, len(parts)
+    while failing - fitting > 1:
+        middle = (fitting + failing) // 2
+        refusal = refused(parts[:middle])
+        if refusal is None:
+            fitting = middle
+        else:
+            failing, error = middle, refusal
+    return parts[failing - 1], False, error
