@@ -20,10 +20,6 @@ import os
 import pstats
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 from xdpctl import objects
 from xdpctl.bpffs import Bpffs
@@ -31,17 +27,10 @@ from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
 
-ROOT = Path(__file__).parents[1]
-OBJECT = ROOT / "build/tests/bpf/pass.o"
-XDPCTL = [sys.executable, "-m", "xdpctl"]
+from .tools import OBJECT, ROOT, XDPCTL, bpffs, seconds
+
 OURS, TOP = r"xdpctl/(?!cli)", 12
 COLUMNS = ("load", "status", "status --json", "swap")
-
-
-def seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
 
 
 def xdpctl(*words: str) -> None:
@@ -65,12 +54,12 @@ def make(size: int) -> list[str]:
     return names
 
 
-def load(names: list[str]) -> None:
+def load(path: str, names: list[str]) -> None:
     """Give each interface a chain of one program."""
-    bpffs, member = Bpffs(os.environ["LIBXDP_BPFFS"]), objects.member(str(OBJECT))
+    home, member = Bpffs(path), objects.member(str(OBJECT))
     for name in names:
         transact(
-            bpffs,
+            home,
             Interface.named(name),
             lambda state: state.chain.with_added([member]),
             mode="skb",
@@ -79,11 +68,9 @@ def load(names: list[str]) -> None:
 
 def measure(size: int, profile: bool) -> None:
     """Print one line for one size: the seconds of each command, tab separated."""
-    with tempfile.TemporaryDirectory() as bpffs:
-        subprocess.run(["mount", "-t", "bpf", "bpf", bpffs], check=True)
-        os.environ["LIBXDP_BPFFS"] = bpffs
+    with bpffs() as path:
         names = make(size)
-        loaded = seconds(lambda: load(names))
+        loaded = seconds(lambda: load(path, names))
         start = min(seconds(lambda: xdpctl("--version")) for _ in range(3))
         status = seconds(lambda: xdpctl("status")) - start
         as_json = seconds(lambda: xdpctl("status", "--json")) - start
@@ -92,7 +79,6 @@ def measure(size: int, profile: bool) -> None:
         if profile:
             print_profile(f"status, {size} interfaces", ("status",))
             print_profile(f"swap-dispatcher, {size} interfaces", ("swap-dispatcher", "--all"))
-        subprocess.run(["umount", "-l", bpffs], check=True)
 
 
 def print_profile(title: str, *commands: tuple[str, ...]) -> None:
