@@ -1,4 +1,4 @@
-"""Package build: compile the general dispatcher, for machines that have no clang of their own."""
+"""Package build: compile the general dispatchers, for machines that have no clang of their own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class DispatcherHook(BuildHookInterface):  # type: ignore[misc]
-    """Makes bpf/dispatcher.o and has the wheel carry it. Needs clang with its BPF target."""
+    """Makes them in bpf/ and has the wheel carry them. Needs clang with its BPF target."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         sys.path.insert(0, self.root)
-        from xdpctl.dispatcher import compile_c
+        from xdpctl.dispatcher import compile_c, general
+        from xdpctl.protocol import PROTOCOLS
 
         bpf = Path(self.root) / "bpf"
-        (bpf / "dispatcher.o").write_bytes(compile_c((bpf / "dispatcher.c").read_bytes()))
-        build_data["artifacts"].append("/bpf/dispatcher.o")
+        source = (bpf / "dispatcher.c").read_bytes()
+        for protocol in PROTOCOLS:
+            image = compile_c(source, f"-DPROTOCOL={protocol}")
+            (bpf / general(protocol)).write_bytes(image)
+            build_data["artifacts"].append(f"/bpf/{general(protocol)}")

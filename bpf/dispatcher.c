@@ -24,17 +24,28 @@ struct xdp_md {
 
 static long (*bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 
-/* libxdp's protocol, version 2: the record that its tools read the chain from. It has to be the
- * program's only map; the code of a shaped dispatcher never looks at it. */
+/* libxdp's protocol, version 1, 2 or 3 by -DPROTOCOL: the record that its tools read the chain
+ * from. It has to be the program's only map; the code of a shaped dispatcher never looks at it. */
+#ifndef PROTOCOL
+#define PROTOCOL 2
+#endif
 struct dispatcher_config {
+#if PROTOCOL == 1
+	u8 enabled;
+	u32 actions[MAX_SLOTS], priorities[MAX_SLOTS];
+#else
 	u8 magic, version, enabled, is_frags;
 	u32 actions[MAX_SLOTS], priorities[MAX_SLOTS], flags[MAX_SLOTS];
+#endif
+#if PROTOCOL == 3
+	u8 is_devbound;
+#endif
 };
 
 const volatile struct dispatcher_config config SECTION(".rodata") = {};
 
 /* The version once more, as the number of an array's elements: readable from BTF alone. */
-int (*dispatcher_version)[2] SECTION("xdp_metadata");
+int (*dispatcher_version)[PROTOCOL] SECTION("xdp_metadata");
 
 #ifdef SLOTS
 #define ENABLED(n) 1

@@ -45,17 +45,18 @@ class Bpffs:
         """Raise BpffsError where others than root could put pins of theirs in place of ours."""
         for path in (self.path, self.xdp):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                # The directory of ours may not be a symbolic link, the path to it may.
-                status = os.stat(path) if path == self.path else os.lstat(path)
+                # iproute2 makes a symbolic link of it; what that leads to is what has to be safe.
+                status = os.stat(path)
                 # In a sticky directory, as bpffs has its root, nobody else can move what is ours.
                 writable = status.st_mode & 0o022 and not (
                     path == self.path and status.st_mode & stat.S_ISVTX
                 )
-                if writable or status.st_uid not in (0, os.geteuid()):
+                owners = {status.st_uid, os.lstat(path).st_uid} - {0, os.geteuid()}
+                if writable or owners:
                     why = (
                         f"others may write to it (mode {status.st_mode & 0o7777:04o})"
                         if writable
-                        else f"it belongs to user {status.st_uid}"
+                        else f"it belongs to user {owners.pop()}"
                     )
                     raise BpffsError(
                         f"{path} is not safe to keep pins in",

@@ -61,12 +61,18 @@ def format_actions(mask: int) -> str:
 
 
 class Source(NamedTuple):
-    """An object file's bytes and the program in it that a new member is loaded from."""
+    """An object file's bytes and the program in it that a new member is loaded from.
+
+    `maps_of` is the id of a program whose maps it shares, 0 for none, and whose code it has to have
+    unless it is `forced`.
+    """
 
     path: str
     data: bytes
     program: str
     pin_path: str | None = None
+    maps_of: int = 0
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Member:
     `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
     in bytes, `load_time` in ns since boot; both serve the order alone. A `held` one belongs to the
     process that loads it and goes with that: its link is not pinned, or on a fused root it is
-    called through a program array (`array_id`).
+    called through a program array (`array_id`). A `devbound` one was loaded for its device alone.
     """
 
     name: str
@@ -90,6 +96,7 @@ class Member:
     source: Source | None = None
     held: bool = False
     array_id: int = 0
+    devbound: bool = False
 
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:

@@ -83,29 +83,38 @@ def transact(
     *,
     mode: AskedMode | None = None,
     attach: Attach | None = None,
+    first_attach: Attach | None = None,
     kind: AskedKind | None = None,
+    protocol: int | None = None,
+    adopts: bool = False,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
-    A lost race is observed and planned anew, so `target` may be called several times. Raises any
-    XdpctlError; the interface then runs what it ran before.
+    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
+    and `adopts` are those of `make_plan`. A lost race is observed and planned anew, so `target` may
+    be called several times. Raises any XdpctlError; the interface then runs what it ran before.
     """
     refused = 0  # the errno with which EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
         nonlocal refused
-        asked = kind or (None if state.root else default_kind())
+        bare = state.root is None or state.root.config is None
+        asked = kind or (default_kind() if bare else None)
+        how = attach if state.root else attach or first_attach
         try:
-            return make_plan(state, target(state), mode, attach, asked, refused)
+            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused)
         except ChainFullError:
-            if refused or asked in ("ext", "fused") or (state.root and not asked):
+            if refused or asked in ("ext", "fused") or not (bare or asked):
                 raise
             if not (refused := dispatcher.refused()):
                 raise
             return plan_for(state)
+        except HookBusyError as error:
+            _name_holders(error, state)
+            raise
 
     rights.require()
     bpffs.check()
@@ -147,6 +156,17 @@ def transact(
         why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
         hint="find out who does, then try again",
     )
+
+
+def _name_holders(error: HookBusyError, state: State) -> None:
+    """Add the processes that hold the program on the hook."""
+    from .holders import holders
+
+    root = state.root
+    found = holders([("link_id", root.link_id), ("prog_id", root.id)]) if root else {}
+    names = {f"{one.pid} ({one.name})" for holding in found.values() for one in holding}
+    if names:
+        error.why += f"; held by process {', '.join(sorted(names))}"
 
 
 def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
@@ -200,6 +220,8 @@ class _Commit:
             made = self.build(closing, undo)
             self.pin(made, undo)
             root_fd = made.root_fd
+            if self.plan.adopts and self.plan.attach == "link":
+                hook.adopt(undo)
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
             number, text, ids = hook.flip(root_fd, self.report.root_id)
@@ -246,6 +268,10 @@ class _Commit:
         origins = self.origins(old)
         with self.bpffs.pins_locked():
             undo.callback(self.unpin, made.root_id)
+            if self.state.root and self.state.root.owner == "libxdp":
+                # Nothing else would tell after a crash whose pins those of X are.
+                undo.callback(pins.remove, self.paths.record(self.state.root.id))
+                self.paths.make_record(self.state.root.id, self.plan.attach)
             self.paths.make_dispatch(made.root_id, self.plan.attach)
             with pins.failing("pin programs in", self.bpffs.path):
                 for slot, (program, link) in enumerate(made.hooked):
@@ -291,6 +317,7 @@ class _Commit:
         old = self.state.root
         places = self.made.places if self.made else {}
         try:
+            pins.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
                 self.paths.forget_made(key)
             if old is None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import dispatcher, fused, image, objects, pins
 from .chain import Member
-from .errors import KernelError, UnsupportedError
+from .errors import KernelError, UnsupportedError, UsageError
 from .hook import LostRace
 from .image import Image
 from .kernel import libbpf
@@ -69,7 +69,7 @@ class Construction:
 
     def _build_ext(self) -> None:
         members = self.plan.target.members
-        root = dispatcher.build(members)
+        root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex)
         self.closing.callback(root.close)
         self.root_fd, self.root_id = root.fd, root.id
         self.step(
@@ -156,6 +156,8 @@ class Construction:
         if member.source is None:
             return self._found(slot, member, root)
         target = (root.fd, root.names[slot]) if root else None
+        if member.source.maps_of and not member.source.forced:
+            _check_same(member, target)
         loaded = objects.load(member.source, member.frags, target)
         for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
@@ -242,6 +244,32 @@ class Construction:
         """Take pins of maps back."""
         unmake(made, self.loaded)
         self.paths.forget_made(key)
+
+
+def _check_same(member: Member, target: tuple[int, str] | None) -> None:
+    """Raise UsageError where a file has other code than the program that it is to stand for.
+
+    It is loaded with maps of its own for that: a file may fill the maps that it is given. The tag
+    is a hash of the instructions as they were given to the kernel, maps left out.
+    """
+    source = member.source
+    assert source is not None
+    with contextlib.ExitStack() as closing:
+        alone = objects.load(source._replace(maps_of=0, pin_path=None), member.frags, target)
+        for number in (alone.fd, *alone.arrays.values(), *alone.maps.values()):
+            closing.callback(os.close, number)
+        info = libbpf.prog_info(alone.fd)
+        running = libbpf.prog_info(
+            closing.enter_context(libbpf.owned(libbpf.prog_fd(source.maps_of)))
+        )
+    if running.tag != info.tag:
+        raise UsageError(
+            f"{source.program} of {source.path} is not the program that runs",
+            why=f"its tag is {info.tag}, that of program {running.id} ({running.name}) is "
+            f"{running.tag}",
+            hint="give the object file that it was loaded from, or --force to put other code in "
+            "its place",
+        )
 
 
 def _no_image(member: Member, kind: str) -> UnsupportedError:

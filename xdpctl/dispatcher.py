@@ -18,7 +18,7 @@ from .chain import Member, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
 from .kernel.btf import BTF_KIND_FUNC, Btf
-from .protocol import ENTRY, Config
+from .protocol import ENTRY, PROTOCOL, Config
 from .rights import explain_refusal
 
 CACHE = "/var/cache/xdpctl"
@@ -47,21 +47,23 @@ class Root(NamedTuple):
         os.close(self.fd)
 
 
-def build(members: Sequence[Member]) -> Root:
+def build(members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0) -> Root:
     """Load a root for a chain, attached nowhere, its slots vacant.
 
     It takes packets of several fragments if every member does and the kernel can (Linux kernel
     commit c2f2cdbeffda "bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags loading the ebpf
-    program", in v5.18). Raises RightsError, UnsupportedError or VerifierError.
+    program", in v5.18). It is bound to the device of a number if every member is (Linux kernel
+    commit 2b3486bc2d23 "bpf: Introduce device-bound XDP programs", in v6.3). Raises RightsError,
+    UnsupportedError or VerifierError.
     """
-    code = object_for(tuple(member.actions for member in members))
-    config = Config.of(members)
+    code = object_for(tuple(member.actions for member in members), protocol)
+    config = Config.of(members, protocol)
     try:
-        return _load(code, config, members)
+        return _load(code, config, members, ifindex)
     except KernelError as error:
         if config.frags and error.errno == errno.EINVAL:
             with contextlib.suppress(KernelError):
-                return _load(code, config._replace(frags=False), members)
+                return _load(code, config._replace(frags=False), members, ifindex)
         raise explain_refusal(error, "the dispatcher") or VerifierError(
             "the kernel refused the dispatcher", why=error.log.strip() or str(error)
         ) from error
@@ -84,14 +86,17 @@ def refused() -> int:
     return 0
 
 
-def _load(code: bytes, config: Config, members: Sequence[Member]) -> Root:
+def _load(code: bytes, config: Config, members: Sequence[Member], ifindex: int) -> Root:
     library = libbpf.lib()
     handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
         program = library.bpf_object__next_program(handle, None)
         libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
-        if config.frags:
-            library.bpf_program__set_flags(program, libbpf.BPF_F_XDP_HAS_FRAGS)
+        flags = libbpf.BPF_F_XDP_HAS_FRAGS * config.frags
+        if config.devbound:
+            flags |= libbpf.BPF_F_XDP_DEV_BOUND_ONLY
+            library.bpf_program__set_ifindex(program, ifindex)
+        library.bpf_program__set_flags(program, flags)
         libbpf.load_object(handle)
         btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         names = tuple(slot_function(members, slot) for slot in range(len(members)))
@@ -127,7 +132,12 @@ def _shipped(name: str) -> Path | None:
     return None
 
 
-def object_for(masks: tuple[int, ...]) -> bytes:
+def general(protocol: int) -> str:
+    """The file name of the dispatcher for any shape that the package carries."""
+    return f"dispatcher-{protocol}.o"
+
+
+def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL) -> bytes:
     """The dispatcher's object file for a chain with these action masks.
 
     From the cache, else from clang, else the general one that the package carries.
@@ -136,30 +146,30 @@ def object_for(masks: tuple[int, ...]) -> bytes:
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     if source is not None:
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            return _cached(source.read_bytes(), f"-DSLOTS={slots}")
-    general = _shipped("dispatcher.o")
-    if general is None:
+            return _cached(source.read_bytes(), f"-DSLOTS={slots}", f"-DPROTOCOL={protocol}")
+    compiled = _shipped(general(protocol))
+    if compiled is None:
         raise UnsupportedError(
             "no dispatcher for this chain",
             why="clang is not installed and this xdpctl carries no compiled dispatcher",
             hint="install clang (Debian: apt install clang), or use --root fused, which needs none",
         )
-    return general.read_bytes()
+    return compiled.read_bytes()
 
 
-def _cached(source: bytes, shape: str) -> bytes:
+def _cached(source: bytes, *shape: str) -> bytes:
     """Compile, or take the result of the same source and flags from the cache."""
     import hashlib
 
-    key = hashlib.sha256("\0".join([*CFLAGS, shape, ""]).encode() + source).hexdigest()[:32]
-    directory = Path(os.environ.get("XDPCTL_CACHE") or CACHE)
+    key = hashlib.sha256("\0".join([*CFLAGS, *shape, ""]).encode() + source).hexdigest()[:32]
+    directory = _cache_directory()
     path = directory / f"dispatcher-{key}.o"
     # What is loaded into the kernel as root must not be for others to write.
     safe = _safe_directory(directory)
     if safe:
         with contextlib.suppress(OSError):
             return path.read_bytes()
-    image = compile_c(source, shape)
+    image = compile_c(source, *shape)
     if safe:
         with contextlib.suppress(OSError):
             _write_whole(path, image)
@@ -181,12 +191,34 @@ def compile_c(source: bytes, *flags: str) -> bytes:
     return result.stdout
 
 
+def _cache_directory() -> Path:
+    return Path(os.environ.get("XDPCTL_CACHE") or CACHE)
+
+
 def _safe_directory(path: Path) -> bool:
     with contextlib.suppress(OSError):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        return status.st_uid == 0 and not status.st_mode & 0o022
+        return _is_safe(path)
     return False
+
+
+def has_general() -> bool:
+    """Whether there is a dispatcher for machines without clang."""
+    return _shipped(general(PROTOCOL)) is not None
+
+
+def cache_state() -> tuple[str, bool | None]:
+    """The cache's directory, and whether it is root's alone; None: it is not there yet."""
+    directory = _cache_directory()
+    try:
+        return str(directory), _is_safe(directory)
+    except OSError:
+        return str(directory), None
+
+
+def _is_safe(path: Path) -> bool:
+    status = path.stat()
+    return status.st_uid == 0 and not status.st_mode & 0o022
 
 
 def _write_whole(path: Path, data: bytes) -> None:

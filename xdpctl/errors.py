@@ -16,12 +16,16 @@ class XdpctlError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "", details: str = "") -> None:
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", details: str = "", number: int = 0
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.why = why
         self.hint = hint
         self.details = details
+        self.number = number
+        """The errno of libxdp's for this case, where neither class nor cause tells it."""
 
     def as_dict(self) -> dict[str, object]:
         """The error as ``--json`` prints it."""
@@ -127,7 +131,11 @@ class KernelError(OSError):
 
     def explained(self) -> XdpctlError:
         """As an error of the command, where nothing more is known of it."""
-        return XdpctlError(f"a kernel call failed: {self.call}", why=self.log.strip() or str(self))
+        return XdpctlError(
+            f"a kernel call failed: {self.call}",
+            why=self.log.strip() or str(self),
+            number=self.errno or 0,
+        )
 
     def __str__(self) -> str:
         name = errno.errorcode.get(self.errno or 0, str(self.errno))

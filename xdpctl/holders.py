@@ -1,4 +1,4 @@
-"""Who holds a link, or the array of a held member: the processes that have it open."""
+"""Who holds a link, a program or a held member's array: the processes that have it open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .observe import Handle
 
 @dataclass(frozen=True)
 class Holder:
-    """A process with a descriptor of a link or map, from /proc/PID/fdinfo (proc_pid_fdinfo(5))."""
+    """A process with a descriptor of one, from /proc/PID/fdinfo (proc_pid_fdinfo(5))."""
 
     pid: int
     name: str
@@ -20,7 +20,7 @@ class Holder:
 
 
 def holders(handles: Sequence[Handle]) -> dict[Handle, list[Holder]]:
-    """The processes that hold each of some links and maps.
+    """The processes that hold each of some links, maps and programs.
 
     Descriptors of processes that may not be looked at stay unknown.
     """
@@ -38,7 +38,7 @@ def holders(handles: Sequence[Handle]) -> dict[Handle, list[Holder]]:
 
 
 def _handle(process: str, fd: str) -> Handle | None:
-    """What is behind a descriptor of a link or map; None for any other."""
+    """What is behind a descriptor; None for what is none of those three."""
     with contextlib.suppress(OSError):
         if "bpf" in os.readlink(f"{process}/fd/{fd}"):
             with open(f"{process}/fdinfo/{fd}", encoding="ascii") as lines:
@@ -47,4 +47,6 @@ def _handle(process: str, fd: str) -> Handle | None:
                         return "link_id", int(line.split()[1])
                     if line.startswith("map_id:"):
                         return "map_id", int(line.split()[1])
+                    if line.startswith("prog_id:"):  # a link has one, too, but behind its own
+                        return "prog_id", int(line.split()[1])
     return None

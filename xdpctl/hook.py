@@ -51,12 +51,22 @@ class Hook:
         if old is not None:
             try:
                 if plan.attach == "link":
-                    self.link = libbpf.get(paths.root_link)
+                    adopted = plan.adopts and old.link_id
+                    self.link = libbpf.link_fd(adopted) if adopted else libbpf.get(paths.root_link)
                     closing.callback(os.close, self.link)
                 self.expected = libbpf.prog_fd(old.id)
                 closing.callback(os.close, self.expected)
             except KernelError as error:
                 raise LostRace from error
+
+    def adopt(self, undo: contextlib.ExitStack) -> None:
+        """Pin the link of another's program, lest the chain goes when its owner does."""
+        with pins.failing("pin the root link in", self.paths.bpffs.path):
+            # Told apart by it, after a crash, from a link of ours that somebody gave a program.
+            undo.callback(pins.remove, self.paths.adopting)
+            os.symlink(str(libbpf.link_info(self.link).id), self.paths.adopting)
+            undo.callback(pins.remove, self.paths.root_link)
+            libbpf.pin(self.link, self.paths.root_link)
 
     def flip(self, root_fd: int, root_id: int) -> Done:
         """Do what the plan says. Raises LostRace, or why the kernel refuses."""
@@ -136,4 +146,6 @@ class Hook:
 
 def _without_frags(members: Sequence[Member]) -> str:
     lacking = [member.name for member in members if not member.frags]
+    if not lacking:
+        return "libxdp's protocol 1 has no word for it"
     return f"{', '.join(lacking)} lack{'s' if len(lacking) == 1 else ''} it"

@@ -32,6 +32,7 @@ LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
 _CPU_SECONDS = 120
+_SHARING = "sharing maps"
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
 _FOREIGN_ATTACH = {libbpf.BPF_XDP_DEVMAP: "devmap", libbpf.BPF_XDP_CPUMAP: "cpumap"}
@@ -76,11 +77,16 @@ def read(path: str) -> bytes:
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}") from error
     except OSError as error:
-        raise BadObjectError(f"cannot read {path}", why=os.strerror(error.errno or 0)) from error
+        raise BadObjectError(
+            f"cannot read {path}",
+            why=os.strerror(error.errno or 0),
+            number=libbpf.LIBBPF_ERRNO__LIBELF,
+        ) from error
     if not data.startswith(b"\x7fELF"):
         raise BadObjectError(
             f"{path} is not an ELF object file",
             hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o",
+            number=libbpf.LIBBPF_ERRNO__FORMAT,
         )
     return data
 
@@ -93,13 +99,16 @@ def member(
     priority: int | None = None,
     actions: int | None = None,
     pin_path: str | None = None,
+    first_of_several: bool = False,
 ) -> chain.Member:
     """A member to be, from an object file; its run configuration holds unless an argument does.
+
+    With `first_of_several` it is the first program that may be meant, as xdp-loader takes it.
 
     Raises NotFoundError, BadObjectError, UsageError.
     """
     data = read(path)
-    found = _choose(path, _inspect(path, data), section, program)
+    found = _choose(path, _inspect(path, data), section, program, first_of_several)
 
     def first(*values: int | None) -> int:
         return next(value for value in values if value is not None)
@@ -115,18 +124,24 @@ def member(
 
 
 def _choose(
-    path: str, candidates: list[Candidate], section: str | None, program: str | None
+    path: str,
+    candidates: list[Candidate],
+    section: str | None,
+    program: str | None,
+    first_of_several: bool,
 ) -> Candidate:
     """The program that is meant."""
     listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
     if section is None and program is None:
-        fitting = [found for found in candidates if found.is_xdp]
+        untyped = (libbpf.BPF_PROG_TYPE_UNSPEC,) if first_of_several else ()
+        fitting = [found for found in candidates if found.is_xdp or found.type in untyped]
         if not fitting:
             raise BadObjectError(
                 f"no XDP program in {path}",
                 why=f"it has {listing}" if listing else "it has no program at all",
                 hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one in '
                 "another section has to be named with -n PROGRAM",
+                number=errno.EINVAL if candidates else errno.ENOENT,
             )
     else:
         fitting = [
@@ -135,13 +150,13 @@ def _choose(
         if not fitting:
             what = f"program {program}" if program else f"section {section}"
             raise NotFoundError(f"no {what} in {path}", why=f"it has {listing or 'no program'}")
-    if len(fitting) > 1:
+    if len(fitting) > 1 and not first_of_several:
         raise UsageError(
             f"{path} has several XDP programs",
             why=", ".join(f"{found.name} (section {found.section})" for found in fitting),
             hint="name one with -n PROGRAM",
         )
-    (found,) = fitting
+    found = fitting[0]
     # A section that libbpf does not know gives no type; who names such a program means XDP.
     if found.type != libbpf.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
         kind = _FOREIGN_ATTACH.get(found.attach_type)
@@ -323,6 +338,7 @@ def _check_config(path: str, found: Candidate) -> None:
         raise BadObjectError(
             f"the run configuration of {found.name} in {path} has an unknown member",
             hint=f"it may hold priority and {', '.join(chain.ACTIONS)}",
+            number=errno.EOPNOTSUPP,
         )
 
 
@@ -362,6 +378,9 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
         library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
         if target:
             libbpf.set_attach_target(chosen, *target)
+        if source.pin_path is None:
+            for found in libbpf.maps(handle):
+                library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
         maps = {
             path.decode(): found
             for found in libbpf.maps(handle)
@@ -370,6 +389,9 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
         for found in maps.values():
             # libbpf shares what is pinned already; new pins are the transaction's to make.
             library.bpf_map__set_pin_path(found, None)
+        if source.maps_of:
+            _share_maps(handle, source.maps_of, source.forced)
+            maps = {}
         try:
             libbpf.load_object(handle)
         except KernelError as error:
@@ -388,10 +410,60 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
     try:
         answer, fds = _in_child(source.path, work)
     except KernelError as error:
+        if error.call == _SHARING:
+            raise UnsupportedError(
+                f"{source.program} of {source.path} cannot share the maps of program "
+                f"{source.maps_of}",
+                why=error.log,
+                hint="give the object file that the running program was loaded from"
+                + ("" if source.forced else ", or --force to leave out maps that it lacks"),
+            ) from error
         raise explain(f"{source.program} of {source.path}", error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
+
+
+def _share_maps(handle: int, program_id: int, forced: bool) -> None:
+    """Have an object use a running program's maps, each found by its name.
+
+    All of them, unless it is `forced`.
+
+    Raises KernelError, its log a line a map, where one does not fit. The kernel keeps 15 characters
+    of a name; internal maps are named after the object and their section, such as .bss.
+    """
+    library = libbpf.lib()
+    with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
+        there = [libbpf.map_fd(number) for number in libbpf.prog_info(fd).map_ids]
+    left = {number: libbpf.map_info(number) for number in there}
+    left = {number: info for number, info in left.items() if info.name != image.NAME}
+    wrong = []
+    for found in libbpf.maps(handle):
+        name = library.bpf_map__name(found).decode()
+        _object, dot, section = name.partition(".")
+        wanted = [
+            number
+            for number, info in left.items()
+            if info.name == name[:15] or (dot and info.name.endswith(f".{section}"))
+        ]
+        if not wanted:
+            continue  # one that the running program does not use
+        ours, theirs = libbpf.map_shape(found), left[wanted[0]].shape
+        if not ours.max_entries:  # libbpf asks for one for each CPU
+            ours = ours._replace(max_entries=theirs.max_entries)
+        if len(wanted) > 1:
+            wrong.append(f"map {name}: {len(wanted)} maps of that name run")
+        elif ours != theirs:
+            wrong.append(f"map {name}: {ours} in the file, {theirs} as it runs")
+        else:
+            libbpf.call("bpf_map__reuse_fd", found, wanted[0])
+            library.bpf_map__set_pin_path(found, None)
+        for number in wanted:
+            del left[number]
+    if not forced:
+        wrong += [f"map {info.name} runs, and is not in the file" for info in left.values()]
+    if wrong:
+        raise KernelError(_SHARING, errno.EINVAL, "\n".join(wrong))
 
 
 def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:

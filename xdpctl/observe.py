@@ -21,7 +21,7 @@ from .kernel.btf import BTF_KIND_FUNC, Btf
 from .pins import Attach, InterfacePins, Origin
 from .protocol import ENTRY, FUSED, FUSED_RECORD, Config
 
-Handle = tuple[Literal["link_id", "map_id"], int]
+Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
 Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
 
@@ -349,15 +349,19 @@ class _Reading:
 
     def left_over(self, root: Root | None) -> tuple[list[str], int]:
         """What interrupted commands or an earlier interface left; a root that runs elsewhere."""
-        ours = root is not None and root.owner == "xdpctl"
-        live = root.id if root and ours and self.home.directory == self.own.directory else 0
+        is_chain = root is not None and root.owner != "other"
+        live = root.id if root and is_chain and self.home.directory == self.own.directory else 0
         entries = self.own.entries()
         if not entries:
             return self.empty(), 0
         recorded = self.own.recorded()
         link = pins.pinned_link(self.own.root_link) if "root_link" in entries else None
-        stranded = link.prog_id if link and link.ifindex and not live else 0
         stale = []
+        stranded = link.prog_id if link and link.ifindex and not live else 0
+        if "adopting" in entries:
+            stale.append(self.own.adopting)
+            if root and stranded == root.id:
+                stranded = 0  # not ours yet: the pin was made to adopt it
         for root_id, attach in recorded.items():
             if root_id in (live, stranded):
                 continue
@@ -406,6 +410,12 @@ def may_run_elsewhere(root_id: int) -> bool:
     """
     here = interfaces.current()
     refused: list[str] = []
+    try:
+        os.close(libbpf.prog_fd(root_id))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return False  # gone from the kernel: others have taken its place
+        raise
     for name, path in interfaces.visible(refused):
         if name != here:
             try:
@@ -445,6 +455,7 @@ def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Me
             size=info.size,
             load_time=info.load_time,
             array_id=array_id,
+            devbound=bool(config.flags[slot] & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
         )
 
 

@@ -12,6 +12,8 @@
                                                    empties when no descriptor or pin is left
             made-<root id>-<number>                a symbolic link: a pin that a load made elsewhere
             stage                                  a pin on its way to where it replaces another
+            adopting                               a symbolic link: root_link is another's, and was
+                                                   pinned to exchange its program
 
 The symbolic link is made before the directory it names and removed after it. Whatever is named so
 and is not the root that the interface runs is left over from an interrupted command.
@@ -74,6 +76,7 @@ class InterfacePins:
         self.what = what
         self.root_link = f"{directory}/root_link"
         self.stage = f"{directory}/stage"
+        self.adopting = f"{directory}/adopting"
 
     def with_ifindex(self, ifindex: int) -> InterfacePins:
         """The same directory, for roots that were recorded under another number."""
@@ -177,10 +180,15 @@ class InterfacePins:
 
     # --- roots ----------------------------------------------------------------------------------
 
+    def make_record(self, root_id: int, attach: Attach) -> None:
+        """Record a root as one of xdpctl's."""
+        with failing("make a record in", self.bpffs.path):
+            os.symlink(attach, self.record(root_id))
+
     def make_dispatch(self, root_id: int, attach: Attach) -> None:
         """Record a root and make its directory."""
+        self.make_record(root_id, attach)
         with failing("make a directory in", self.bpffs.path):
-            os.symlink(attach, self.record(root_id))
             os.mkdir(self.dispatch(root_id), 0o700)
 
     def programs(self, root_id: int) -> set[int]:
@@ -311,6 +319,8 @@ def failing(what: str, path: str) -> Iterator[None]:
             f"cannot {what} {path}",
             why=os.strerror(error.errno or 0),
             hint=hints.get(error.errno or 0, ""),
+            # The kernel's answer for a path outside of a bpffs, which libbpf looks for first.
+            number=errno.EINVAL if error.errno == errno.EPERM else 0,
         ) from error
 
 

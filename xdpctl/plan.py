@@ -5,15 +5,16 @@ Commands differ in the target chain alone; what has to happen to the kernel foll
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import Literal
 
 from .chain import Chain, Kind, Member
 from .errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from .observe import Mode, State
+from .observe import Mode, Root, State
 from .pins import Attach
-from .protocol import MAX_SLOTS
+from .protocol import MAX_SLOTS, PROTOCOL
 
 Flip = Literal["attach", "update", "detach", "none"]
 # (a root is there, members shall be there): what happens to the root.
@@ -50,7 +51,8 @@ class Plan:
     """What a transaction will do. Members stand in slot order.
 
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
-    refused. `why` is the errno of such a refusal.
+    refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by.
+    A plan that `adopts` puts a root in the place of another tool's program, which is none.
     """
 
     interface: str
@@ -60,6 +62,8 @@ class Plan:
     attach: Attach
     flip: Flip
     kind: Kind = "ext"
+    protocol: int = PROTOCOL
+    adopts: bool = False
     auto: bool = False
     why: int = 0
 
@@ -83,30 +87,35 @@ def make_plan(
     mode: AskedMode | None = None,
     attach: Attach | None = None,
     kind: AskedKind | None = None,
+    protocol: int | None = None,
+    adopts: bool = False,
     refused: int = 0,
 ) -> Plan:
-    """Plan the change; `mode`, `attach` and `kind` are what the command asked for.
+    """Plan the change; `mode`, `attach`, `kind` and `protocol` are what the command asked for.
 
-    None means what is there; for a first root native mode, a link and `auto`. `refused` is the
-    errno with which the kernel refuses EXT programs, as far as that is known.
+    None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
+    most of libxdp's tools read. `adopts` allows to take over from a program without a dispatcher.
+    `refused` is the errno with which the kernel refuses EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
     cannot be had, ChainFullError for more programs than a root of the kind takes.
     """
     root, name = state.root, state.interface.name
-    if mode == "hw":
+    if mode == "hw" or (root is not None and root.mode == "hw" and target.members):
         raise UnsupportedError(
             "a chain cannot be offloaded to the card",
             why="offload hardware takes one plain program and no EXT programs",
             hint="use -m native",
+            number=errno.EINVAL,
         )
-    if root is not None and root.owner != "xdpctl":
+    if root is not None and root.owner == "other" and not (adopts and root.config is None):
         raise _busy(state)
     if root is not None and mode not in (None, "unspecified", root.mode) and target.members:
         raise UnsupportedError(
             f"{name} runs its chain in {root.mode} mode",
             why="the mode of an attached root cannot be changed",
             hint=f"use -m {root.mode}, or unload everything first",
+            number=errno.EBUSY,
         )
     if root is not None and attach not in (None, root.attach) and target.members:
         raise UnsupportedError(
@@ -114,14 +123,17 @@ def make_plan(
             why="how a root is attached cannot be changed while it runs",
             hint=f"use --attach {root.attach}, or unload everything first",
         )
-    auto = kind == "auto" or (kind is None and root is None)
-    if kind is None and root is not None:
-        chosen, why = root.kind, root.config.why if root.config else 0
+    there = root.config if root else None
+    auto = kind == "auto" or (kind is None and there is None)
+    if kind is None and root is not None and there is not None:
+        chosen, why = root.kind, there.why
     elif auto:
         chosen, why = "fused" if refused else "ext", refused
     else:
         chosen, why = "fused" if kind == "fused" else "ext", 0
     _check_count(state, target, chosen)
+    speaks = protocol or (there.protocol if there else 0) or PROTOCOL
+    _check_devbound(state, target, chosen, speaks)
     return Plan(
         interface=name,
         current=state.chain,
@@ -130,9 +142,23 @@ def make_plan(
         attach=root.attach if root else attach or "link",
         flip=_FLIPS[bool(root), bool(target.members)],
         kind=chosen,
+        protocol=speaks,
+        adopts=adopts and root is not None and root.owner == "other",
         auto=auto,
         why=why,
     )
+
+
+def _check_devbound(state: State, target: Chain, kind: Kind, protocol: int) -> None:
+    """The kernel wants a root and all its members loaded for the same device, or none of them."""
+    bound = [member.name for member in target.members if member.devbound]
+    if bound and (len(bound) < len(target.members) or kind == "fused" or protocol == 1):
+        raise UnsupportedError(
+            f"{', '.join(bound)} on {state.interface.name} cannot be on such a root",
+            why="it was loaded for its device alone, and then a dispatcher and all of its programs "
+            "have to be, which protocol 1 and fused roots do not know",
+            hint="unload it first, or add programs with the tool that loaded it",
+        )
 
 
 def _check_count(state: State, target: Chain, kind: Kind) -> None:
@@ -156,17 +182,18 @@ def _busy(state: State) -> HookBusyError:
     assert root is not None
     how = f"by bpf_link {root.link_id}" if root.link_id else "over netlink"
     who = f"program {root.id} ({root.name}), attached {how}"
-    if root.owner == "libxdp":
-        return HookBusyError(
-            f"{name} is run by libxdp's dispatcher",
-            why=f"its hook holds {who}",
-            hint=f"remove it with xdp-loader unload {name} --all, then load with xdpctl",
-        )
     return HookBusyError(
         f"another tool's program is on the XDP hook of {name}",
         why=f"its hook holds {who}",
-        hint=f"have the owner of the link close it (bpftool link show id {root.link_id})"
-        if root.link_id
-        else "have its owner remove it, or if nobody owns it: "
-        f"ip link set dev {name} {_IP_WORDS[root.mode]} off",
+        hint=_way_out(root, name),
     )
+
+
+def _way_out(root: Root, name: str) -> str:
+    remove = f"have the owner of the link close it (bpftool link show id {root.link_id})"
+    if not root.link_id:
+        remove = f"have its owner remove it (ip link set dev {name} {_IP_WORDS[root.mode]} off)"
+    if root.config is not None:
+        return remove
+    force = " --force" if root.link_id else ""
+    return f"make it a member of a chain: xdpctl adopt {name} --object FILE{force}; or {remove}"

@@ -39,6 +39,8 @@ class Style:
     verbose: int = 0
     quiet: bool = False
     dry_run: bool = False
+    plain: bool = False
+    """Rows on a terminal too, and of oddities only with -v."""
 
 
 def error_text(error: XdpctlError, style: Style) -> str:
@@ -130,9 +132,10 @@ def _slot_data(slot: Slot) -> dict[str, Any]:
     }
 
 
-def status(states: Sequence[State]) -> None:
+def status(states: Sequence[State], style: Style | None = None) -> None:
     """The rows of xdp-loader, or a table on a terminal; then what is not as it should be."""
-    if sys.stdout.isatty():
+    style = style or Style()
+    if sys.stdout.isatty() and not style.plain:
         from rich.console import Console
 
         Console().print(_status_table(states))
@@ -144,13 +147,14 @@ def status(states: Sequence[State]) -> None:
             for row in _rows(state):
                 _row(*row)
         print()
-    for state in states:
+    for state in states if style.verbose or not style.plain else ():
         for remark in remarks(state):
             print(f"xdpctl: {state.interface.name}: {remark}", file=sys.stderr)
 
 
 def _row(*cells: object) -> None:
-    widths = (16, 5, 17, 8, 4, 17, 0)
+    # xdp-loader's columns to the blank: scripts cut them by number, too.
+    widths = (16, 6, 16, 8, 4, 17, 0) if cells[0] == " =>" else (16, 5, 17, 8, 4, 17, 0)
     text = " ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True))
     print(text.rstrip())
 

@@ -116,7 +116,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     """
     if not state.residue or state.stranded:
         return ()  # what is stranded here is about to move, with all that is beside it
-    root = state.root if state.root and state.root.owner == "xdpctl" else None
+    root = state.root if state.root and state.root.owner != "other" else None
     live = root.id if root else 0
     made = paths.made()
     stale = {*paths.recorded(), *made} - {live}
@@ -128,10 +128,11 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         {program for number in stale for program in paths.programs(number)}.difference(members),
     )
     settle(paths, live, members, stale)
-    if not live or state.home.directory != paths.directory:
+    if not root or not root.link_id or state.home.directory != paths.directory:
         paths.remove_root_link()
     with pins.failing("remove a pin from", bpffs.path):
         pins.remove(paths.stage)
+        pins.remove(paths.adopting)
     return state.residue
 
 

@@ -235,24 +235,6 @@ def test_another_tools_program(tool: Tool, veth: net.Veth, objects: Objects) -> 
     tool("load", veth.dev, objects["pass"])
 
 
-@kinds("ext")  # only EXT programs make such a dispatcher
-def test_libxdps_dispatcher(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """Read as what it is, changed by nobody but libxdp."""
-    tool.xdp_loader("load", veth.dev, objects["count"], objects["config"])
-    status = tool.status(veth.dev)
-    assert (status["root"]["owner"], status["root"]["attach"]) == ("libxdp", "netlink")
-    # Its reading of the run configuration is ours.
-    assert [(one["name"], one["priority"], one["actions"]) for one in status["programs"]] == [
-        ("config", 10, ["XDP_DROP", "XDP_PASS"]),
-        ("count", 50, ["XDP_PASS"]),
-    ]
-    with unchanged(tool, veth):
-        result = tool.try_("load", veth.dev, objects["pass"])
-        assert result.code == 8
-        assert "xdp-loader unload" in result.err
-    tool.xdp_loader("unload", veth.dev, "--all")
-
-
 def test_large_mtu(tool: Tool, objects: Objects) -> None:
     """A chain without frags on jumbo frames: refused, with the names of who lacks it."""
     with net.Veth(mtu=9000) as veth, unchanged(tool, veth):

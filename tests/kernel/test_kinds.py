@@ -100,7 +100,7 @@ def test_what_a_process_holds_stays_where_it_is(
     with Held(objects["count"], veth.dev, 10) as held:
         with unchanged(tool, veth):
             result = tool.try_("swap-dispatcher", "--root", OTHER[kind], veth.dev)
-            assert (result.code, "has a holder of its own" in result.err) == (7, True), result.err
+            assert (result.code, "others than xdpctl hold" in result.err) == (7, True), result.err
             assert "count" in result.err
         assert net.exchange(veth, FRAMES) == FRAMES
         assert held.ask() == {"attached": True, "slot": 0}
@@ -121,7 +121,7 @@ def test_what_is_pinned_elsewhere_stays_where_it_is(
         oracle.pin(link, path)
     with unchanged(tool, veth):
         result = tool.try_("swap-dispatcher", "--root", "fused", veth.dev)
-        assert (result.code, "has a holder of its own" in result.err) == (7, True), result.err
+        assert (result.code, "others than xdpctl hold" in result.err) == (7, True), result.err
     path.unlink()
     assert renewed(tool, veth, "fused") == []
 

@@ -83,7 +83,7 @@ def test_a_foreign_process_holds_an_unpinned_link(
         )
         swapped = tool("swap-dispatcher", veth.dev)
         assert f"held by process {foreign.pid} (python" in swapped.out
-        assert "X stays until its links are let go" in swapped.out
+        assert "X stays until it is let go" in swapped.out
         new, _mode = oracle.xdp_prog_id(veth.ifindex)
         assert tool.chain(veth.ifindex)[1] == foreign.prog_id
         assert net.exchange(veth, FRAMES) == FRAMES

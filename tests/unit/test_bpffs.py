@@ -94,6 +94,59 @@ def test_a_directory_of_somebody_else(bpffs: Bpffs, place: str) -> None:
     assert f"chown root {bpffs.path}{place}" in caught.value.hint
 
 
+@pytest.fixture
+def elsewhere(bpffs: Bpffs) -> Path:
+    """The directory that xdp leads to, as iproute2 makes it: /sys/fs/bpf/xdp -> tc."""
+    target = Path(bpffs.path, "tc")
+    target.mkdir(0o700)
+    os.rmdir(bpffs.xdp)
+    os.symlink("tc", bpffs.xdp)
+    return target
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o1700])
+def test_a_symbolic_link_to_a_safe_directory_is_followed(
+    bpffs: Bpffs, elsewhere: Path, mode: int
+) -> None:
+    """Its own mode, 0777, means nothing."""
+    elsewhere.chmod(mode)
+    bpffs.check_safe()
+    with bpffs.interface(INTERFACE).locked(), bpffs.pins_locked():
+        assert os.listdir(elsewhere) == ["xdpctl-4711-7"]
+    assert os.path.islink(bpffs.xdp)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o1777])
+def test_a_symbolic_link_to_where_others_may_write(
+    bpffs: Bpffs, elsewhere: Path, mode: int
+) -> None:
+    elsewhere.chmod(mode)
+    with pytest.raises(BpffsError, match="xdp is not safe") as caught:
+        bpffs.check_safe()
+    assert f"mode {mode:04o}" in caught.value.why
+    with pytest.raises(BpffsError, match="is not safe"), bpffs.interface(INTERFACE).locked():
+        pytest.fail("locked")
+    assert os.listdir(elsewhere) == []
+
+
+@needs_root
+@pytest.mark.parametrize("foreign", ["link", "target"])
+def test_neither_a_symbolic_link_nor_its_target_may_be_anothers(
+    bpffs: Bpffs, elsewhere: Path, foreign: str
+) -> None:
+    """Who has the link can lead it elsewhere, who has the target can rename in it."""
+    path = bpffs.xdp if foreign == "link" else str(elsewhere)
+    os.chown(path, 65534, -1, follow_symlinks=False)
+    with pytest.raises(BpffsError, match="xdp is not safe") as caught:
+        bpffs.check_safe()
+    assert "it belongs to user 65534" in caught.value.why
+
+
+def test_a_symbolic_link_that_leads_nowhere_is_no_danger(bpffs: Bpffs, elsewhere: Path) -> None:
+    elsewhere.rmdir()
+    bpffs.check_safe()
+
+
 # --- libxdp's lock ------------------------------------------------------------------------------
 
 

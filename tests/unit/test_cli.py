@@ -23,7 +23,7 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-CHANGING = sorted(set(COMMANDS) - {"status", "watch", "help"})
+CHANGING = sorted(set(COMMANDS) - {"status", "features", "doctor", "watch", "help"})
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 
 
@@ -84,6 +84,9 @@ WRONG = [
     (["load", "--lock-timeout", "-1", "lo", "f.o"], "--lock-timeout"),
     (["--lock-timeout", "soon", "unload", "lo", "--all"], "--lock-timeout"),
     (["clean", "lo", "eth0"], "eth0"),
+    (["features", "lo", "eth0"], "eth0"),
+    (["doctor", "lo", "eth0"], "eth0"),
+    (["doctor", "--dry-run"], "--dry-run"),
     (["watch", "lo"], "lo"),
     (["watch", "--interval", "0"], "--interval"),
     (["watch", "--dry-run"], "--dry-run"),

@@ -14,9 +14,9 @@ import pytest
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
 from xdpctl import dispatcher, fused, objects
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind
+from xdpctl.chain import Chain, Kind, Member, Source
 from xdpctl.construct import Construction
-from xdpctl.errors import KernelError, UnsupportedError
+from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.hook import LostRace
 from xdpctl.image import Image
 from xdpctl.kernel import libbpf
@@ -37,6 +37,9 @@ class Kernel:
         self.last = 100
         self.parts: list[fused.Part] = []
         self.hooked: list[tuple[int, int]] = []
+        self.sources: list[Source] = []
+        self.tags: dict[int, str] = {}
+        self.asked = (0, 0)
         for owner, name, call in (
             (libbpf, "prog_fd", self.prog_fd),
             (libbpf, "prog_info", self.prog_info),
@@ -71,9 +74,11 @@ class Kernel:
 
     def prog_info(self, fd: int) -> libbpf.ProgInfo:
         number = self.behind[fd]
-        return libbpf.ProgInfo(number, self.types[number], "", f"{number}", 0, 0, 5, (), gpl=True)
+        tag = self.tags.get(number, f"{number}")
+        return libbpf.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
 
-    def load(self, _source: object, _frags: bool, target: object) -> objects.Loaded:
+    def load(self, source: Source, _frags: bool, target: object) -> objects.Loaded:
+        self.sources.append(source)
         return objects.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
     def build_fused(self, parts: Any, why: int) -> tuple[int, libbpf.ProgInfo]:
@@ -82,7 +87,8 @@ class Kernel:
         self.types[600] = XDP
         return fd, self.prog_info(fd)
 
-    def build_ext(self, members: Any) -> dispatcher.Root:
+    def build_ext(self, members: Any, protocol: int, ifindex: int) -> dispatcher.Root:
+        self.asked = (protocol, ifindex)
         slots = range(len(members))
         names = tuple(f"prog{slot}" for slot in slots)
         return dispatcher.Root(self.open(600), 600, 5, tuple(20 + slot for slot in slots), names)
@@ -195,3 +201,65 @@ def test_a_program_that_is_gone_is_a_lost_race(kernel: Kernel, bpffs: Bpffs) -> 
             made(bpffs, chain_of(running("gone", 13)), kind),
         ):
             pass
+
+
+@pytest.mark.parametrize("asked", [None, 1, 3])
+def test_a_dispatcher_has_the_protocol_of_the_plan_and_its_device(
+    kernel: Kernel, bpffs: Bpffs, asked: int | None
+) -> None:
+    state = state_of([running("two", 12)])
+    plan = make_plan(state, state.chain, protocol=asked)
+    paths = bpffs.interface(INTERFACE)
+    os.makedirs(paths.directory)
+    with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
+        Construction(plan, paths, lambda *_, **__: None, closing, undo).build()
+    assert kernel.asked == (asked or 2, INTERFACE.ifindex)
+
+
+# --- in the place of a program ------------------------------------------------------------------
+
+
+def in_place_of(number: int, *, forced: bool = False) -> Member:
+    """A new member that stands for a program that runs."""
+    new = fresh("new")
+    assert new.source is not None
+    return replace(new, source=new.source._replace(maps_of=number, forced=forced))
+
+
+@pytest.mark.parametrize("kind", ["ext", "fused"])
+@pytest.mark.parametrize(("same", "forced"), [(True, False), (True, True), (False, True)])
+def test_a_program_takes_the_place_of_its_like(
+    kernel: Kernel, bpffs: Bpffs, kind: Kind, same: bool, forced: bool
+) -> None:
+    kernel.tags = {101: "code", 11: "code" if same else "other code"}
+    with made(bpffs, chain_of(in_place_of(11, forced=forced)), kind) as root:
+        # Looked at first with maps of its own.
+        assert [source.maps_of for source in kernel.sources] == ([11] if forced else [0, 11])
+        assert [member.id for member in root.members] == [100 + len(kernel.sources)]
+
+
+@pytest.mark.parametrize("kind", ["ext", "fused"])
+def test_other_code_does_not_take_the_place_of_a_program(
+    kernel: Kernel, bpffs: Bpffs, kind: Kind
+) -> None:
+    kernel.tags = {101: "new code", 11: "old code"}
+    with (
+        pytest.raises(UsageError, match=r"new of /objects/new\.o is not the program that runs"),
+        made(bpffs, chain_of(in_place_of(11)), kind),
+    ):
+        pytest.fail("made")
+    assert (kernel.hooked, kernel.parts) == ([], [])
+
+
+def test_the_tags_of_both_are_told(kernel: Kernel, bpffs: Bpffs) -> None:
+    kernel.tags = {101: "new code", 11: "old code"}
+    with pytest.raises(UsageError) as caught, made(bpffs, chain_of(in_place_of(11)), "ext"):
+        pytest.fail("made")
+    assert "its tag is new code, that of program 11 () is old code" in caught.value.why
+    assert "--force" in caught.value.hint
+
+
+def test_a_member_that_stands_for_nobody_may_have_any_code(kernel: Kernel, bpffs: Bpffs) -> None:
+    with made(bpffs, chain_of(fresh("new")), "ext") as root:
+        assert [member.id for member in root.members] == [101]
+    assert [source.maps_of for source in kernel.sources] == [0]

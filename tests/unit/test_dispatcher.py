@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from xdpctl.kernel.btf import (
     BTF_KIND_PTR,
     Btf,
 )
+from xdpctl.protocol import PROTOCOLS, Config
 
 SOURCE = ROOT / "bpf/dispatcher.c"
 
@@ -80,7 +83,7 @@ def functions_of(btf: Btf, handle: int) -> set[str]:
     }
 
 
-def check_object(image: bytes, count: int) -> int:
+def check_object(image: bytes, count: int, protocol: int = 2) -> int:
     """Check what libxdp's tools and the kernel want of a root; returns its entry's instructions."""
     library, own = libbpf.lib(), ctypes.CDLL("libbpf.so.1")
     own.bpf_map__value_size.argtypes = [ctypes.c_void_p]
@@ -90,7 +93,10 @@ def check_object(image: bytes, count: int) -> int:
         assert library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP
         assert library.bpf_program__expected_attach_type(program) == libbpf.BPF_XDP
         (config_map,) = libbpf.maps(handle)
-        assert own.bpf_map__value_size(config_map) == 124
+        size = own.bpf_map__value_size(config_map)
+        assert size == {1: 84, 2: 124, 3: 128}[protocol]
+        # What is written into it is as long.
+        assert len(Config.of([fresh()], protocol).pack()) == size
         btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         slots = {f"prog{slot}" for slot in range(count)}
         assert functions_of(btf, handle) == {"xdp_dispatcher", *slots}
@@ -101,7 +107,7 @@ def check_object(image: bytes, count: int) -> int:
         array = btf.type(pointer.size_or_type)
         assert (pointer.kind, array.kind) == (BTF_KIND_PTR, BTF_KIND_ARRAY)
         ((_element, _index, version),) = btf.records(array, 1, 3)
-        assert version == 2
+        assert version == protocol
         return int(library.bpf_program__insn_cnt(program))
 
 
@@ -122,9 +128,45 @@ def clang(*flags: str) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
-def test_general_shape() -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_general_shape(protocol: int) -> None:
     """Without a shape: ten slots and the same record, for machines without a clang."""
-    check_object(clang("-c"), 10)
+    check_object(clang("-c", f"-DPROTOCOL={protocol}"), 10, protocol)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("masks", [(PASS,), (0b11111,) * 10])
+def test_every_protocol_has_its_record(protocol: int, masks: tuple[int, ...]) -> None:
+    """The number that BTF gives, and the size, by which libxdp's readers go; the same code."""
+    count = check_object(dispatcher.object_for(masks, protocol), len(masks), protocol)
+    assert count == check_object(image_of(masks), len(masks))
+
+
+def test_the_package_carries_a_general_object_of_each_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hatch_build.py makes, in a copy of the source."""
+    hooks = types.ModuleType("hatchling.builders.hooks.plugin.interface")
+    hooks.BuildHookInterface = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "bpf").mkdir()
+    shutil.copy(SOURCE, tmp_path / "bpf")
+    hook = object.__new__(module.DispatcherHook)
+    hook.root = str(tmp_path)
+    data: dict[str, list[str]] = {"artifacts": []}
+    hook.initialize("standard", data)
+    names = [f"dispatcher-{protocol}.o" for protocol in (1, 2, 3)]
+    assert data["artifacts"] == [f"/bpf/{name}" for name in names]
+    assert sorted(os.listdir(tmp_path / "bpf")) == [*names, SOURCE.name]
+    for protocol, name in zip(PROTOCOLS, names, strict=True):
+        assert name == dispatcher.general(protocol)
+        check_object((tmp_path / "bpf" / name).read_bytes(), 10, protocol)
 
 
 def test_no_header_is_needed() -> None:
@@ -166,11 +208,23 @@ def test_every_shape_and_every_source_has_a_file_of_its_own(cache: Path) -> None
     shapes = [(PASS,), (DROP,), (PASS, PASS), (PASS, DROP), (DROP, PASS)]
     assert len({dispatcher.object_for(masks) for masks in shapes}) == len(shapes)
     assert len(list(cache.iterdir())) == len(shapes)
-    source, shape = SOURCE.read_bytes(), "-DSLOTS=SLOT(0, 0x4)"
-    assert dispatcher._cached(source, shape) == dispatcher.object_for((PASS,))
+    source, shape = SOURCE.read_bytes(), ("-DSLOTS=SLOT(0, 0x4)", "-DPROTOCOL=2")
+    assert dispatcher._cached(source, *shape) == dispatcher.object_for((PASS,))
     assert len(list(cache.iterdir())) == len(shapes)
-    dispatcher._cached(source + b"/* newer */", shape)
+    dispatcher._cached(source + b"/* newer */", *shape)
     assert len(list(cache.iterdir())) == len(shapes) + 1
+
+
+@needs_root
+def test_every_protocol_has_a_file_of_its_own(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {protocol: dispatcher.object_for((PASS,), protocol) for protocol in PROTOCOLS}
+    assert len(set(images.values())) == len(list(cache.iterdir())) == len(PROTOCOLS)
+    without_clang(tmp_path / "empty", monkeypatch)
+    for protocol, image in images.items():
+        assert dispatcher.object_for((PASS,), protocol) == image
+        check_object(image, 1, protocol)
 
 
 @needs_root
@@ -212,18 +266,18 @@ def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
     bpf = tmp_path / "xdpctl/bpf"
     bpf.mkdir(exist_ok=True)
     shutil.copy(SOURCE, bpf)
-    (bpf / "dispatcher.o").unlink(missing_ok=True)
     code = (
+        "import sys\n"
         "from xdpctl import dispatcher, errors\n"
         "try:\n"
-        "    print(dispatcher.object_for((4,)).decode())\n"
+        "    print(dispatcher.object_for((4,), int(sys.argv[1])).decode())\n"
         "except errors.UnsupportedError as error:\n"
         "    print(error.exit_code, error.what, error.why, error.hint, sep='|')\n"
     )
 
-    def answer() -> str:
+    def answer(protocol: int) -> str:
         return subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, str(protocol)],
             env={"PATH": str(bpf), "PYTHONPATH": str(tmp_path), "XDPCTL_CACHE": "/dev/null"},
             cwd=bpf,
             capture_output=True,
@@ -231,12 +285,14 @@ def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
             check=True,
         ).stdout.strip()
 
-    exit_code, _what, why, hint = answer().split("|")
+    exit_code, _what, why, hint = answer(2).split("|")
     assert exit_code == "7"
     assert "clang is not installed" in why
     assert "apt install clang" in hint
-    (bpf / "dispatcher.o").write_bytes(b"the general object")
-    assert answer() == "the general object"
+    for protocol in PROTOCOLS:
+        (bpf / dispatcher.general(protocol)).write_bytes(b"the general object %d" % protocol)
+    for protocol in PROTOCOLS:
+        assert answer(protocol) == f"the general object {protocol}"
 
 
 def test_a_clang_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from xdpctl import (
     commit,
     dispatcher,
     errors,
+    facts,
     fused,
     image,
     interfaces,
@@ -42,6 +43,8 @@ from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
 from xdpctl.commit import Report, Step
+from xdpctl.doctor import Check, Diagnosis
+from xdpctl.features import Features
 from xdpctl.holders import Holder
 from xdpctl.hook import Hook
 from xdpctl.image import Image
@@ -50,7 +53,7 @@ from xdpctl.kernel import libbpf
 from xdpctl.observe import Handle, State, View
 from xdpctl.pins import InterfacePins, Made, Origin
 from xdpctl.plan import make_plan
-from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS
+from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
 from xdpctl.settle import Rehooked
 from xdpctl.sweep import Event
 
@@ -293,6 +296,9 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     yield line
     yield {"schema": render.SCHEMA, "command": "status", "interfaces": [render.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
+    yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
+    checks = (Check("xdp", "ok", "it loads"),)
+    yield {"command": "doctor", **facts.diagnosis_data(Diagnosis(checks, "ext"))}
 
 
 def test_every_field_of_the_json_documents_is_described(
@@ -422,6 +428,7 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             paths.keep_map(11, "callees", -1)
             for path in (paths.link(root, 9), paths.program(root, 9), paths.root_link, paths.stage):
                 libbpf.pin(-1, path)
+            os.symlink("77", paths.adopting)
     moved = bpffs.interface(Interface("veth8", 8, "4711"))
     os.mkdir(moved.directory)
     assert settle.rehome(moved, State(INTERFACE, None, (), moved, stranded=503))
@@ -495,7 +502,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(Bpffs, "check", lambda _self: None)
     instead(InterfacePins, "locked", locked)
     instead(commit, "observe", lambda *_, **__: state)
-    instead(dispatcher, "build", lambda _members: root)
+    instead(dispatcher, "build", lambda _members, _protocol, _ifindex: root)
     instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
     instead(
         objects, "load", lambda *_: objects.Loaded(some(30), {"a": some()}, {str(wanted): some()})
@@ -628,6 +635,28 @@ def test_kinds_of_root_are_named_where_they_are_chosen() -> None:
         assert f".It Fl -root Cm {listed}\n" in command_pages()[name]
     item = page()["ENVIRONMENT"].split(".It Ev XDPCTL_ROOT\n")[1].split(".It ")[0]
     assert set(re.findall(r"^\.Cm (\w+)", item, flags=re.MULTILINE)) == kinds
+
+
+def test_protocols_are_named_where_they_are_chosen() -> None:
+    listed = " | ".join(map(str, PROTOCOLS))
+    for name in ("load", "adopt", "swap-dispatcher"):
+        (option,) = [one for one in options(dict(commands())[name]) if one.name == "protocol"]
+        assert isinstance(option.type, click.IntRange)
+        assert (option.type.min, option.type.max) == (PROTOCOLS[0], PROTOCOLS[-1])
+        assert f".It Fl -protocol Cm {listed}\n" in command_pages()[name]
+    assert f"for a first dispatcher {protocol_code.PROTOCOL}, which" in command_pages()["load"]
+
+
+def test_the_records_of_libxdps_protocols_are_as_long_as_described() -> None:
+    text = protocol()["Other implementations"]
+    rows = re.findall(r"^\| (\d) \| [^|]+ \| (\d+) \|", text, flags=re.MULTILINE)
+    packed = {one: protocol_code.Config.of([fresh()], one).pack() for one in PROTOCOLS}
+    assert {int(one): int(size) for one, size in rows} == {
+        one: len(record) for one, record in packed.items()
+    }
+    assert f"A new root has protocol {protocol_code.PROTOCOL} unless" in text
+    assert f"{protocol_code.MAGIC} at 0; 2 at 1" in text
+    assert f"(`BPF_F_XDP_DEV_BOUND_ONLY`, {libbpf.BPF_F_XDP_DEV_BOUND_ONLY})" in text
 
 
 def test_numbers_of_the_protocol() -> None:

@@ -241,7 +241,7 @@ def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
     record = kernel["xdpctl_chain"]
     assert isinstance(record, bytes)
     assert Config.unpack_fused(record) == Config(
-        0, True, (PASS, DROP), (7, 50), (32, 32), (11, 12), (0, 40), 1
+        0, True, (PASS, DROP), (7, 50), (32, 32), False, (11, 12), (0, 40), 1
     )
     fused_without = fused.build([parts[0], parts[1]._replace(member=fresh("bare"))], 0)
     os.close(fused_without[0])
@@ -271,7 +271,7 @@ def record_map(monkeypatch: pytest.MonkeyPatch, name: str, kind: int, record: by
 
 @pytest.mark.usefixtures("nothing_is_left")
 def test_only_a_root_of_the_name_with_the_record_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(0, False, (PASS,), (50,), (0,), (11,), (0,), 95)
+    config = Config(0, False, (PASS,), (50,), (0,), False, (11,), (0,), 95)
     record_map(monkeypatch, "xdpctl_chain", libbpf.BPF_MAP_TYPE_ARRAY, config.pack_fused())
     assert config_of(ROOT) == config
     for other in (ROOT._replace(name="firewall"), ROOT._replace(map_ids=())):

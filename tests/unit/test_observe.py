@@ -21,7 +21,7 @@ from tests.unit.samples import (
     running,
     state_of,
 )
-from xdpctl import interfaces, observe
+from xdpctl import interfaces, observe, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import KernelError, VanishedError
@@ -231,6 +231,41 @@ def test_beside_a_live_root_nobody_looks_for_others(
     assert reading(bpffs).left_over(live) == ([own.dispatch(501)], 0)
 
 
+def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
+    """Our records of it; the program arrays of those that run on stay."""
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    own.make_dispatch(400, "netlink")
+    for program in (11, 12):
+        Path(own.directory, f"map-{program}-callees").touch()
+    theirs = state_of([ONE], owner="libxdp", link_id=0).root
+    left = [own.dispatch(400), f"{own.directory}/map-12-callees"]
+    assert reading(bpffs).left_over(theirs) == (left, 0)
+
+
+@pytest.mark.parametrize("adopting", [False, True])
+@pytest.mark.parametrize("program", [400, 500])
+def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
+    bpffs: Bpffs, program: int, adopting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note tells it from a link of ours that somebody gave another program: that one stays."""
+    own = bpffs.interface(INTERFACE)
+    os.mkdir(own.directory)
+    Path(own.root_link).touch()
+    link = libbpf.LinkInfo(77, libbpf.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
+    monkeypatch.setattr(pins, "pinned_link", lambda _path: link)
+    bare = state_of([], owner="other", link_id=77).root
+    assert bare is not None
+    assert bare.id == 500
+    note = [own.adopting] if adopting else []
+    if adopting:
+        os.symlink("77", own.adopting)
+    expected = (note, program)
+    if adopting and program == bare.id:
+        expected = ([*note, own.root_link], 0)
+    assert reading(bpffs).left_over(bare) == expected
+
+
 # --- roots that may run elsewhere ---------------------------------------------------------------
 
 
@@ -259,8 +294,24 @@ def test_a_root_may_run_where_one_cannot_look(
     monkeypatch.setattr(interfaces, "visible", visible)
     monkeypatch.setattr(interfaces, "entered", entered)
     monkeypatch.setattr(netlink, "xdp_programs", lambda: {3: (400, 1), 4: (0, 0)})
+    monkeypatch.setattr(libbpf, "prog_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
     assert observe.may_run_elsewhere(400 if seen else 401) is (seen or refused)
     assert inside == ["/other"]
+
+
+def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That needs no look into other namespaces, and no right to one."""
+
+    def gone(_number: int) -> int:
+        raise KernelError("bpf_prog_get_fd_by_id", number)
+
+    monkeypatch.setattr(libbpf, "prog_fd", gone)
+    monkeypatch.setattr(interfaces, "visible", lambda _told: pytest.fail("looked"))
+    number = errno.ENOENT
+    assert not observe.may_run_elsewhere(400)
+    number = errno.EPERM
+    with pytest.raises(KernelError):
+        observe.may_run_elsewhere(400)
 
 
 # --- the loopback, as it is ---------------------------------------------------------------------

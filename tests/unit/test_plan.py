@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.unit.samples import chain_of, fresh, running, state_of
 from xdpctl.chain import Chain, Kind, Member
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.observe import Mode
+from xdpctl.observe import Mode, State
 from xdpctl.pins import Attach, Origin
 from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
 
@@ -17,6 +19,26 @@ ATTACHES: list[Attach] = ["link", "netlink"]
 KINDS: list[Kind] = ["ext", "fused"]
 EPERM = 1
 ONE, TWO, NEW = running("one", 1), running("two", 2), fresh("new")
+
+
+def with_protocol(state: State, protocol: int) -> State:
+    """The same, its dispatcher of another version of libxdp's protocol."""
+    assert state.root is not None
+    assert state.root.config is not None
+    config = state.root.config._replace(protocol=protocol)
+    return replace(state, root=replace(state.root, config=config))
+
+
+def libxdps(protocol: int, mode: Mode = "native") -> State:
+    """An interface that libxdp runs two programs on."""
+    return with_protocol(state_of([ONE, TWO], owner="libxdp", link_id=0, mode=mode), protocol)
+
+
+def others_chain() -> State:
+    """A chain on a link that xdpctl did not pin here."""
+    state = state_of([ONE])
+    assert state.root is not None
+    return replace(state, root=replace(state.root, owner="other", link_pin=None))
 
 
 @pytest.mark.parametrize(
@@ -218,36 +240,137 @@ def test_a_chain_is_never_offloaded(current: list[Member | None] | None) -> None
 # --- the hook of somebody else ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", [Chain(), chain_of(NEW)], ids=["unload", "load"])
-def test_libxdps_dispatcher_over_netlink(target: Chain) -> None:
-    state = state_of([ONE], owner="libxdp", link_id=0)
-    with pytest.raises(HookBusyError, match="veth7 is run by libxdp") as caught:
-        make_plan(state, target, None)
-    assert caught.value.exit_code == 8
-    assert "program 500 (xdp_dispatcher), attached over netlink" in caught.value.why
-    assert "xdp-loader unload veth7 --all" in caught.value.hint
-
-
-def test_another_program_over_netlink() -> None:
-    state = state_of([], owner="other", link_id=0)
+def busy(state: State, target: Chain, **asked: Any) -> HookBusyError:
     with pytest.raises(HookBusyError, match=r"another tool's program .* hook of veth7$") as caught:
-        make_plan(state, chain_of(NEW), None)
-    assert "program 500 (firewall), attached over netlink" in caught.value.why
-    assert "ip link set dev veth7 xdp" in caught.value.hint
-    assert "off" in caught.value.hint
-    assert "bpftool" not in caught.value.hint
+        make_plan(state, target, **asked)
+    assert caught.value.exit_code == 8
+    return caught.value
+
+
+@pytest.mark.parametrize("mode", ["native", "skb"])
+def test_another_program_over_netlink(mode: Mode) -> None:
+    error = busy(state_of([], owner="other", link_id=0, mode=mode), chain_of(NEW))
+    assert "program 500 (firewall), attached over netlink" in error.why
+    assert "xdpctl adopt veth7 --object FILE;" in error.hint
+    # Plain "xdp off" would leave a program in generic mode where it is.
+    word = {"native": "xdpdrv", "skb": "xdpgeneric"}[mode]
+    assert f"ip link set dev veth7 {word} off" in error.hint
+    assert "bpftool" not in error.hint
 
 
 def test_another_program_by_link() -> None:
-    state = state_of([], owner="other", link_id=77)
-    with pytest.raises(HookBusyError, match="another tool's program") as caught:
-        make_plan(state, chain_of(NEW), None)
-    assert "program 500 (firewall), attached by bpf_link 77" in caught.value.why
+    error = busy(state_of([], owner="other", link_id=77), chain_of(NEW))
+    assert "program 500 (firewall), attached by bpf_link 77" in error.why
+    assert "xdpctl adopt veth7 --object FILE --force" in error.hint
     # What netlink cannot take off is not to be tried with netlink.
-    assert "bpftool link show id 77" in caught.value.hint
-    assert "ip link" not in caught.value.hint
+    assert "ip link" not in error.hint
+
+
+def test_another_chain_by_link() -> None:
+    """One whose link is pinned elsewhere, or held by a process: there is nothing to adopt."""
+    state = others_chain()
+    for target in (Chain(), chain_of(NEW)):
+        error = busy(state, target)
+        assert "bpftool link show id 77" in error.hint
+        assert "adopt" not in error.hint
+    busy(state, chain_of(NEW), adopts=True)
 
 
 def test_a_busy_hook_comes_before_its_mode() -> None:
-    with pytest.raises(HookBusyError):
-        make_plan(state_of([], owner="other", mode="skb"), chain_of(NEW), "native")
+    busy(state_of([], owner="other", mode="skb"), chain_of(NEW), mode="native")
+
+
+# --- joining libxdp -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "flip"),
+    [(Chain(), "detach"), (chain_of(ONE), "update"), (chain_of(ONE, NEW), "update")],
+    ids=["unload", "swap", "load"],
+)
+@pytest.mark.parametrize("mode", ["native", "skb"])
+def test_a_dispatcher_of_libxdps_is_a_chain_like_any_other(
+    target: Chain, flip: Flip, mode: Mode
+) -> None:
+    """Over netlink and in its mode, whatever a first root would have."""
+    plan = make_plan(libxdps(2, mode=mode), target)
+    assert (plan.flip, plan.attach, plan.mode, plan.kind) == (flip, "netlink", mode, "ext")
+    assert (plan.current, plan.protocol, plan.adopts) == (chain_of(ONE, TWO), 2, False)
+
+
+@pytest.mark.parametrize("asked", [None, 1, 2, 3])
+@pytest.mark.parametrize("there", [1, 2, 3])
+def test_the_protocol_that_is_there_stays_unless_another_is_asked_for(
+    there: int, asked: int | None
+) -> None:
+    for state in (libxdps(there), with_protocol(state_of([ONE, TWO]), there)):
+        assert make_plan(state, chain_of(ONE, TWO, NEW), protocol=asked).protocol == (
+            asked or there
+        )
+
+
+@pytest.mark.parametrize("asked", [None, 1, 2, 3])
+@pytest.mark.parametrize("state", [state_of(None), state_of([ONE], kind="fused")])
+def test_the_protocol_of_a_first_dispatcher(state: State, asked: int | None) -> None:
+    """Also of one in the place of a fused root, which has none."""
+    assert make_plan(state, chain_of(NEW), kind="ext", protocol=asked).protocol == (asked or 2)
+
+
+def test_libxdps_dispatcher_does_not_come_to_a_link() -> None:
+    with pytest.raises(UnsupportedError, match="veth7 is attached by netlink"):
+        make_plan(libxdps(2), chain_of(ONE, TWO, NEW), attach="link")
+
+
+# --- adopting -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("link_id", "attach"), [(0, "netlink"), (77, "link")])
+@pytest.mark.parametrize("mode", ["native", "skb"])
+def test_a_program_that_is_adopted_makes_room_for_a_root(
+    link_id: int, attach: Attach, mode: Mode
+) -> None:
+    """Attached as the program is; what else it is like is as for a first root."""
+    state = state_of([], owner="other", link_id=link_id, mode=mode)
+    plan = make_plan(state, chain_of(NEW), adopts=True)
+    assert (plan.flip, plan.attach, plan.mode) == ("update", attach, mode)
+    assert (plan.kind, plan.auto, plan.protocol) == ("ext", True, 2)
+    assert plan.adopts
+    assert (plan.joining, plan.leaving) == ((NEW,), ())
+    refused = make_plan(state, chain_of(NEW), adopts=True, refused=EPERM)
+    assert (refused.kind, refused.why) == ("fused", EPERM)
+    assert make_plan(state, chain_of(NEW), adopts=True, kind="fused", protocol=3).kind == "fused"
+
+
+@pytest.mark.parametrize("state", [state_of(None), state_of([ONE])])
+def test_where_there_is_nothing_to_adopt_nothing_is_adopted(state: State) -> None:
+    assert not make_plan(state, state.chain.with_added([NEW]), adopts=True).adopts
+
+
+# --- programs that are bound to their device ----------------------------------------------------
+
+BOUND = replace(TWO, devbound=True)
+
+
+def test_programs_that_are_bound_to_their_device_stay_among_themselves() -> None:
+    other = replace(ONE, devbound=True)
+    state = state_of([other, BOUND], owner="libxdp", link_id=0)
+    for target in (chain_of(other, BOUND), chain_of(BOUND), Chain()):
+        assert make_plan(state, target).target == target
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (chain_of(BOUND, NEW), "ext"),
+        (chain_of(ONE, BOUND), "ext"),
+        (chain_of(BOUND), "fused"),
+    ],
+)
+def test_a_root_with_some_programs_bound_to_its_device_is_refused(
+    target: Chain, kind: Kind
+) -> None:
+    state = state_of([BOUND, ONE], owner="libxdp", link_id=0)
+    with pytest.raises(UnsupportedError, match="two on veth7 cannot be on such a root") as caught:
+        make_plan(state, target, kind=kind)
+    assert "for its device alone" in caught.value.why
+    assert "unload it first" in caught.value.hint

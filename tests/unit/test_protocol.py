@@ -10,7 +10,7 @@ import pytest
 from tests.unit.samples import DROP, PASS, fresh
 from xdpctl.protocol import Config
 
-FRAGS = 1 << 5
+FRAGS, DEVBOUND = 1 << 5, 1 << 6
 
 
 def config(count: int, protocol: int = 2, *, frags: bool = False) -> Config:
@@ -82,6 +82,55 @@ def test_every_protocol_is_read(protocol: int, size: int, flags: int) -> None:
     # Readers take a map that is larger than they know.
     assert Config.unpack(record + bytes(4)) == read
     assert Config.unpack(record[:-5]) is None
+
+
+@pytest.mark.parametrize("devbound", [False, True])
+@pytest.mark.parametrize("frags", [False, True])
+@pytest.mark.parametrize("count", range(11))
+def test_protocol_3_has_every_value_at_its_offset(count: int, frags: bool, devbound: bool) -> None:
+    """As protocol 2, a byte behind it, and what makes it whole words."""
+    written = config(count, 3, frags=frags)._replace(devbound=devbound)
+    record = written.pack()
+    assert len(record) == 128
+    assert list(record[:4]) == [236, 3, count, frags]
+    assert record[4:124] == config(count).pack()[4:]
+    assert list(record[124:]) == [devbound, 0, 0, 0]
+    assert Config.unpack(record) == written
+
+
+@pytest.mark.parametrize("count", range(11))
+def test_protocol_1_has_every_value_at_its_offset(count: int) -> None:
+    """No magic, and no place for what a program was loaded with."""
+    written = config(count, 1, frags=True)._replace(devbound=True)
+    record = written.pack()
+    assert len(record) == 84
+    assert list(record[:4]) == [count, 0, 0, 0]
+    assert record[4:84] == config(count).pack()[4:84]
+    assert Config.unpack(record) == config(count, 1)._replace(flags=(0,) * count)
+
+
+@pytest.mark.parametrize(("protocol", "size"), [(1, 84), (2, 124), (3, 128)])
+def test_what_is_cut_short_is_no_record(protocol: int, size: int) -> None:
+    record = config(10, protocol).pack()
+    assert len(record) == size
+    for length in range(size):
+        assert Config.unpack(record[:length]) is None, length
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3])
+def test_the_record_of_members_of_each_protocol(protocol: int) -> None:
+    whole = [fresh("a", frags=True, devbound=True), fresh("b", frags=True, devbound=True)]
+    found = Config.of(whole, protocol)
+    assert (found.protocol, found.frags, found.devbound) == (protocol, protocol != 1, True)
+    assert found.flags == (FRAGS | DEVBOUND,) * 2
+    read = Config.unpack(found.pack())
+    assert read is not None
+    # Protocol 2 keeps each program's flag; that the root has it, too, stands in 3 alone.
+    assert read.devbound is (protocol == 3)
+    assert read.flags == ((0, 0) if protocol == 1 else found.flags)
+    mixed = Config.of([*whole, fresh("c")], protocol)
+    assert (mixed.frags, mixed.devbound) == (False, False)
+    assert mixed.flags == (FRAGS | DEVBOUND, FRAGS | DEVBOUND, 0)
 
 
 def test_the_frags_byte_of_newer_protocols() -> None:

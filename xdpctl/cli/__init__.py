@@ -16,12 +16,15 @@ from .common import Settings, common_options
 
 # name: module. Each is imported when its command is used.
 COMMANDS = {
+    "adopt": "adopt",
     "load": "load",
     "unload": "unload",
     "status": "status",
     "swap-dispatcher": "swap",
     "clean": "clean",
     "watch": "watch",
+    "features": "features",
+    "doctor": "doctor",
     "help": "help",
 }
 
@@ -75,12 +78,16 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be text, and what was done has to be said all the same.
             stream.reconfigure(errors="backslashreplace")
+    if arguments is None and os.path.basename(sys.argv[0]) == "xdp-loader":
+        from . import loader
+
+        sys.exit(loader.run(sys.argv[1:]))
     sys.exit(run(arguments))
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
     """Run a command line; returns its exit code, with errors printed."""
-    settings = Settings()
+    settings = settings or Settings()
     # Known from the start, so that an error in the words before it comes as JSON too.
     settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
@@ -94,7 +101,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None, settings: Settings) -> int:
     try:
-        code = cli.main(arguments, prog_name="xdpctl", standalone_mode=False, obj=settings)
+        code = cli.main(arguments, prog_name=settings.program, standalone_mode=False, obj=settings)
         sys.stdout.flush()
     except Interrupted:
         raise
@@ -133,7 +140,7 @@ def _report(error: XdpctlError, settings: Settings) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"xdpctl: {render.error_text(error, settings)}", err=True)
+    click.echo(f"{settings.program}: {render.error_text(error, settings)}", err=True)
     if settings.json:
         render.print_json({"error": error.as_dict()})
-    return error.exit_code
+    return settings.ended_by(error)

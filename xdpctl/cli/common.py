@@ -11,8 +11,10 @@ import click
 
 from .. import __version__, interfaces, locks, rights
 from ..bpffs import DEFAULT_BPFFS, Bpffs
-from ..errors import NotFoundError
+from ..errors import NotFoundError, XdpctlError
+from ..pins import Attach
 from ..plan import AskedKind
+from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -25,6 +27,17 @@ class Settings(Style):
     bpffs: str = ""
     lock_timeout: float = locks.DEFAULT_TIMEOUT
     root: AskedKind | None = None
+    protocol: int | None = None
+    # What another name of the program than its own makes different: see loader.py.
+    program: str = "xdpctl"
+    first_attach: Attach | None = None
+    pins_maps: bool = True
+    first_of_several: bool = False
+    asks: bool = True
+
+    def ended_by(self, error: XdpctlError) -> int:
+        """The exit code of an error that has been printed."""
+        return error.exit_code
 
     def enter(self, *, changes: bool = False) -> Bpffs:
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
@@ -37,15 +50,19 @@ class Settings(Style):
             bpffs.mount()
         return bpffs
 
+    @property
+    def root_asked(self) -> dict[str, Any]:
+        """What was asked for of a new root, as options of `transact`."""
+        return {"kind": self.root, "protocol": self.protocol}
+
     def _tell(self, text: str) -> None:
         if not self.quiet:
-            click.echo(f"xdpctl: {text}", err=True)
+            click.echo(f"{self.program}: {text}", err=True)
 
-    @staticmethod
-    def _mount_wanted(path: str) -> bool:
+    def _mount_wanted(self, path: str) -> bool:
         if os.environ.get("LIBXDP_BPFFS_AUTOMOUNT") == "1":
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not (self.asks and sys.stdin.isatty() and sys.stderr.isatty()):
             return False
         return click.confirm(f"No BPF file system at {path}. Mount one?", err=True)
 
@@ -75,9 +92,9 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
         setattr(settings, parameter.name, value)
 
 
-def root_option() -> Callable[[Command], Command]:
-    """--root, for commands that may load a root of another kind."""
-    return click.option(
+def root_options() -> Callable[[Command], Command]:
+    """What kind of root is meant, for commands that load one."""
+    kind = click.option(
         "--root",
         type=click.Choice(["ext", "fused", "auto"]),
         callback=_store,
@@ -85,6 +102,14 @@ def root_option() -> Callable[[Command], Command]:
         help="EXT programs on a dispatcher, all in one program, or what the kernel allows [what "
         "is there, or auto].",
     )
+    protocol = click.option(
+        "--protocol",
+        type=click.IntRange(PROTOCOLS[0], PROTOCOLS[-1]),
+        callback=_store,
+        expose_value=False,
+        help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
+    )
+    return lambda function: kind(protocol(function))
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:

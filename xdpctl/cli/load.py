@@ -7,7 +7,7 @@ import click
 from .. import chain, objects
 from ..errors import UsageError
 from . import complete
-from .common import Settings, common_options, root_option
+from .common import Settings, common_options, root_options
 from .many import change
 
 
@@ -47,7 +47,7 @@ from .many import change
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
-@root_option()
+@root_options()
 @common_options(changes=True)
 @click.pass_obj
 def command(
@@ -78,7 +78,8 @@ def command(
             program=prog_name,
             priority=prio,
             actions=mask,
-            pin_path=pin_path or bpffs.path,
+            pin_path=pin_path or (bpffs.path if settings.pins_maps else None),
+            first_of_several=settings.first_of_several,
         )
         for path in files
     ]
@@ -90,5 +91,6 @@ def command(
         lambda state: state.chain.with_added(new),
         mode=mode,
         attach=attach,
-        kind=settings.root,
+        first_attach=settings.first_attach,
+        **settings.root_asked,
     )

@@ -38,4 +38,4 @@ def command(settings: Settings, interface: str | None) -> None:
             {"command": "status", "interfaces": [render.state_data(state) for state in states]}
         )
     else:
-        render.status(states)
+        render.status(states, settings)

@@ -16,7 +16,7 @@ from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
 from ..observe import Handle, State, View
 from . import complete
-from .common import Settings, common_options, root_option
+from .common import Settings, common_options, root_options
 from .many import change_each
 
 
@@ -25,7 +25,7 @@ from .many import change_each
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
-@root_option()
+@root_options()
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str | None, everything: bool) -> None:
@@ -47,7 +47,9 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
     found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(bpffs, one, _same, kind=settings.root, dry_run=settings.dry_run, view=view)
+        return transact(
+            bpffs, one, _same, **settings.root_asked, dry_run=settings.dry_run, view=view
+        )
 
     change_each(settings, "swap-dispatcher", found, work, view)
 
@@ -90,7 +92,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
         bpffs,
         interface,
         target,
-        kind=settings.root,
+        **settings.root_asked,
         dry_run=settings.dry_run,
         on_step=render.step_printer(shown),
     )

@@ -186,6 +186,7 @@ PRINT_FN = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
 # name: (result, arguments). An int result below zero is a negated errno, a pointer result of NULL
 # leaves it in errno.
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_version_string": (c_char_p, []),
     "libbpf_set_print": (c_void_p, [PRINT_FN]),
     "bpf_object__open_mem": (c_void_p, [c_void_p, c_size_t, POINTER(ObjectOpenOpts)]),
     "bpf_object__close": (None, [c_void_p]),
@@ -205,10 +206,16 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
     "bpf_program__set_flags": (c_int, [c_void_p, c_uint32]),
+    "bpf_program__set_ifindex": (None, [c_void_p, c_uint32]),
     "bpf_program__set_log_buf": (c_int, [c_void_p, c_void_p, c_size_t]),
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__type": (c_int, [c_void_p]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
+    "bpf_map__map_flags": (c_uint32, [c_void_p]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),

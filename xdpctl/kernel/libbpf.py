@@ -29,7 +29,7 @@ BPF_XDP = 37
 BPF_XDP_CPUMAP = 35
 BPF_XDP_DEVMAP = 33
 BPF_F_REPLACE = 1 << 2
-BPF_F_XDP_HAS_FRAGS = 1 << 5
+BPF_F_XDP_HAS_FRAGS, BPF_F_XDP_DEV_BOUND_ONLY = 1 << 5, 1 << 6
 BPF_F_RDONLY_PROG = 1 << 7
 BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1, 2, 3, 4
 BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
@@ -39,7 +39,9 @@ XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 <<
 XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
 XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
 LIBBPF_WARN = 0
-MEMBARRIER_CMD_GLOBAL = 1
+LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
+MEMBARRIER_CMD_QUERY, MEMBARRIER_CMD_GLOBAL = 0, 1
+CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 AT_FDCWD, RENAME_EXCHANGE = -100, 1 << 1
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
@@ -231,13 +233,36 @@ class ProgInfo(NamedTuple):
     gpl: bool
 
 
+class MapShape(NamedTuple):
+    """What two maps have to have in common to be exchanged; sizes in bytes."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+    def __str__(self) -> str:
+        return (
+            f"type {self.type}, key {self.key_size} B, value {self.value_size} B, "
+            f"{self.max_entries} entries, flags {self.flags:#x}"
+        )
+
+
 class MapInfo(NamedTuple):
-    """What the kernel tells of a map; sizes in bytes."""
+    """What the kernel tells of a map; sizes in bytes, by default those of `map_create`."""
 
     id: int
     type: int
     name: str
     value_size: int
+    key_size: int = 4
+    max_entries: int = 1
+    flags: int = 0
+
+    @property
+    def shape(self) -> MapShape:
+        return MapShape(self.type, self.key_size, self.value_size, self.max_entries, self.flags)
 
 
 class LinkInfo(NamedTuple):
@@ -329,7 +354,21 @@ def links() -> Iterator[LinkInfo]:
 def map_info(fd: int) -> MapInfo:
     info = abi.MapInfo()
     _info(fd, info)
-    return MapInfo(info.id, info.type, info.name.decode(errors="replace"), info.value_size)
+    return MapInfo(
+        info.id,
+        info.type,
+        info.name.decode(errors="replace"),
+        info.value_size,
+        info.key_size,
+        info.max_entries,
+        info.map_flags,
+    )
+
+
+def map_shape(handle: int) -> MapShape:
+    """The shape of an object's map, as the file has it."""
+    names = ("type", "key_size", "value_size", "max_entries", "map_flags")
+    return MapShape(*(getattr(lib(), f"bpf_map__{name}")(handle) for name in names))
 
 
 def map_create(kind: int, name: str, value_size: int, flags: int = 0) -> int:
@@ -501,3 +540,28 @@ def mount(source: str, target: str, kind: str) -> None:
     """mount(2), without flags."""
     if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), 0, None) < 0:
         raise KernelError("mount", ctypes.get_errno())
+
+
+def version() -> str:
+    """libbpf's own version, such as v1.1."""
+    text: bytes = lib().libbpf_version_string()
+    return text.decode(errors="replace")
+
+
+def prog_is_jited(fd: int) -> bool:
+    """Whether a program runs as machine code."""
+    info = abi.ProgInfo()
+    _info(fd, info)
+    return bool(info.jited_prog_len)
+
+
+def membarrier_commands() -> int:
+    """The commands that membarrier(2) knows here, a mask; 0 where it is missing."""
+    number = SYS_MEMBARRIER.get(os.uname().machine)
+    return 0 if number is None else max(_libc().syscall(number, MEMBARRIER_CMD_QUERY, 0, 0), 0)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    if _libc().unshare(flags) < 0:
+        raise KernelError("unshare", ctypes.get_errno())

@@ -1,0 +1,162 @@
+"""A bare program on the hook becomes the first member of a chain, and no packet misses it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import crash, net, oracle
+from tests.kernel.conftest import Objects
+from tests.kernel.test_packets import Traffic
+from tests.kernel.tool import Tool
+from xdpctl import objects as objects_of_xdpctl
+from xdpctl.chain import Source
+from xdpctl.cli import run
+from xdpctl.kernel import libbpf
+
+Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]]
+
+
+@contextlib.contextmanager
+def loaded(path: Path) -> Iterator[int]:
+    """The descriptor of a plain XDP program of an object file."""
+    one = objects_of_xdpctl.load(Source(str(path), path.read_bytes(), path.stem), frags=False)
+    with libbpf.owned(one.fd), contextlib.ExitStack() as closing:
+        for fd in (*one.arrays.values(), *one.maps.values()):
+            closing.callback(os.close, fd)
+        yield one.fd
+
+
+@contextlib.contextmanager
+def bare(tool: Tool, veth: net.Veth, path: Path, mode: str = "xdpdrv") -> Iterator[int]:
+    """A program that iproute2 attached over netlink; its id."""
+    pin = tool.bpffs / "theirs"
+    with loaded(path) as fd:
+        libbpf.pin(fd, str(pin))
+        net.ip("link", "set", "dev", veth.dev, mode, "pinned", str(pin))
+        pin.unlink()
+    try:
+        yield oracle.xdp_prog_id(veth.ifindex)[0]
+    finally:
+        with contextlib.suppress(Exception):
+            net.ip("link", "set", "dev", veth.dev, mode, "off")
+
+
+@pytest.mark.parametrize("mode", ["xdpdrv", "xdpgeneric"])
+def test_adopt_under_traffic(tool: Tool, veth: net.Veth, objects: Objects, mode: str) -> None:
+    """It counts every packet in the same map, before and after, and others can join it."""
+    with bare(tool, veth, objects["count"], mode) as running:
+        packets = oracle.prog_map(running)
+        with Traffic(veth, [running]) as traffic:
+            result = tool("adopt", veth.dev, "--object", objects["count"], "-P", 10, "--json").json
+            assert traffic.missed(1, "adopted") == [0]
+        (member,) = result["programs"]
+        assert member["name"] == "count"
+        assert oracle.prog_map(member["id"]) == packets
+        status = tool.status(veth.dev)
+        assert (status["root"]["owner"], status["root"]["attach"]) == ("xdpctl", "netlink")
+        assert oracle.array_counter(oracle.prog_map(member["id"])) == traffic.sent
+        with Traffic(veth, [member["id"]]) as traffic:
+            tool("load", veth.dev, objects["pass"])
+            assert traffic.missed(1, "joined") == [0]
+        assert tool.chain(veth.ifindex)[0] == member["id"]
+        tool("unload", veth.dev, "--all")
+        assert oracle.xdp_prog_id(veth.ifindex)[0] == 0
+
+
+def test_what_is_not_adopted(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Another file than the one that runs, no program, a dispatcher: nothing changes."""
+    assert tool.try_("adopt", veth.dev, "--object", objects["count"]).code == 3
+    with bare(tool, veth, objects["count"]) as running:
+        before = oracle.snapshot(tool.bpffs)
+        for name, code in (("pass", 2), ("percpu", 7), ("noprog", 4)):
+            result = tool.try_("adopt", veth.dev, "--object", objects[name])
+            assert result.code == code, (name, result.err)
+        assert tool.try_("load", veth.dev, objects["pass"]).code == 8
+        assert "xdpctl adopt" in tool.try_("load", veth.dev, objects["pass"]).err
+        assert not oracle.settle(before).added(before)
+        assert oracle.xdp_prog_id(veth.ifindex)[0] == running
+        tool("adopt", veth.dev, "--object", objects["pass"], "--force")
+        result = tool.try_("adopt", veth.dev, "--object", objects["pass"])
+        assert result.code == 8
+        assert "xdpctl load" in result.err
+        tool("unload", veth.dev, "--all")
+
+
+@contextlib.contextmanager
+def linked(_tool: Tool, veth: net.Veth, path: Path) -> Iterator[int]:
+    """A program that this process attached by a bpf_link, which nobody pinned; its id."""
+    flags = libbpf.XDP_FLAGS_DRV_MODE
+    with loaded(path) as fd, libbpf.owned(libbpf.link_xdp(fd, veth.ifindex, flags)):
+        yield libbpf.prog_info(fd).id
+
+
+def test_a_link_of_anothers(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Refused, its holder named; by force its link goes on, its owner gone or not."""
+    with linked(tool, veth, objects["count"]) as running:
+        refused = tool.try_("load", veth.dev, objects["pass"])
+        before = oracle.snapshot(tool.bpffs)
+        assert refused.code == 8
+        assert f"held by process {os.getpid()} (" in refused.err
+        refused = tool.try_("adopt", veth.dev, "--object", objects["count"])
+        assert refused.code == 8
+        assert "--force" in refused.err
+        assert oracle.xdp_prog_id(veth.ifindex)[0] == running
+        assert not oracle.settle(before).added(before)
+        with Traffic(veth, [running]) as traffic:
+            tool("adopt", veth.dev, "--object", objects["count"], "--force")
+            assert traffic.missed(1, "adopted") == [0]
+    # Its owner's descriptor is closed now.
+    root = tool.status(veth.dev)["root"]
+    assert (root["owner"], root["attach"]) == ("xdpctl", "link")
+    (member,) = tool.ids(veth.dev)
+    with Traffic(veth, [member]) as traffic:
+        tool("load", veth.dev, objects["pass"])
+        assert traffic.missed(1, "joined") == [0]
+    tool("unload", veth.dev, "--all")
+    assert tool.pins() == []
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("by", [bare, linked])
+def test_killed_while_it_adopts(
+    tool: Tool, veth: net.Veth, objects: Objects, by: Attach, count: int
+) -> None:
+    """SIGKILL around its system calls: the bare program runs or the chain does, in one piece."""
+    words = ["adopt", veth.dev, "--object", str(objects["count"]), "--force", "-q"]
+    frames = net.udps(5)
+    with by(tool, veth, objects["count"]):
+        calls = crash.boundaries(lambda: run(words))
+        tool("unload", veth.dev, "--all")
+    points = [n for n, (call, _) in enumerate(calls, 1) if call not in crash.READS]
+    points = points[:: max(1, len(points) // count)]
+    outcomes = Counter[str]()
+    for point in points:
+        with by(tool, veth, objects["count"]) as running:
+            packets = oracle.prog_map(running)
+            with crash.Stepped(lambda: run(words)) as child:
+                child.run_to(point)
+            root = oracle.xdp_prog_id(veth.ifindex)[0]
+            before = oracle.array_counter(packets)
+            net.exchange(veth, frames)
+            assert oracle.array_counter(packets) - before == len(frames), point
+            outcomes["before" if root == running else "after"] += 1
+            tool("clean")
+            assert oracle.xdp_prog_id(veth.ifindex)[0] == root, point
+            if root == running:
+                # Its directory, while it is new, may be another command's.
+                assert all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins()), point
+                assert tool.status(veth.dev)["root"]["owner"] == "other"
+                tool(*words)
+            assert tool.status(veth.dev)["root"]["owner"] == "xdpctl"
+            assert [oracle.prog_map(one) for one in tool.chain(veth.ifindex)] == [packets]
+            tool("unload", veth.dev, "--all")
+        assert tool.pins() == []
+    print(f"\nadopt ({by.__name__}): {len(calls)} boundaries, killed at {len(points)}: {outcomes}")
+    assert set(outcomes) == {"before", "after"}

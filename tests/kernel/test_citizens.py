@@ -1,0 +1,102 @@
+"""What libxdp's world runs on an interface goes on there: AF_XDP, xdp-filter, xdpdump."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects, kinds
+from tests.kernel.tool import Tool
+from tests.kernel.xsk import Receiver
+
+
+def command(*words: object, check: bool = True) -> str:
+    """Run a program of xdp-tools; what it prints."""
+    return subprocess.run(
+        [str(word) for word in words], check=check, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.parametrize("swaps", [8, pytest.param(100, marks=pytest.mark.soak)])
+def test_af_xdp_lives_on(
+    tool: Tool, veth: net.Veth, objects: Objects, debian: Path, swaps: int
+) -> None:
+    """libxdp's own program for AF_XDP, between two others: no frame misses the socket."""
+    dev = veth.dev
+    tool("load", "-P", 1, dev, objects["count"])
+    tool("load", "-P", 20, dev, debian / "xsk_def_xdp_prog.o")
+    program = tool.ids(dev)[1]
+    with Receiver(veth.ifindex, oracle.prog_map(program, "xsks_map")) as receiver:
+        with net.Flood(veth, rate=2000) as flood:
+            for number in range(swaps):
+                tool("swap-dispatcher", dev) if number % 2 else tool(
+                    "load", "-P", 90, dev, objects["pass"]
+                )
+                if number % 4 == 3:
+                    tool("unload", dev, "-i", tool.ids(dev)[-1])
+            sent = flood.stop()
+        end = time.monotonic() + 3
+        while receiver.count < sent and time.monotonic() < end:
+            time.sleep(0.01)
+        print(
+            f"\n{swaps} swaps, {sent} frames sent, {receiver.count} received by the socket, "
+            f"{receiver.dropped()} had no room there"
+        )
+        assert receiver.count + receiver.dropped() == sent
+        assert receiver.count > sent // 2
+
+
+@kinds("ext")
+def test_xdp_filter(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Debian's xdp-filter joins our chain, filters before and after a swap, and leaves it."""
+    dev = veth.dev
+    tool("load", "--attach", "netlink", "-P", 90, dev, objects["count"])
+    counter = tool.ids(dev)[0]
+    command("xdp-filter", "load", dev, "-f", "udp", "-p", "allow")
+    command("xdp-filter", "port", "-m", "dst", "-p", "udp", "7777")
+
+    def passed(frames: list[bytes]) -> int:
+        before = oracle.packets(counter)
+        net.exchange(veth, frames)
+        return oracle.packets(counter) - before
+
+    bad = [net.udp(number, dport=7777) for number in range(5)]
+    good = [net.udp(number, dport=7778) for number in range(7)]
+    for swap in range(3):
+        assert passed([*bad, *good]) == 7
+        # Its exit code is that of an error, on a chain of libxdp's as well.
+        assert f"{dev} (native mode)" in command("xdp-filter", "status", check=False)
+        if swap < 2:
+            tool("swap-dispatcher", dev)
+    tool("load", dev, objects["pass"])
+    assert passed([*bad, *good]) == 7
+    command("xdp-filter", "unload", dev)
+    assert passed([*bad, *good]) == 12
+    assert counter in tool.ids(dev)
+    tool("unload", dev, "--all")
+
+
+@kinds("ext")
+@pytest.mark.parametrize("attach", ["link", "netlink"])
+def test_xdpdump(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, attach: str) -> None:
+    """xdpdump sees the packets of a chain of ours, before and after a swap."""
+    dev = veth.dev
+    tool("load", "--attach", attach, dev, objects["count"], objects["pass"])
+    for swap in range(2):
+        capture = tmp_path / f"{swap}.pcap"
+        words = ["xdpdump", "-i", dev, "-p", "all", "-w", str(capture)]
+        dump = subprocess.Popen(
+            ["timeout", "-s", "INT", "6", *words], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(3)
+        net.exchange(veth, net.udps(9))
+        said = dump.communicate(timeout=30)[1]
+        ids = tool.ids(dev)
+        assert all(f"ID {one} " in said for one in ids), said
+        # Each frame once at the entry of the root and of each program.
+        assert "27 packets captured" in said, said
+        tool("swap-dispatcher", dev)
