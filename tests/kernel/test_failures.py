@@ -66,7 +66,7 @@ def test_each_step_may_fail(
         with monkeypatch.context() as patch:
             calls = 0
             if step == "compile":
-                patch.setattr(dispatcher, "object_for", lambda _masks: b"\x7fELF")
+                patch.setattr(dispatcher, "object_for", lambda *_shape: b"\x7fELF")
             else:
                 real = getattr(libbpf, name)
 
