@@ -22,6 +22,15 @@ struct xdp_md {
 #define VACANT 31 /* what a slot answers while no program replaces it; XDP_DISPATCHER_RETVAL */
 #define MAX_SLOTS 10
 
+/* The interface's rules: the verdict past the last slot, and that of a vacant slot, whom the next
+ * one follows if it is XDP_PASS. */
+#ifndef ON_END
+#define ON_END XDP_PASS
+#endif
+#ifndef ON_VACANT
+#define ON_VACANT XDP_PASS
+#endif
+
 static long (*bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 
 /* libxdp's protocol, version 1, 2 or 3 by -DPROTOCOL: the record that its tools read the chain
@@ -83,8 +92,14 @@ static inline __attribute__((always_inline)) int goes_on(u32 code, u32 mask)
 #define ON(n) ((mask >> (n) & 1) && code == (n))
 	if (__builtin_constant_p(mask))
 		return __builtin_expect(ON(XDP_PASS), 1) || ON(0) || ON(1) || ON(3) || ON(4) ||
-		       code == VACANT;
+		       (ON_VACANT == XDP_PASS && code == VACANT);
 	return code < 32 && (code == VACANT || (mask >> code & 1));
+}
+
+/* The verdict of a chain that does not go on. */
+static inline __attribute__((always_inline)) u32 verdict(u32 code)
+{
+	return ON_VACANT != XDP_PASS && code == VACANT ? ON_VACANT : code;
 }
 
 SECTION("xdp") int xdp_dispatcher(struct xdp_md *ctx)
@@ -96,9 +111,9 @@ SECTION("xdp") int xdp_dispatcher(struct xdp_md *ctx)
 		return XDP_PASS;                                                                   \
 	code = prog##n(ctx);                                                                       \
 	if (!goes_on(code, MASK(n, mask)))                                                         \
-		return code;
+		return verdict(code);
 	SLOTS
-	return XDP_PASS;
+	return ON_END;
 }
 
 char gpl[] SECTION("license") = "GPL";

@@ -5,9 +5,10 @@ Pure data. A chain says nothing of roots, links or pins; those are how the kerne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from .errors import NotFoundError, UsageError
 
@@ -20,7 +21,7 @@ MAX_PRIORITY = 2**32 - 1
 ACTIONS = ("XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
 """The verdicts of <linux/bpf.h>, each at the place of its number."""
 
-XDP_PASS = 2
+XDP_ABORTED, XDP_DROP, XDP_PASS = 0, 1, 2
 DEFAULT_ACTIONS = 1 << XDP_PASS
 VACANT = 31
 """What a slot answers that no program replaces: libxdp's XDP_DISPATCHER_RETVAL."""
@@ -60,11 +61,41 @@ def format_actions(mask: int) -> str:
     return ",".join(action_names(mask)) or "none"
 
 
+class Rules(NamedTuple):
+    """What an interface answers where no program does, as verdicts.
+
+    `on_end` is the verdict past the last slot. `on_vacant` is that of a slot whose program is gone:
+    XDP_PASS runs the next one, XDP_DROP drops the packet.
+    """
+
+    on_end: int = XDP_PASS
+    on_vacant: int = XDP_PASS
+
+
+USUAL = Rules()
+
+ON_END = {"pass": XDP_PASS, "drop": XDP_DROP, "aborted": XDP_ABORTED}
+ON_VACANT = {"pass": XDP_PASS, "drop": XDP_DROP}
+
+_LABEL = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def check_label(text: str) -> str:
+    """A label, which a program may be called by. Raises UsageError for what cannot be one."""
+    if _LABEL.fullmatch(text) and not text.isdecimal() and text.strip("-"):
+        return text
+    raise UsageError(
+        f"{text!r} cannot be a label",
+        why="it has to be 1 to 64 letters, digits and _ . : -, and not a number",
+    )
+
+
 class Source(NamedTuple):
     """An object file's bytes and the program in it that a new member is loaded from.
 
-    `maps_of` is the id of a program whose maps it shares, 0 for none, and whose code it has to have
-    unless it is `forced`.
+    `maps_of` is the id of a program whose maps it shares, 0 for none. Its code is to be that
+    program's, unless it is `forced`; one that `replaces` it has constants and program arrays of its
+    own. `maps` says otherwise of single maps, each with ``keep``, ``new`` or the path of a pin.
     """
 
     path: str
@@ -73,6 +104,8 @@ class Source(NamedTuple):
     pin_path: str | None = None
     maps_of: int = 0
     forced: bool = False
+    replaces: bool = False
+    maps: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +116,10 @@ class Member:
     in bytes, `load_time` in ns since boot; both serve the order alone. A `held` one belongs to the
     process that loads it and goes with that: its link is not pinned, or on a fused root it is
     called through a program array (`array_id`). A `devbound` one was loaded for its device alone.
+
+    A `label` is what its user calls it. It runs `before` and `after` others of the chain, named by
+    label or name, whatever the priorities are. A new one that takes the place of another `replaces`
+    that one's id.
     """
 
     name: str
@@ -97,55 +134,130 @@ class Member:
     held: bool = False
     array_id: int = 0
     devbound: bool = False
+    label: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    replaces: int = 0
+
+    @property
+    def known_as(self) -> str:
+        """Its label, else its name."""
+        return self.label or self.name
 
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:
         """libxdp's order: priority, name, loaded before new, size of new ones, tag, load time."""
         size = 0 if self.id else self.size
-        return (self.priority, self.name, not self.id, size, self.tag, self.load_time)
+        return (self.priority, self.known_as, not self.id, size, self.tag, self.load_time)
 
 
-def takes_entry(members: Sequence[Member]) -> bool:
+def takes_entry(members: Sequence[Member], rules: Rules = USUAL) -> bool:
     """Whether a chain's only program can take the root's own place: no dispatch at all.
 
     Its return value is then the verdict; that is what the chain means if nothing but XDP_PASS
     hands on, since past the last slot the verdict is XDP_PASS.
     """
-    return len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
+    plain = rules == USUAL
+    return plain and len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Members in the order in which they run."""
+    """Members in the order in which they run, and the interface's rules."""
 
     members: tuple[Member, ...] = ()
+    rules: Rules = USUAL
 
     def with_added(self, new: Iterable[Member]) -> Chain:
-        """The chain with new members in their places."""
-        return Chain(tuple(sorted((*self.members, *new), key=lambda member: member.order)))
+        """The chain with new members in their places. Raises UsageError: see `arranged`."""
+        return replace(self, members=arranged((*self.members, *new)))
 
-    def without(self, ids: Iterable[int] = (), names: Iterable[str] = ()) -> Chain:
-        """The chain without the members named by id or by name.
+    def with_changed(self, program_id: int, **values: Any) -> Chain:
+        """The chain with other values for a member, which may move it.
+
+        Raises UsageError: see `arranged`.
+        """
+        changed = (
+            replace(member, **values) if member.id == program_id else member
+            for member in self.members
+        )
+        return replace(self, members=arranged(changed))
+
+    def with_replaced(self, old: Member, new: Member) -> Chain:
+        """The chain with a new member in an old one's place, called and ordered as that was."""
+        label = old.label or (old.name if old.name != new.name else "")
+        heir = replace(
+            new,
+            priority=old.priority,
+            label=label,
+            before=old.before,
+            after=old.after,
+            replaces=old.id,
+        )
+        members = tuple(heir if member.id == old.id else member for member in self.members)
+        return replace(self, members=members)
+
+    def find(self, word: str) -> Member:
+        """The member that a user means by an id, a label or a name.
 
         Raises NotFoundError for one that is not there and UsageError for a name that several have.
         """
-        leaving = set()
-        for number in ids:
-            if not any(member.id == number for member in self.members):
-                raise NotFoundError(
-                    f"no program with id {number} in the chain", hint="see xdpctl status"
-                )
-            leaving.add(number)
-        for name in names:
-            named = [member.id for member in self.members if member.name == name]
-            if not named:
-                raise NotFoundError(
-                    f"no program named {name} in the chain", hint="see xdpctl status"
-                )
-            if len(named) > 1:
-                raise UsageError(
-                    f"{len(named)} programs of the chain are named {name}",
-                    hint=f"name one by id: {' or '.join(f'-i {number}' for number in named)}",
-                )
-            leaving.add(named[0])
-        return Chain(tuple(member for member in self.members if member.id not in leaving))
+        if word.isascii() and word.isdecimal():
+            for member in self.members:
+                if member.id == int(word):
+                    return member
+            raise NotFoundError(f"no program with id {word} in the chain", hint="see xdpctl status")
+        named = [member for member in self.members if member.known_as == word]
+        named = named or [member for member in self.members if member.name == word]
+        if not named:
+            raise NotFoundError(f"no program named {word} in the chain", hint="see xdpctl status")
+        if len(named) > 1:
+            raise UsageError(
+                f"{len(named)} programs of the chain are named {word}",
+                hint=f"name one by id: {' or '.join(str(member.id) for member in named)}",
+            )
+        return named[0]
+
+    def without(self, words: Iterable[str | int]) -> Chain:
+        """The chain without members, each named as `find` takes it, which raises."""
+        leaving = {self.find(str(word)).id for word in words}
+        return replace(
+            self, members=tuple(member for member in self.members if member.id not in leaving)
+        )
+
+
+def arranged(members: Iterable[Member]) -> tuple[Member, ...]:
+    """Members in libxdp's order, each that has to run before or after others moved to there.
+
+    Raises UsageError where that cannot be.
+    """
+    found = sorted(members, key=lambda member: member.order)
+    for _round in range(len(found) + 1):
+        moved = False
+        for member in list(found):
+            here = found.index(member)
+            first = [n for n, one in enumerate(found) if _is_meant(one, member, member.before)]
+            last = [n for n, one in enumerate(found) if _is_meant(one, member, member.after)]
+            if first and min(first) < here:
+                found.insert(min(first), found.pop(here))
+                moved = True
+            elif last and max(last) > here:
+                found.insert(max(last), found.pop(here))
+                moved = True
+        if not moved:
+            return tuple(found)
+    asked = [
+        f"{member.known_as} {word} {', '.join(names)}"
+        for member in found
+        for word, names in (("before", member.before), ("after", member.after))
+        if names
+    ]
+    raise UsageError(
+        "the programs cannot be put in such an order",
+        why="; ".join(asked),
+        hint="xdpctl set INTERFACE PROGRAM --anywhere lets go of what was asked for one",
+    )
+
+
+def _is_meant(other: Member, member: Member, names: Sequence[str]) -> bool:
+    return other is not member and (other.known_as in names or other.name in names)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from . import dispatcher, pins, rights, signals
 from .bpffs import Bpffs
-from .chain import Chain, Member
+from .chain import USUAL, Chain, Member
 from .construct import Construction
 from .errors import (
     BadObjectError,
@@ -35,7 +35,7 @@ from .hook import Hook, LostRace
 from .interfaces import Interface
 from .kernel import libbpf
 from .observe import Root, Slot, State, View, links_elsewhere, observe
-from .pins import Attach, InterfacePins, Origin
+from .pins import Attach, InterfacePins, Label, Origin
 from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
 from .settle import Rehooked, rehome, repair, settle
 
@@ -273,11 +273,16 @@ class _Commit:
                 undo.callback(pins.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
             self.paths.make_dispatch(made.root_id, self.plan.attach)
+            if self.plan.target.rules != USUAL:
+                self.paths.rule(made.root_id, self.plan.target.rules)
             with pins.failing("pin programs in", self.bpffs.path):
                 for slot, (program, link) in enumerate(made.hooked):
                     member = made.members[slot]
                     if member.id in origins:
                         self.paths.borrow(made.root_id, slot, origins[member.id])
+                    label = Label(member.label, member.before, member.after)
+                    if label != Label():
+                        self.paths.label(made.root_id, slot, label)
                     if link is not None and not member.held:
                         libbpf.pin(link, self.paths.link(made.root_id, slot))
                     if not member.array_id:  # else its process keeps it, and nobody else may

@@ -68,8 +68,8 @@ class Construction:
     # --- EXT programs on a dispatcher -----------------------------------------------------------
 
     def _build_ext(self) -> None:
-        members = self.plan.target.members
-        root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex)
+        members, rules = self.plan.target.members, self.plan.target.rules
+        root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex, rules)
         self.closing.callback(root.close)
         self.root_fd, self.root_id = root.fd, root.id
         self.step(
@@ -123,7 +123,7 @@ class Construction:
             self._put(slot, replace(member, array_id=array_id), info, Hooked(fd), 0)
             parts.append(fused.Part(member, info.id, code, array_id))
         try:
-            self.root_fd, info = fused.build(parts, self.plan.why)
+            self.root_fd, info = fused.build(parts, self.plan.why, self.plan.target.rules)
         except KernelError as error:
             raise error.explained() from error
         self.closing.callback(os.close, self.root_fd)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import image
-from .chain import Member, takes_entry
+from .chain import USUAL, Member, Rules, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
 from .kernel.btf import BTF_KIND_FUNC, Btf
@@ -25,9 +25,9 @@ CACHE = "/var/cache/xdpctl"
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
 
-def slot_function(members: Sequence[Member], slot: int) -> str:
+def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) -> str:
     """The name of the root's function that a member replaces."""
-    return ENTRY if takes_entry(members) else f"prog{slot}"
+    return ENTRY if takes_entry(members, rules) else f"prog{slot}"
 
 
 class Root(NamedTuple):
@@ -47,7 +47,9 @@ class Root(NamedTuple):
         os.close(self.fd)
 
 
-def build(members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0) -> Root:
+def build(
+    members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0, rules: Rules = USUAL
+) -> Root:
     """Load a root for a chain, attached nowhere, its slots vacant.
 
     It takes packets of several fragments if every member does and the kernel can (Linux kernel
@@ -56,14 +58,15 @@ def build(members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0)
     commit 2b3486bc2d23 "bpf: Introduce device-bound XDP programs", in v6.3). Raises RightsError,
     UnsupportedError or VerifierError.
     """
-    code = object_for(tuple(member.actions for member in members), protocol)
+    code = object_for(tuple(member.actions for member in members), protocol, rules)
     config = Config.of(members, protocol)
+    names = tuple(slot_function(members, slot, rules) for slot in range(len(members)))
     try:
-        return _load(code, config, members, ifindex)
+        return _load(code, config, names, ifindex)
     except KernelError as error:
         if config.frags and error.errno == errno.EINVAL:
             with contextlib.suppress(KernelError):
-                return _load(code, config._replace(frags=False), members, ifindex)
+                return _load(code, config._replace(frags=False), names, ifindex)
         raise explain_refusal(error, "the dispatcher") or VerifierError(
             "the kernel refused the dispatcher", why=error.log.strip() or str(error)
         ) from error
@@ -86,7 +89,7 @@ def refused() -> int:
     return 0
 
 
-def _load(code: bytes, config: Config, members: Sequence[Member], ifindex: int) -> Root:
+def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> Root:
     library = libbpf.lib()
     handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
@@ -99,7 +102,6 @@ def _load(code: bytes, config: Config, members: Sequence[Member], ifindex: int) 
         library.bpf_program__set_flags(program, flags)
         libbpf.load_object(handle)
         btf = Btf(library.bpf_object__btf(handle), borrowed=True)
-        names = tuple(slot_function(members, slot) for slot in range(len(members)))
         functions = tuple(btf.find(name, BTF_KIND_FUNC) for name in names)
         fd = os.dup(library.bpf_program__fd(program))
     finally:
@@ -137,18 +139,22 @@ def general(protocol: int) -> str:
     return f"dispatcher-{protocol}.o"
 
 
-def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL) -> bytes:
+def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = USUAL) -> bytes:
     """The dispatcher's object file for a chain with these action masks.
 
-    From the cache, else from clang, else the general one that the package carries.
+    From the cache, else from clang, else the general one that the package carries, which knows the
+    usual rules alone.
     """
     source = _shipped("dispatcher.c")
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
+    shape = [f"-DSLOTS={slots}", f"-DPROTOCOL={protocol}"]
+    if rules != USUAL:
+        shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
     if source is not None:
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            return _cached(source.read_bytes(), f"-DSLOTS={slots}", f"-DPROTOCOL={protocol}")
+            return _cached(source.read_bytes(), *shape)
     compiled = _shipped(general(protocol))
-    if compiled is None:
+    if compiled is None or rules != USUAL:
         raise UnsupportedError(
             "no dispatcher for this chain",
             why="clang is not installed and this xdpctl carries no compiled dispatcher",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import image
-from .chain import VACANT, XDP_PASS, Member, takes_entry
+from .chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 from .kernel import libbpf
@@ -26,7 +26,7 @@ from .protocol import FUSED, FUSED_RECORD, Config
 from .rights import explain_refusal
 
 # <linux/bpf_common.h> and <linux/bpf.h>.
-_MOV32_K, _MOV64_X, _JEQ32_K, _JNE32_K, _EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
+_MOV32_K, _MOV64_X, _JA, _JEQ32_K, _JNE32_K, _EXIT = 0xB4, 0xBF, 0x05, 0x16, 0x56, 0x95
 _LDX_W, _XOR32_X = 0x61, 0xAC
 _RX_QUEUE_INDEX = 16
 """Where struct xdp_md has a number that the verifier does not know."""
@@ -41,7 +41,7 @@ class Part(NamedTuple):
     array_id: int = 0
 
 
-def build(parts: Sequence[Part], why: int) -> tuple[int, libbpf.ProgInfo]:
+def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, libbpf.ProgInfo]:
     """Load a root for a chain, attached nowhere; returns its descriptor and info.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
@@ -49,7 +49,7 @@ def build(parts: Sequence[Part], why: int) -> tuple[int, libbpf.ProgInfo]:
     VerifierError, which names the member.
     """
     try:
-        fd = _load(parts)
+        fd = _load(parts, rules=rules)
     except KernelError as error:
         raise _explain(parts, error) from error
     try:
@@ -87,8 +87,8 @@ def held_array(program_fd: int) -> int:
 # --- the code -----------------------------------------------------------------------------------
 
 
-def _load(parts: Sequence[Part], gpl: bool | None = None) -> int:
-    code, names = assemble(parts)
+def _load(parts: Sequence[Part], gpl: bool | None = None, rules: Rules = USUAL) -> int:
+    code, names = assemble(parts, rules)
     return image.load(
         libbpf.BPF_PROG_TYPE_XDP,
         FUSED,
@@ -104,24 +104,24 @@ def _is_gpl(parts: Sequence[Part]) -> bool:
     return all(part.image.gpl or part.array_id for part in parts)
 
 
-def assemble(parts: Sequence[Part]) -> tuple[bytes, dict[int, str]]:
+def assemble(parts: Sequence[Part], rules: Rules = USUAL) -> tuple[bytes, dict[int, str]]:
     """The root's code, its maps named by id, and its functions' names by first instruction.
 
-    A lone program whose verdict is the chain's is the root itself.
+    A lone program whose verdict is the chain's is the root itself. The rules are the interface's.
     """
-    if takes_entry([part.member for part in parts]) and not parts[0].array_id:
+    if takes_entry([part.member for part in parts], rules) and not parts[0].array_id:
         return parts[0].image.code, {0: FUSED}
     bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]
-    main = _count(_main(parts, [0] * len(parts)))
+    main = _count(_main(parts, [0] * len(parts), rules))
     names, begins, end = {0: FUSED}, [], main
     for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
         begins.append(end)
         names[end] = f"prog{slot}_{part.member.name}"[:100]
         end += _count(body)
-    return _main(parts, begins) + b"".join(bodies), names
+    return _main(parts, begins, rules) + b"".join(bodies), names
 
 
-def _main(parts: Sequence[Part], begins: Sequence[int]) -> bytes:
+def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
     """Call the bodies in order, the context kept in r6, until a verdict is in no mask.
 
     The usual verdict falls through to the next call: three instructions a slot, and no jump. The
@@ -130,16 +130,19 @@ def _main(parts: Sequence[Part], begins: Sequence[int]) -> bytes:
     code, others = insn(_MOV64_X, dst=6, src=1), b""
     end = 1 + sum(3 + _count(_HIDING) * _is_to_hide(part) for part in parts) + 2
     for part, begin in zip(parts, begins, strict=True):
-        mask = part.member.actions | 1 << VACANT
-        first, *rest = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
+        mask = part.member.actions | (1 << VACANT) * (rules.on_vacant == XDP_PASS)
+        on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
         code += insn(_MOV64_X, dst=1, src=6)
         code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
         code += _HIDING if _is_to_hide(part) else b""
-        code += insn(_JNE32_K, off=end + _count(others) - _count(code) - 1, imm=first)
-        for verdict in rest:
+        leave = end + _count(others) - _count(code) - 1
+        code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JA, off=leave)
+        for verdict in on[1:]:
             others += insn(_JEQ32_K, off=_count(code) - end - _count(others) - 1, imm=verdict)
+        if rules.on_vacant != XDP_PASS:
+            others += insn(_JNE32_K, off=1, imm=VACANT) + insn(_MOV32_K, imm=rules.on_vacant)
         others += insn(_EXIT)
-    return code + insn(_MOV32_K, imm=XDP_PASS) + insn(_EXIT) + others
+    return code + insn(_MOV32_K, imm=rules.on_end) + insn(_EXIT) + others
 
 
 # w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1

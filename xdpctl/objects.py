@@ -33,6 +33,7 @@ LOG_LINES = 12
 
 _CPU_SECONDS = 120
 _SHARING = "sharing maps"
+_CONSTANTS = ("rodata", "kconfig")
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
 _FOREIGN_ATTACH = {libbpf.BPF_XDP_DEVMAP: "devmap", libbpf.BPF_XDP_CPUMAP: "cpumap"}
@@ -390,8 +391,12 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
             # libbpf shares what is pinned already; new pins are the transaction's to make.
             library.bpf_map__set_pin_path(found, None)
         if source.maps_of:
-            _share_maps(handle, source.maps_of, source.forced)
-            maps = {}
+            shared = _share_maps(handle, source)
+            maps = {
+                path: found
+                for path, found in maps.items()
+                if source.replaces and found not in shared
+            }
         try:
             libbpf.load_object(handle)
         except KernelError as error:
@@ -415,8 +420,7 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
                 f"{source.program} of {source.path} cannot share the maps of program "
                 f"{source.maps_of}",
                 why=error.log,
-                hint="give the object file that the running program was loaded from"
-                + ("" if source.forced else ", or --force to leave out maps that it lacks"),
+                hint=_sharing_hint(source),
             ) from error
         raise explain(f"{source.program} of {source.path}", error, ext=bool(target)) from error
     count = len(answer["arrays"])
@@ -424,31 +428,59 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
 
 
-def _share_maps(handle: int, program_id: int, forced: bool) -> None:
-    """Have an object use a running program's maps, each found by its name.
+def _sharing_hint(source: chain.Source) -> str:
+    if source.replaces:
+        return "--maps new gives the new program maps of its own, --maps MAP=new a single one"
+    force = "" if source.forced else ", or --force to leave out maps that it lacks"
+    return f"give the object file that the running program was loaded from{force}"
 
-    All of them, unless it is `forced`.
+
+def _share_maps(handle: int, source: chain.Source) -> set[int]:
+    """Have an object use a running program's maps, each found by its name; returns the handles.
+
+    All of them, unless it is `forced`. A program that replaces the other has constants of its own,
+    and program arrays, which are code: both only where `source.maps` says ``keep``.
 
     Raises KernelError, its log a line a map, where one does not fit. The kernel keeps 15 characters
     of a name; internal maps are named after the object and their section, such as .bss.
     """
     library = libbpf.lib()
-    with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
+    with libbpf.owned(libbpf.prog_fd(source.maps_of)) as fd:
         there = [libbpf.map_fd(number) for number in libbpf.prog_info(fd).map_ids]
     left = {number: libbpf.map_info(number) for number in there}
     left = {number: info for number, info in left.items() if info.name != image.NAME}
-    wrong = []
+    said, shared, wrong = dict(source.maps), set[int](), list[str]()
     for found in libbpf.maps(handle):
         name = library.bpf_map__name(found).decode()
         _object, dot, section = name.partition(".")
+        asked = said.pop(name, None) or (said.pop(f".{section}", None) if dot else None)
         wanted = [
             number
             for number, info in left.items()
             if info.name == name[:15] or (dot and info.name.endswith(f".{section}"))
         ]
+        ours = libbpf.map_shape(found)
+        is_own = ours.type == libbpf.BPF_MAP_TYPE_PROG_ARRAY or section.startswith(_CONSTANTS)
+        if asked == "new" or (source.replaces and is_own and not asked):
+            if asked:
+                library.bpf_map__set_pin_path(found, None)
+            for number in wanted:
+                del left[number]
+            continue
+        if asked not in (None, "keep"):
+            for number in wanted:
+                del left[number]
+            try:
+                wanted = [libbpf.get(asked)]
+            except KernelError as error:
+                wrong.append(f"map {name}: {asked}: {os.strerror(error.errno or 0)}")
+                continue
+            left[wanted[0]] = libbpf.map_info(wanted[0])
         if not wanted:
+            if asked:
+                wrong.append(f"map {name}: the running program has none of that name")
             continue  # one that the running program does not use
-        ours, theirs = libbpf.map_shape(found), left[wanted[0]].shape
+        theirs = left[wanted[0]].shape
         if not ours.max_entries:  # libbpf asks for one for each CPU
             ours = ours._replace(max_entries=theirs.max_entries)
         if len(wanted) > 1:
@@ -458,12 +490,15 @@ def _share_maps(handle: int, program_id: int, forced: bool) -> None:
         else:
             libbpf.call("bpf_map__reuse_fd", found, wanted[0])
             library.bpf_map__set_pin_path(found, None)
+            shared.add(found)
         for number in wanted:
             del left[number]
-    if not forced:
+    wrong += [f"map {name} is not in the file" for name in said]
+    if not source.forced:
         wrong += [f"map {info.name} runs, and is not in the file" for info in left.values()]
     if wrong:
         raise KernelError(_SHARING, errno.EINVAL, "\n".join(wrong))
+    return shared
 
 
 def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:

@@ -7,13 +7,13 @@ import errno
 import os
 import time
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from . import image, interfaces, pins
 from .bpffs import Bpffs
-from .chain import DEFAULT_PRIORITY, Chain, Kind, Member
+from .chain import DEFAULT_PRIORITY, USUAL, Chain, Kind, Member, Rules
 from .errors import KernelError, RaceError, VanishedError
 from .interfaces import Interface
 from .kernel import libbpf, netlink
@@ -79,6 +79,7 @@ class Root:
     link_pin: str | None
     config: Config | None
     slots: tuple[Slot, ...]
+    rules: Rules = USUAL
 
     @property
     def attach(self) -> Attach:
@@ -110,7 +111,8 @@ class State:
         if self.root is None:
             return Chain()
         return Chain(
-            tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan)
+            tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan),
+            self.root.rules,
         )
 
 
@@ -238,7 +240,8 @@ class _Reading:
             link_id=link_id,
             link_pin=self.home.root_link if pinned else None,
             config=config,
-            slots=tuple(self.slots(info, config)) if config else (),
+            slots=tuple(self.labelled(info.id, self.slots(info, config))) if config else (),
+            rules=self.home.rules(info.id) if ours else USUAL,
         )
 
     def recorded(self, root_id: int) -> Attach | None:
@@ -262,6 +265,15 @@ class _Reading:
             root_id,
             self.interface.ifindex,
         )
+
+    def labelled(self, root_id: int, slots: Iterator[Slot]) -> Iterator[Slot]:
+        """Slots with what their users said of the programs."""
+        labels = self.home.labels(root_id)
+        for slot in slots:
+            if slot.member and slot.number in labels:
+                member = replace(slot.member, **labels[slot.number]._asdict())
+                slot = replace(slot, member=member)
+            yield slot
 
     def slots(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
         return self.functions(root, config) if config.programs else self.links_onto(root, config)

@@ -8,6 +8,9 @@
             dispatch-<ifindex>-<root id>           a symbolic link: this directory of xdp/ is ours;
                                                    its text says how the root is attached
             borrowed-<root id>-<slot>              a symbolic link: whose program the slot runs
+            label-<root id>-<slot>                 a symbolic link: what its user calls the program,
+                                                   and what it has to run before and after
+            rules-<root id>                        a symbolic link: verdicts where no program is
             map-<program id>-<name>                a member's program array, which the kernel
                                                    empties when no descriptor or pin is left
             made-<root id>-<number>                a symbolic link: a pin that a load made elsewhere
@@ -29,6 +32,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from . import locks
+from .chain import USUAL, Rules
 from .errors import BpffsError, KernelError, VanishedError
 from .kernel import libbpf
 
@@ -57,6 +61,22 @@ class Origin(NamedTuple):
     @property
     def holder(self) -> str:
         return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
+
+
+class Label(NamedTuple):
+    """What the user said of a program: what it is called, and what it runs before and after."""
+
+    label: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Label:
+        label, before, after = (*text.split(" "), "", "", "")[:3]
+        return cls(label, *(tuple(filter(None, names.split(","))) for names in (before, after)))
+
+    def __str__(self) -> str:
+        return f"{self.label} {','.join(self.before)} {','.join(self.after)}"
 
 
 class Made(NamedTuple):
@@ -211,7 +231,7 @@ class InterfacePins:
                     remove(f"{directory}/{name}")
                 os.rmdir(directory)
             for name in self.entries():
-                if re.fullmatch(rf"(borrowed|made)-{root_id}-\d+", name):
+                if re.fullmatch(rf"(borrowed|label|made)-{root_id}-\d+|rules-{root_id}", name):
                     remove(f"{self.directory}/{name}")
             remove(self.record(root_id))
 
@@ -223,14 +243,16 @@ class InterfacePins:
 
     def borrowed(self, root_id: int) -> dict[int, Origin]:
         """The slots of a root that run somebody else's program, each with whose."""
+        texts = self._texts("borrowed", root_id).items()
+        return {slot: origin for slot, text in texts if (origin := Origin.parse(text))}
+
+    def _texts(self, kind: str, root_id: int) -> dict[int, str]:
+        """What the records of a kind say of a root's slots."""
         found = {}
         for name in self.entries():
-            kind, root, slot = (*name.split("-", 2), "", "")[:3]
-            if kind == "borrowed" and root == str(root_id) and _is_number(slot):
+            if match := re.fullmatch(rf"{kind}-{root_id}-(\d+)", name):
                 with contextlib.suppress(FileNotFoundError):
-                    origin = Origin.parse(os.readlink(f"{self.directory}/{name}"))
-                    if origin:
-                        found[int(slot)] = origin
+                    found[int(match[1])] = os.readlink(f"{self.directory}/{name}")
         return found
 
     def borrow(self, root_id: int, slot: int, origin: Origin) -> None:
@@ -243,6 +265,29 @@ class InterfacePins:
         with failing("remove a pin from", self.bpffs.path):
             remove(self.link(root_id, slot))
             remove(f"{self.directory}/borrowed-{root_id}-{slot}")
+
+    # --- what their user said of them -----------------------------------------------------------
+
+    def labels(self, root_id: int) -> dict[int, Label]:
+        """What was said of the programs of a root, by slot."""
+        return {slot: Label.parse(text) for slot, text in self._texts("label", root_id).items()}
+
+    def label(self, root_id: int, slot: int, label: Label) -> None:
+        """Note what was said of a program."""
+        with failing("make a record in", self.bpffs.path):
+            os.symlink(str(label), f"{self.directory}/label-{root_id}-{slot}")
+
+    def rules(self, root_id: int) -> Rules:
+        """A root's verdicts where no program has one."""
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            text = os.readlink(f"{self.directory}/rules-{root_id}")
+            return Rules(*(int(word) for word in text.split(" ")))
+        return USUAL
+
+    def rule(self, root_id: int, rules: Rules) -> None:
+        """Note a root's rules."""
+        with failing("make a record in", self.bpffs.path):
+            os.symlink(" ".join(map(str, rules)), f"{self.directory}/rules-{root_id}")
 
     # --- maps -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .chain import Member, action_names, format_actions
+from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format_actions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,12 +68,26 @@ def member_data(member: Member) -> dict[str, Any]:
     return {
         "id": member.id or None,
         "name": member.name,
+        "label": member.label or None,
         "tag": member.tag or None,
         "priority": member.priority,
         "actions": action_names(member.actions),
+        "before": list(member.before),
+        "after": list(member.after),
         "frags": member.frags,
         "file": member.source.path if member.source else None,
     }
+
+
+def rules_data(rules: Rules) -> dict[str, str]:
+    return {
+        "on_end": _word(ON_END, rules.on_end),
+        "on_vacant": _word(ON_VACANT, rules.on_vacant),
+    }
+
+
+def _word(words: Mapping[str, int], verdict: int) -> str:
+    return next((word for word, number in words.items() if number == verdict), str(verdict))
 
 
 def _errno_name(number: int) -> str | None:
@@ -106,6 +120,7 @@ def state_data(state: State) -> dict[str, Any]:
             "link_pin": root.link_pin,
             "protocol": (root.config.protocol or None) if root.config else None,
             "frags": root.config.frags if root.config else None,
+            **rules_data(root.rules),
         },
         "programs": [_slot_data(slot) for slot in root.slots] if root else [],
         "residue": list(state.residue),
@@ -174,7 +189,8 @@ def _rows(state: State) -> list[tuple[object, ...]]:
             rows.append((" =>", "-", f"<{what}:prog{slot.number}>", "", "-", "-", "-"))
         else:
             actions = format_actions(member.actions)
-            rows.append((" =>", member.priority, member.name, "", member.id, member.tag, actions))
+            name = member.known_as
+            rows.append((" =>", member.priority, name, "", member.id, member.tag, actions))
     return rows
 
 
@@ -209,6 +225,7 @@ def remarks(state: State) -> list[str]:
     found = []
     root = state.root
     if root is not None:
+        found += _rule_lines(root.rules)
         how = f"link {root.link_id}" if root.link_id else "netlink"
         if root.owner == "libxdp":
             found.append(f"the dispatcher is not xdpctl's (attached by {how})")
@@ -245,6 +262,17 @@ def remarks(state: State) -> list[str]:
     return found
 
 
+def _rule_lines(rules: Rules) -> list[str]:
+    """The rules of an interface, as far as they are not the usual ones."""
+    words = rules_data(rules)
+    lines = []
+    if rules.on_end != USUAL.on_end:
+        lines.append(f"what no program decides ends as {words['on_end']}")
+    if rules.on_vacant != USUAL.on_vacant:
+        lines.append(f"a slot whose program is gone ends as {words['on_vacant']}")
+    return lines
+
+
 def borrowed(slot: Slot) -> str:
     """Whose program a slot runs."""
     origin = slot.origin
@@ -276,6 +304,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "kind": plan.kind,
         "current": [member_data(member) for member in plan.current.members],
         "target": [member_data(member) for member in plan.target.members],
+        "rules": rules_data(plan.target.rules),
     }
 
 
@@ -291,11 +320,20 @@ def _plan_lines(plan: Plan) -> list[str]:
         lines = [f"{plan.interface}: {verbs[plan.flip]}"]
     for slot, member in enumerate(plan.target.members):
         what = f"keep id {member.id}" if member.id else "load"
+        if member.replaces:
+            what = f"replace id {member.replaces} with"
         lines.append(
-            f"  slot {slot}: {what} {member.name} "
+            f"  slot {slot}: {what} {member.known_as} "
             f"(priority {member.priority}, goes on at {format_actions(member.actions)})"
         )
-    lines += [f"  unload id {member.id} {member.name}" for member in plan.leaving]
+    replaced = {member.replaces for member in plan.joining}
+    lines += [
+        f"  unload id {member.id} {member.known_as}"
+        for member in plan.leaving
+        if member.id not in replaced
+    ]
+    if plan.target.members:
+        lines += [f"  {line}" for line in _rule_lines(plan.target.rules)]
     return lines
 
 
@@ -347,13 +385,49 @@ def change(command: str, report: Report, style: Style) -> None:
     elif style.dry_run:
         print("\n".join(_plan_lines(report.plan)))
     elif not style.quiet:
+        replaced = {}
         for before, after in zip(report.plan.target.members, report.members, strict=True):
-            if not before.id:
-                print(f"{name}: loaded {after.name} (id {after.id})")
+            if before.replaces:
+                replaced[before.replaces] = after
+            elif not before.id:
+                print(f"{name}: loaded {after.known_as} (id {after.id})")
         for old, new in report.renewed.items():
             print(f"{name}: program {old} is {new} now: a program of another kind of root")
         for member in report.plan.leaving:
-            print(f"{name}: unloaded {member.name} (id {member.id})")
+            if heir := replaced.get(member.id):
+                print(f"{name}: replaced {member.known_as} (id {member.id}) with id {heir.id}")
+            else:
+                print(f"{name}: unloaded {member.known_as} (id {member.id})")
+        for line in _changed_lines(report.plan):
+            print(f"{name}: {line}")
+
+
+def _changed_lines(plan: Plan) -> list[str]:
+    """What is different about programs that stay, and about the rules."""
+    lines = []
+    order = [member.id for member in plan.current.members]
+    for member in plan.staying:
+        before = plan.current.members[order.index(member.id)]
+        told = [
+            f"{word} {new}"
+            for word, old, new in (
+                ("label", before.label, member.label),
+                ("priority", before.priority, member.priority),
+                ("goes on at", *map(format_actions, (before.actions, member.actions))),
+                ("runs before", *(", ".join(one.before) for one in (before, member))),
+                ("runs after", *(", ".join(one.after) for one in (before, member))),
+            )
+            if old != new
+        ]
+        if told:
+            lines.append(f"{before.known_as} (id {member.id}): {', '.join(told)}")
+    kept = [member.id for member in plan.staying]
+    if kept != [number for number in order if number in kept]:
+        lines.append(f"order: {', '.join(member.known_as for member in plan.staying)}")
+    if plan.target.members and plan.target.rules != plan.current.rules:
+        words = rules_data(plan.target.rules)
+        lines.append(f"on end {words['on_end']}, on vacant {words['on_vacant']}")
+    return lines
 
 
 def events(command: str, found: Iterable[Event], style: Style) -> None:

@@ -125,7 +125,7 @@ def test_no_packet_misses_a_program_that_stays(
             elif number % 3 == 1:
                 change(tool, veth)
             else:
-                change(tool, veth, lambda state: state.chain.without(names=["pass"]))
+                change(tool, veth, lambda state: state.chain.without(["pass"]))
         assert traffic.missed(swaps, f"{attach}, {mode}") == [0, 0, 0]
     assert traffic.sent > 100 * swaps
     assert oracle.xdp_prog_id(veth.ifindex)[1] == mode

@@ -95,7 +95,7 @@ def test_the_member_is_what_the_options_say(asked: Asked) -> None:
     (member,) = asked.chain(BARE).members
     assert (member.name, member.priority, member.actions) == ("callee_drop", 7, DROP)
     assert member.source is not None
-    assert member.source[2:] == ("callee_drop", "/sys/fs/bpf", 500, False)
+    assert member.source[2:6] == ("callee_drop", "/sys/fs/bpf", 500, False)
     assert run(["adopt", "lo", "--object", built("several"), "-s", "xdp/second"]) == 0
     assert asked.chain(BARE).members[0].name == "second"
 

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
 from xdpctl import dispatcher, fused, objects
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member, Source
+from xdpctl.chain import Chain, Kind, Member, Rules, Source
 from xdpctl.construct import Construction
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.hook import LostRace
@@ -81,14 +81,14 @@ class Kernel:
         self.sources.append(source)
         return objects.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
-    def build_fused(self, parts: Any, why: int) -> tuple[int, libbpf.ProgInfo]:
-        self.parts, self.why = list(parts), why
+    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, libbpf.ProgInfo]:
+        self.parts, self.why, self.rules = list(parts), why, rules
         fd = self.open(600)
         self.types[600] = XDP
         return fd, self.prog_info(fd)
 
-    def build_ext(self, members: Any, protocol: int, ifindex: int) -> dispatcher.Root:
-        self.asked = (protocol, ifindex)
+    def build_ext(self, members: Any, protocol: int, ifindex: int, rules: Rules) -> dispatcher.Root:
+        self.asked, self.rules = (protocol, ifindex), rules
         slots = range(len(members))
         names = tuple(f"prog{slot}" for slot in slots)
         return dispatcher.Root(self.open(600), 600, 5, tuple(20 + slot for slot in slots), names)

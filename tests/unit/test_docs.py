@@ -502,7 +502,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(Bpffs, "check", lambda _self: None)
     instead(InterfacePins, "locked", locked)
     instead(commit, "observe", lambda *_, **__: state)
-    instead(dispatcher, "build", lambda _members, _protocol, _ifindex: root)
+    instead(dispatcher, "build", lambda *_: root)
     instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
     instead(
         objects, "load", lambda *_: objects.Loaded(some(30), {"a": some()}, {str(wanted): some()})
@@ -512,7 +512,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     info = libbpf.ProgInfo(0, libbpf.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
     instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
     instead(Image, "of", lambda _fd: Image(b"", frags=False, gpl=True))
-    instead(fused, "build", lambda _parts, _why: (root.fd, info._replace(id=root.id)))
+    instead(fused, "build", lambda *_: (root.fd, info._replace(id=root.id)))
     instead(libbpf, "link_info", lambda fd: libbpf.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
     instead(libbpf, "map_info", lambda _fd: libbpf.MapInfo(40, 3, "", 4))
     instead(libbpf, "link_update", lambda *_: None)

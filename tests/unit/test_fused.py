@@ -294,7 +294,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Refuses], None]:
     """A kernel that refuses some chains: it is given the parts and whether all are GPL."""
 
     def set_up(refuses: Refuses) -> None:
-        def load(parts: Sequence[Part], gpl: bool | None = None) -> int:
+        def load(parts: Sequence[Part], gpl: bool | None = None, **_rules: object) -> int:
             log = refuses(parts, fused._is_gpl(parts) if gpl is None else gpl)
             if log is None:
                 return os.open(os.devnull, os.O_RDONLY)
@@ -400,7 +400,7 @@ def test_frags_and_program_arrays(refusing: Callable[[Refuses], None]) -> None:
 
 
 def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(_parts: Sequence[Part], _gpl: bool | None = None) -> int:
+    def load(_parts: Sequence[Part], _gpl: bool | None = None, **_rules: object) -> int:
         raise KernelError("bpf_prog_load", 1)
 
     monkeypatch.setattr(fused, "_load", load)

@@ -8,6 +8,7 @@ import random
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -347,6 +348,7 @@ def shared(
     *running: libbpf.MapInfo,
     source: str = "",
     forced: bool = False,
+    **wishes: Any,
 ) -> dict[str, str]:
     """The maps of a file that take the place of a running program's, each with that one's name."""
     there = {number: info._replace(id=number) for number, info in enumerate(running, 20)}
@@ -368,7 +370,7 @@ def shared(
     patch.setattr(libbpf, "map_info", there.__getitem__)
     patch.setattr(libbpf, "call", call)
     try:
-        objects._share_maps(handle, 11, forced)
+        objects._share_maps(handle, Source(path, b"", "f", maps_of=11, forced=forced, **wishes))
     finally:
         libbpf.lib().bpf_object__close(handle)
     return found
@@ -444,7 +446,7 @@ def test_maps_that_cannot_be_shared_are_no_fault_of_the_file(
 ) -> None:
     """What the child says of them comes back as a refusal with the reason."""
 
-    def share(_handle: int, _program: int, _forced: bool) -> None:
+    def share(_handle: int, _source: Source) -> None:
         raise KernelError(objects._SHARING, 22, "map packets: this, that")
 
     monkeypatch.setattr(objects, "_share_maps", share)

@@ -19,6 +19,8 @@ COMMANDS = {
     "adopt": "adopt",
     "load": "load",
     "unload": "unload",
+    "replace": "replace",
+    "set": "set",
     "status": "status",
     "swap-dispatcher": "swap",
     "clean": "clean",

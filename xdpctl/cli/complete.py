@@ -22,7 +22,11 @@ def ids(context: click.Context, _parameter: click.Parameter, start: str) -> list
 
 
 def names(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
-    return sorted({one.name for one in _members(context) if one.name.startswith(start)})
+    return sorted({n for one in _members(context) if (n := one.known_as).startswith(start)})
+
+
+def programs(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
+    return names(context, parameter, start) + ids(context, parameter, start)
 
 
 def _members(context: click.Context) -> tuple[Member, ...]:

@@ -18,7 +18,12 @@ from .many import change
     "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
 )
 @click.option(
-    "-n", "--name", "names", multiple=True, shell_complete=complete.names, help="By program name."
+    "-n",
+    "--name",
+    "names",
+    multiple=True,
+    shell_complete=complete.names,
+    help="By program name or label.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
 @common_options(changes=True)
@@ -42,6 +47,6 @@ def command(
             raise NotFoundError(
                 f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
             )
-        return Chain() if everything else state.chain.without(ids, names)
+        return Chain() if everything else state.chain.without([*ids, *names])
 
     change(settings, "unload", settings.enter(changes=True), interface, target)
