@@ -207,8 +207,9 @@ class Chain:
                 if member.id == int(word):
                     return member
             raise NotFoundError(f"no program with id {word} in the chain", hint="see xdpctl status")
-        named = [member for member in self.members if member.known_as == word]
-        named = named or [member for member in self.members if member.name == word]
+        labelled = [member for member in self.members if member.label == word]
+        called = labelled or [member for member in self.members if member.known_as == word]
+        named = called or [member for member in self.members if member.name == word]
         if not named:
             raise NotFoundError(f"no program named {word} in the chain", hint="see xdpctl status")
         if len(named) > 1:
@@ -248,7 +249,7 @@ def arranged(members: Iterable[Member]) -> tuple[Member, ...]:
             return tuple(found)
     asked = [
         f"{member.known_as} {word} {', '.join(names)}"
-        for member in found
+        for member in sorted(found, key=lambda member: member.order)
         for word, names in (("before", member.before), ("after", member.after))
         if names
     ]

@@ -130,7 +130,8 @@ def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
     code, others = insn(_MOV64_X, dst=6, src=1), b""
     end = 1 + sum(3 + _count(_HIDING) * _is_to_hide(part) for part in parts) + 2
     for part, begin in zip(parts, begins, strict=True):
-        mask = part.member.actions | (1 << VACANT) * (rules.on_vacant == XDP_PASS)
+        mask = part.member.actions & ~(1 << VACANT)
+        mask |= (1 << VACANT) * (rules.on_vacant == XDP_PASS)
         on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
         code += insn(_MOV64_X, dst=1, src=6)
         code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)

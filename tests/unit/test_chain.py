@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,9 @@ from xdpctl.chain import (
     ACTIONS,
     Chain,
     Member,
+    Rules,
     action_names,
+    check_label,
     format_actions,
     parse_actions,
 )
@@ -136,6 +140,78 @@ def test_the_order_is_libxdps_however_members_come(seed: int) -> None:
 def test_each_rule_comes_before_the_next(first: Member, second: Member) -> None:
     assert Chain().with_added([second, first]).members == (first, second)
     assert Chain().with_added([first]).with_added([second]).members == (first, second)
+
+
+# --- order constraints --------------------------------------------------------------------------
+
+
+def called(chain: Chain) -> str:
+    return "".join(member.known_as for member in chain.members)
+
+
+@pytest.mark.parametrize(
+    ("asked", "order"),
+    [
+        ({}, "abcd"),
+        ({"c": {"before": ("a",)}}, "cabd"),
+        ({"a": {"after": ("c",)}}, "bcad"),
+        ({"a": {"after": ("c", "b")}}, "bcad"),
+        ({"d": {"before": ("b",), "after": ("a",)}}, "adbc"),
+        ({"d": {"before": ("a",)}, "c": {"before": ("d",)}}, "cdab"),
+        ({"a": {"after": ("nobody",), "before": ("a",)}}, "abcd"),
+    ],
+)
+def test_who_asked_for_it_moves(asked: dict[str, dict[str, Any]], order: str) -> None:
+    """The others keep their order; a name that nobody has, or one's own, asks for nothing."""
+    members = [running(name, number) for number, name in enumerate("abcd", 1)]
+    members = [replace(one, **asked.get(one.name, {})) for one in members]
+    assert called(Chain().with_added(members)) == order
+    for number in range(1, 4):
+        assert called(Chain().with_added(members[:number]).with_added(members[number:])) == order
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    one, other = fresh("one", before=("other",)), fresh("other", before=("one",))
+    with pytest.raises(UsageError, match="such an order") as caught:
+        Chain().with_added([one, other])
+    assert caught.value.why == "one before other; other before one"
+
+
+def test_a_label_stands_for_the_name() -> None:
+    chain = chain_of(running("a", 1, label="z"), running("b", 2), running("z", 3))
+    assert called(chain.with_added([fresh("y")])) == "byzz"
+    assert chain.find("z").id == 1
+    assert chain.find("a").id == 1
+    assert chain.find("3").id == 3
+
+
+@pytest.mark.parametrize("text", ["", "12", "a b", "a/b", "a,b", "-", "x" * 65, "ä", "a\n"])
+def test_what_cannot_be_a_label(text: str) -> None:
+    with pytest.raises(UsageError):
+        check_label(text)
+
+
+def test_changed_values_move_a_member_and_keep_the_rules() -> None:
+    chain = Chain((running("a", 1), running("b", 2)), Rules(on_end=1))
+    changed = chain.with_changed(2, priority=3)
+    assert (called(changed), changed.rules) == ("ba", Rules(on_end=1))
+    assert changed.without(["b"]).with_added([fresh("0")]).rules == Rules(on_end=1)
+
+
+def test_who_replaces_a_program_stands_where_it_stood() -> None:
+    old = running("b", 2, priority=7, label="", before=("c",), after=("a",))
+    chain = Chain((running("c", 3), old, running("a", 1)), Rules(0, 1))
+    replaced = chain.with_replaced(old, fresh("new", priority=1))
+    heir = replaced.members[1]
+    assert (heir.replaces, heir.label, heir.priority, heir.before, heir.after) == (
+        *(2, "b", 7),
+        *(("c",), ("a",)),
+    )
+    assert [one.id for one in replaced.members] == [3, 0, 1]
+    assert replaced.rules == Rules(0, 1)
+    assert chain.with_replaced(old, fresh("b")).members[1].label == ""
+    named = replace(old, label="fw")
+    assert chain.with_replaced(named, fresh("b")).members[1].label == "fw"
 
 
 # --- leaving ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
 from xdpctl import dispatcher
+from xdpctl.chain import Rules
 from xdpctl.errors import UnsupportedError
 from xdpctl.kernel import abi, libbpf
 from xdpctl.kernel.btf import (
@@ -53,6 +54,11 @@ def test_only_a_lone_program_whose_verdict_is_final_takes_the_entry(
     members = [fresh(f"m{slot}", actions=mask) for slot, mask in enumerate(masks)]
     slots = range(len(members))
     assert [dispatcher.slot_function(members, slot) for slot in slots] == names
+
+
+def test_other_rules_keep_a_lone_program_from_the_entry() -> None:
+    for rules in (Rules(on_end=1), Rules(on_vacant=1)):
+        assert dispatcher.slot_function([fresh()], 0, rules) == "prog0"
 
 
 # --- the compiled root --------------------------------------------------------------------------
@@ -167,6 +173,13 @@ def test_the_package_carries_a_general_object_of_each_protocol(
     for protocol, name in zip(PROTOCOLS, names, strict=True):
         assert name == dispatcher.general(protocol)
         check_object((tmp_path / "bpf" / name).read_bytes(), 10, protocol)
+
+
+@pytest.mark.parametrize("rules", [Rules(on_end=0), Rules(on_end=1), Rules(on_vacant=1)])
+def test_other_rules_are_other_code_with_the_same_record(rules: Rules) -> None:
+    image = dispatcher.object_for((PASS, DROP), rules=rules)
+    check_object(image, 2)
+    assert image != image_of((PASS, DROP))
 
 
 def test_no_header_is_needed() -> None:

@@ -38,7 +38,7 @@ from xdpctl import (
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import VACANT, Chain, Kind
+from xdpctl.chain import VACANT, Chain, Kind, Rules
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
@@ -51,7 +51,7 @@ from xdpctl.image import Image
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf
 from xdpctl.observe import Handle, State, View
-from xdpctl.pins import InterfacePins, Made, Origin
+from xdpctl.pins import InterfacePins, Label, Made, Origin
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
 from xdpctl.settle import Rehooked
@@ -359,6 +359,9 @@ _PLACEHOLDERS = {
     "name": r"\w+",
     "path": r"/.+",
     "process": r".*",
+    "label": r"[\w.:-]*",
+    **dict.fromkeys(("before", "after"), r"[\w.:,-]*"),
+    **dict.fromkeys(("end", "vacant"), r"[0-4]"),
     **dict.fromkeys(("ifindex", "root", "slot", "program", "number", "link", "pid", "map"), r"\d+"),
 }
 _KINDS: dict[str, Callable[[str], bool]] = {
@@ -423,6 +426,8 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             paths.make_dispatch(root + 100, "netlink")
             paths.borrow(root, 0, Origin(31, 77, "some one"))
             paths.borrow(root, 1, Origin(32, 0, ""))
+            paths.label(root, 1, Label("fw", ("a", "b")))
+            paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(0, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
             paths.keep_map(11, "callees", -1)

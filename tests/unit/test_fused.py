@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl import fused, image
-from xdpctl.chain import Member
+from xdpctl.chain import USUAL, Member, Rules
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.fused import Part
 from xdpctl.image import CALL, LD_IMM64, Image, insn
@@ -22,13 +22,13 @@ from xdpctl.observe import config_of
 from xdpctl.protocol import FUSED, MAX_SLOTS, Config
 
 MOV32, MOV64, JEQ32, JNE32, EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
-LDX_W, XOR32 = 0x61, 0xAC
+LDX_W, XOR32, JA = 0x61, 0xAC, 0x05
 QUEUE = 0x51F
 CONTEXT = object()
 
 
 class Machine:
-    """Runs what `assemble` makes: moves, calls, comparisons and tail calls, as the kernel does.
+    """Runs what `assemble` makes: moves, calls, jumps and tail calls, as the kernel does.
 
     `arrays` has by id what each program array's program answers; an array not in it is empty.
     """
@@ -53,6 +53,8 @@ class Machine:
             elif code in (JEQ32, JNE32):
                 equal = registers[dst] == imm & 0xFFFFFFFF
                 place += off if equal == (code == JEQ32) else 0
+            elif code == JA:
+                place += off
             elif (code, off) == (LDX_W, 16):
                 assert registers[src] is CONTEXT
                 registers[dst] = QUEUE
@@ -89,15 +91,19 @@ def answering(verdict: int, *, deep: bool = False) -> bytes:
     return insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=3) + insn(EXIT) + wrong + answer
 
 
-def rule(masks: Sequence[int], verdicts: Sequence[int], *, dispatched: bool) -> int:
+def rule(
+    masks: Sequence[int], verdicts: Sequence[int], *, dispatched: bool, rules: Rules = USUAL
+) -> int:
     """What bpf/dispatcher.c says of a chain, a slot at a time; of a lone program, its verdict."""
-    if not dispatched and len(masks) == 1 and not masks[0] & ~PASS:
+    if not dispatched and rules == USUAL and len(masks) == 1 and not masks[0] & ~PASS:
         return verdicts[0]
     for mask, code in zip(masks, verdicts, strict=True):
         on = code < 32 and (code == 31 or mask >> code & 1)
+        if code == 31 and rules.on_vacant != 2:
+            return rules.on_vacant
         if not on:
             return code
-    return 2
+    return rules.on_end
 
 
 def part(verdict: int, mask: int = PASS, *, deep: bool = False, array_id: int = 0) -> Part:
@@ -134,9 +140,13 @@ def test_any_chain_decides_as_a_dispatcher_does(seed: int) -> None:
             if held and chance.random() < 0.7:
                 arrays[slot + 1] = verdict
             answers.append(31 if held and slot + 1 not in arrays else verdict)
-        code, _names = fused.assemble(parts)
+        rules = (
+            USUAL if chance.random() < 0.5 else Rules(chance.randint(0, 2), chance.randint(1, 2))
+        )
+        code, _names = fused.assemble(parts, rules)
         # A held program is never the root itself.
-        expected = rule(masks, answers, dispatched=any(one.array_id for one in parts))
+        held = any(one.array_id for one in parts)
+        expected = rule(masks, answers, dispatched=held, rules=rules)
         assert Machine(code, arrays).run() == expected, (masks, verdicts)
 
 

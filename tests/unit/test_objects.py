@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import random
@@ -359,7 +360,9 @@ def shared(
     info = libbpf.ProgInfo(11, 6, "f", "", 0, 0, 0, tuple(there), gpl=True)
     found: dict[str, str] = {}
 
-    def call(name: str, handle: int, number: int) -> int:
+    def call(name: str, handle: int, number: int = 0) -> int:
+        if name == "bpf_obj_get":
+            raise KernelError(name, errno.ENOENT)
         assert name == "bpf_map__reuse_fd"
         found[libbpf.lib().bpf_map__name(handle).decode()] = there[number].name
         return 0
@@ -425,6 +428,33 @@ def test_a_map_that_the_file_lacks_is_left_out_by_force(
         shared(tmp_path, monkeypatch, BSS, renamed)
     assert caught.value.log == "map frames runs, and is not in the file"
     assert shared(tmp_path, monkeypatch, BSS, renamed, forced=True) == {"ours.bss": "theirs.bss"}
+
+
+def test_a_replacement_has_its_own_constants_and_program_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are code; unless they are asked for, as any map may be by name or section."""
+    calls = libbpf.MapInfo(0, 3, "calls", 4)
+    source = (
+        "struct { int (*type)[3], (*key_size)[4], (*value_size)[4], (*max_entries)[1]; } calls "
+    )
+    running = SHAPE, BSS, RODATA, calls
+    wishes: dict[str, Any] = {"source": source + 'SEC(".maps");', "forced": True, "replaces": True}
+
+    def names(*maps: tuple[str, str]) -> set[str]:
+        return set(shared(tmp_path, monkeypatch, *running, maps=maps, **wishes).values())
+
+    assert names() == {"packets", "theirs.bss"}
+    assert names(("calls", "keep"), (".rodata", "keep"), ("packets", "new")) == {
+        *("theirs.bss", "theirs.rodata", "calls"),
+    }
+    with pytest.raises(KernelError) as caught:
+        names(("nothing", "new"), ("a_rather_long_name", "keep"), ("packets", "/nowhere"))
+    assert sorted(caught.value.log.splitlines()) == [
+        "map a_rather_long_name: the running program has none of that name",
+        "map nothing is not in the file",
+        "map packets: /nowhere: No such file or directory",
+    ]
 
 
 def test_every_map_that_does_not_fit_is_named(

@@ -1,0 +1,148 @@
+"""xdpctl set and replace: the command line, and the target that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.samples import DROP, PASS, built, running, state_of
+from xdpctl import render
+from xdpctl.chain import Chain, Rules
+from xdpctl.cli import replace as replace_command
+from xdpctl.cli import run
+from xdpctl.cli import set as set_command
+from xdpctl.cli.replace import _maps
+from xdpctl.commit import Report
+from xdpctl.errors import UsageError, XdpctlError
+from xdpctl.observe import State
+from xdpctl.plan import make_plan
+
+BUSY = state_of([running("count", 9, priority=20), running("pass", 11, label="last")])
+Asked = Callable[..., Chain]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Run a command line; the chain that it wants in the place of that of BUSY."""
+    targets: list[Callable[[State], Chain]] = []
+
+    def change(*words: Any, **_options: object) -> None:
+        targets.append(words[4])
+
+    for module in (set_command, replace_command):
+        monkeypatch.setattr(module, "change", change)
+
+    def ask(*words: str, state: State = BUSY) -> Chain:
+        assert run(list(words)) == 0
+        return targets.pop()(state)
+
+    return ask
+
+
+def test_set_changes_what_it_is_told(asked: Asked) -> None:
+    chain = asked("set", "lo", "last", "-P", "3", "-A", "drop", "--name", "x", "--before", "count")
+    first = chain.members[0]
+    assert (first.id, first.priority, first.actions) == (11, 3, DROP)
+    assert (first.label, first.before) == ("x", ("count",))
+    assert chain.members[1] == BUSY.chain.members[0]
+
+
+def test_set_of_rules_leaves_the_members_alone(asked: Asked) -> None:
+    chain = asked("set", "lo", "--on-end", "drop")
+    assert chain == Chain(BUSY.chain.members, Rules(on_end=1))
+    assert asked("set", "lo", "--on-vacant", "drop").rules == Rules(on_vacant=1)
+    assert asked("set", "lo", "9", "-A", "none", "--on-end", "aborted").rules == Rules(on_end=0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["count"],
+        [],
+        ["-P", "3"],
+        ["--name", "x"],
+        ["count", "--name", "1"],
+        ["count", "--before", "a b"],
+        ["count", "--on-end", "tx"],
+        ["count", "-P", "-1"],
+    ],
+)
+def test_what_set_does_not_take(words: list[str]) -> None:
+    assert run(["set", "lo", *words]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["count", "--after", "count"], 2),
+        (["count", "--after", "gone"], 3),
+        (["count", "--name", "last"], 2),
+        (["count", "--name", "pass"], 2),
+        (["12", "-P", "3"], 3),
+    ],
+)
+def test_what_this_chain_does_not_allow(asked: Asked, words: list[str], code: int) -> None:
+    with pytest.raises(XdpctlError) as caught:
+        asked("set", "lo", *words)
+    assert caught.value.exit_code == code
+
+
+def test_nothing_can_be_set_on_an_empty_interface(asked: Asked) -> None:
+    with pytest.raises(XdpctlError, match="no XDP program"):
+        asked("set", "lo", "--on-end", "drop", state=state_of(None))
+
+
+def test_replace_takes_the_old_ones_place_and_maps(asked: Asked) -> None:
+    heir, other = asked("replace", "lo", "count", built("recount")).members
+    assert (heir.name, heir.label, heir.id, heir.replaces) == ("recount", "count", 0, 9)
+    assert (heir.priority, heir.actions, other.id) == (20, PASS, 11)
+    assert heir.source is not None
+    assert (heir.source.maps_of, heir.source.replaces, heir.source.forced) == (9, True, True)
+    words = ["--maps", "new", "-A", "drop"]
+    heir = asked("replace", "lo", "last", built("count"), *words).members[1]
+    assert (heir.label, heir.actions, heir.priority) == ("last", DROP, 50)
+    assert heir.source is not None
+    assert heir.source.maps_of == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (True, ())),
+        (["keep"], (True, ())),
+        (["new"], (False, ())),
+        (["a=new", ".bss=/sys/fs/bpf/x=y"], (True, (("a", "new"), (".bss", "/sys/fs/bpf/x=y")))),
+    ],
+)
+def test_whose_maps(words: list[str], expected: object) -> None:
+    assert _maps(tuple(words)) == expected
+
+
+@pytest.mark.parametrize(
+    "words", [["some"], ["keep", "new"], ["new", "a=keep"], ["a="], [""], ["keep", "keep"]]
+)
+def test_what_says_nothing_of_maps(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        _maps(tuple(words))
+
+
+def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-P", "3", "-A", "none", "--name", "x", "--after", "count", "--on-end", "drop"]
+    target = asked("set", "lo", "last", *words)
+    plan = make_plan(BUSY, replace(target, members=target.members[::-1]), None)
+    render.change("set", Report(plan, BUSY, plan.target.members), render.Style())
+    assert capsys.readouterr().out.splitlines() == [
+        "veth7: last (id 11): label x, priority 3, goes on at none, runs after count",
+        "veth7: order: x, count",
+        "veth7: on end drop, on vacant pass",
+    ]
+    target = asked("replace", "lo", "count", built("recount"))
+    plan = make_plan(BUSY, target, None)
+    after = (replace(target.members[0], id=30), target.members[1])
+    render.change("replace", Report(plan, BUSY, after), render.Style())
+    assert capsys.readouterr().out == "veth7: replaced count (id 9) with id 30\n"
+    render.change("replace", Report(plan, BUSY), render.Style(dry_run=True))
+    assert "slot 0: replace id 9 with count (priority 20" in capsys.readouterr().out
