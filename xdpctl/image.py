@@ -246,7 +246,7 @@ def load(
             # itself too large.
             options.log_level = _BRIEF if error.errno == errno.E2BIG else _STEPS
         # Once more, to hear why.
-        log = ctypes.create_string_buffer(LOG_SIZE)
+        log = libbpf.log_buffer(LOG_SIZE)
         options.log_buf, options.log_size = ctypes.addressof(log), len(log)
         try:
             return libbpf.call("bpf_prog_load", *values)

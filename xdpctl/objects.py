@@ -350,12 +350,10 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
     """
 
     def work() -> tuple[Any, list[int]]:
-        import ctypes
-
         library = libbpf.lib()
         handle = _open(source.path, source.data, source.pin_path)
         attach_type = 0 if target else libbpf.BPF_XDP
-        log = ctypes.create_string_buffer(image.LOG_SIZE)
+        log = libbpf.log_buffer(image.LOG_SIZE)
         arrays = {
             library.bpf_map__name(found).decode(): found
             for found in libbpf.maps(handle)

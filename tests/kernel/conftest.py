@@ -106,9 +106,9 @@ def bpffs(tmp_path: Path, clean_kernel: None) -> Iterator[Path]:
     """A fresh bpffs instance, unmounted at the end, which drops every pin in it."""
     path = tmp_path / "bpffs"
     path.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", path], check=True)
+    oracle.mount("bpf", path, "mode=0700")
     yield path
-    subprocess.run(["umount", "-l", path], check=True)
+    oracle.unmount(path)
 
 
 @pytest.fixture

@@ -34,14 +34,18 @@ BURST = 64
 _SOL_PACKET, _PACKET_QDISC_BYPASS, _PACKET_OUTGOING = 263, 20, 4
 _SO_RCVBUFFORCE = 33
 _SIOCETHTOOL, _ETHTOOL_SGRO, _CLONE_NEWNET = 0x8946, 0x2C, 0x40000000
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
 _numbers = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def ip(*words: str, netns: str | None = None) -> str:
-    """Run iproute2's ip, in the namespace of this name if one is given; its standard output."""
+def ip(*words: str, netns: str | None = None, batch: str | None = None) -> str:
+    """Run iproute2's ip, in the namespace of this name if one is given; its standard output.
+
+    A `batch` has a command a line, for one process: starting one is dear in an emulated guest.
+    """
     command = ["ip", *(["-n", netns] if netns else []), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, input=batch)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
@@ -107,16 +111,19 @@ class Veth:
     ) -> None:
         stem = f"xt{os.getpid() % 10000}v{next(_numbers)}"
         self.dev, self.peer = name or f"{stem}a", f"{stem}b"
-        many = ["numrxqueues", str(queues), "numtxqueues", str(queues)] if queues else []
-        index = ["index", str(ifindex)] if ifindex else []
-        peer = ["type", "veth", "peer", "name", self.peer]
-        ip("link", "add", "dev", self.dev, *index, *many, *peer, *many)
+        many = f" numrxqueues {queues} numtxqueues {queues}" if queues else ""
+        index = f" index {ifindex}" if ifindex else ""
+        size = f" mtu {mtu}" if mtu else ""
+        lines = [f"link add dev {self.dev}{index}{many} type veth peer name {self.peer}{many}"]
+        lines += [
+            f"link set {one} address {mac.hex(':')} addrgenmode none arp off{size} up"
+            for one, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC))
+        ]
         try:
-            for name, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC)):
-                _silence(name)
-                size = ["mtu", str(mtu)] if mtu else []
-                address = ["address", mac.hex(":"), "addrgenmode", "none"]
-                ip("link", "set", name, *address, "arp", "off", *size, "up")
+            with _without_ipv6():
+                ip("-batch", "-", batch="\n".join(lines))
+            for one in (self.dev, self.peer):
+                _keep_apart(one)
             self.ifindex = socket.if_nametoindex(self.dev)
             self.peer_ifindex = socket.if_nametoindex(self.peer)
             self._wait_up()
@@ -127,7 +134,7 @@ class Veth:
     def _wait_up(self) -> None:
         """Wait for the carrier: a frame sent before it is lost."""
         end = time.monotonic() + 5
-        while any("LOWER_UP" not in link_facts(one)["flags"] for one in (self.dev, self.peer)):
+        while not all(_is_running(one) for one in (self.dev, self.peer)):
             if time.monotonic() > end:
                 raise RuntimeError(f"{self.dev} does not come up")
             time.sleep(0.01)
@@ -152,10 +159,29 @@ def link_facts(name: str) -> dict[str, Any]:
     return facts
 
 
-def _silence(name: str) -> None:
-    """Keep the kernel's own packets off an interface, and do not let it merge ours."""
-    with contextlib.suppress(FileNotFoundError):
-        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+@contextlib.contextmanager
+def _without_ipv6() -> Iterator[None]:
+    """Keep the kernel's own packets off the interfaces that are made meanwhile."""
+    switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    before = switch.read_text() if switch.exists() else None
+    try:
+        if before is not None:
+            switch.write_text("1")
+        yield
+    finally:
+        if before is not None:
+            switch.write_text(before)
+
+
+def _is_running(name: str) -> bool:
+    """Whether an interface has a carrier (netdevice(7), SIOCGIFFLAGS)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        answer = fcntl.ioctl(s, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+    return bool(struct.unpack_from("16xH", answer)[0] & _IFF_RUNNING)
+
+
+def _keep_apart(name: str) -> None:
+    """Do not let the kernel merge packets that come in."""
     value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_SGRO, 0))
     request = struct.pack("16sQ16x", name.encode(), ctypes.addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s, contextlib.suppress(OSError):

@@ -43,10 +43,24 @@ F_XDP_HAS_FRAGS = 1 << 5
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE = 1 << 1, 1 << 2
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
 MAP_TYPE_ARRAY = 2
+_MNT_DETACH = 2
 PERCPU_MAPS = {5, 6, 10, 21}  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+
+
+def mount(kind: str, path: Path, options: str) -> None:
+    """mount(2) of a virtual file system; a process of mount(8) is dear in an emulated guest."""
+    words = kind.encode(), os.fsencode(path), kind.encode(), ctypes.c_ulong(0), options.encode()
+    if _libc.mount(*words):
+        raise OSError(ctypes.get_errno(), f"mount {path}")
+
+
+def unmount(path: Path) -> None:
+    """umount2(2), lazily."""
+    if _libc.umount2(os.fsencode(path), _MNT_DETACH):
+        raise OSError(ctypes.get_errno(), f"umount {path}")
 
 
 def bpf(cmd: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str = "") -> int:

@@ -542,6 +542,13 @@ def mount(source: str, target: str, kind: str) -> None:
         raise KernelError("mount", ctypes.get_errno())
 
 
+def log_buffer(size: int) -> Any:
+    """A buffer for the verifier's log, whose memory is taken as it fills."""
+    import mmap
+
+    return (ctypes.c_char * size).from_buffer(mmap.mmap(-1, size))
+
+
 def version() -> str:
     """libbpf's own version, such as v1.1."""
     text: bytes = lib().libbpf_version_string()
