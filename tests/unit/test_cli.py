@@ -23,7 +23,7 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-CHANGING = sorted(set(COMMANDS) - {"status", "features", "doctor", "watch", "help"})
+CHANGING = sorted(set(COMMANDS) - {"status", "show", "features", "doctor", "watch", "help"})
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 
 
@@ -62,6 +62,9 @@ WRONG = [
     (["--nosuch"], "--nosuch"),
     (["status", "--nosuch"], "--nosuch"),
     (["status", "lo", "lo"], "lo"),
+    (["status", "lo", "--interval", "2"], "--interval is for --watch"),
+    (["status", "lo", "--watch", "--interval", "0"], "--interval"),
+    (["show"], "INTERFACE"),
     (["load"], "INTERFACE"),
     (["load", "lo"], "FILE"),
     (["load", "-s", "xdp", "-n", "count", "lo", "f.o"], "-s and -n exclude each other"),

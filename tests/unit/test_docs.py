@@ -34,6 +34,8 @@ from xdpctl import (
     render,
     rights,
     settle,
+    status,
+    steps,
 )
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
@@ -261,14 +263,14 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     state = replace(state, root=replace(state.root, slots=(borrowed, *state.root.slots[1:])))
     plan = make_plan(state, Chain((member, fresh())), None)
     ids = {"root": 1, "btf": 2, "program": 3, "link": 4, "function": 5, "root_link": 6}
-    steps = [Step("4", "loaded", {**ids, "X": 7, "Y": 8}, 0.1)]
-    report = Report(plan, state, plan.target.members, 600, steps, state.residue)
+    taken = [Step("4", "loaded", {**ids, "X": 7, "Y": 8}, 0.1)]
+    report = Report(plan, state, plan.target.members, 600, taken, state.residue)
     report.rehooked.append(Rehooked("/bpffs/app", 101))
     report.renewed[9] = 90
     held: dict[Handle, list[Holder]] = {("link_id", 100): [Holder(77, "agent", 5)]}
     style = Settings()
     style.json = True
-    render.swap(report, held, True, style)
+    steps.swap(report, held, True, style)
     document = printed()
     # Named by the id of a link.
     document["holders"] = list(document["holders"].values())
@@ -294,7 +296,7 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     line = printed()
     assert set(line) == {"where", "what", "why"}
     yield line
-    yield {"schema": render.SCHEMA, "command": "status", "interfaces": [render.state_data(state)]}
+    yield {"schema": render.SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
     yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
     checks = (Check("xdp", "ok", "it loads"),)
@@ -321,7 +323,7 @@ def test_the_schema_version_is_the_code_s() -> None:
 
 
 def test_no_root_is_null_and_has_no_programs() -> None:
-    document = render.state_data(state_of(None))
+    document = status.state_data(state_of(None))
     assert document["root"] is None
     assert document["programs"] == []
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "replace": "replace",
     "set": "set",
     "status": "status",
+    "show": "show",
     "swap-dispatcher": "swap",
     "clean": "clean",
     "watch": "watch",

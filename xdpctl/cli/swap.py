@@ -6,7 +6,7 @@ import contextlib
 
 import click
 
-from .. import render
+from .. import render, steps
 from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
@@ -85,7 +85,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
         before.clear()
         before.update(holders([slot.handle for slot in state.root.slots if slot.handle]))
         if shown and not again and state.root.owner == "xdpctl":
-            render.first_steps(state, before)
+            steps.first_steps(state, before)
         return chain
 
     report = transact(
@@ -100,4 +100,4 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
     if report.before.root and not settings.dry_run:
         with contextlib.suppress(KernelError):  # the swap is made, whatever this may say
             gone = libbpf.wait_gone(report.before.root.id)
-    render.swap(report, before, gone, settings)
+    steps.swap(report, before, gone, settings)
