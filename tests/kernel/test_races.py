@@ -138,19 +138,37 @@ def read_log(log: Path) -> list[Done]:
 
 
 def hammered(
-    tool: Tool, veth: net.Veth, objects: Objects, path: Path, crew: int, count: int, kills: int = 0
+    tool: Tool,
+    veth: net.Veth,
+    objects: Objects,
+    path: Path,
+    crew: int,
+    count: int,
+    kills: int = 0,
+    beside: Callable[[int], int] | None = None,
 ) -> list[Done]:
-    """Let workers loose, kill some of them; all that was done."""
+    """Let workers loose, kill some of them; all that was done.
+
+    One more process may work `beside` them until the pipe that it is given the end of is closed.
+    """
     logs = [path / f"log{number}" for number in range(crew)]
     crowd = [
         hammer(tool, veth.dev, objects, log, seed, count) for seed, log in enumerate(logs, crew)
     ]
     choice = random.Random(crew)
     begin = time.monotonic()
-    with crash.workers(path, *crowd) as pids:
-        for victim in choice.sample(pids, kills):
+    end, others = os.pipe()  # each worker has the other end for as long as it lives
+
+    def work() -> int:
+        os.close(others)
+        return beside(end) if beside else 0
+
+    with crash.workers(path, *crowd, work) as pids:
+        os.close(others)
+        for victim in choice.sample(pids[:crew], kills):
             time.sleep(choice.uniform(0.5, 3))
             os.kill(victim, signal.SIGKILL)
+    os.close(end)
     done = [one for log in logs for one in read_log(log)]
     codes = Counter(f"{one.kind} {one.code}" for one in done)
     print(

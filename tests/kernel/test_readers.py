@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects, needs
-from tests.kernel.test_races import load, tidy, warmed
+from tests.kernel.test_races import hammered, load, tidy, warmed
 from tests.kernel.tool import Tool
 from xdpctl.bpffs import Bpffs
 from xdpctl.interfaces import Interface
@@ -68,6 +68,14 @@ def reader(tool: Tool, dev: str, log: Path, end: int) -> Callable[[], int]:
     return work
 
 
+def readings(log: Path) -> tuple[list[Reading], int]:
+    """What a reader has logged: what it saw, one after the other, and how often it looked."""
+    *lines, total = [json.loads(line) for line in log.read_text().splitlines()]
+    return [
+        Reading(root, owner, tuple(ids), tuple(left)) for root, owner, ids, left in lines
+    ], total
+
+
 def laps(tool: Tool, veth: net.Veth, objects: Objects, count: int) -> list[Reading]:
     """Lead the interface through chains, the same ones a few times; each as the oracle sees it."""
     dev, states = veth.dev, list[Reading]()
@@ -116,8 +124,7 @@ def test_a_reader_sees_what_was_there(
         finally:
             os.close(stop)
             os.close(end)
-    *lines, total = [json.loads(line) for line in log.read_text().splitlines()]
-    seen = [Reading(root, owner, tuple(ids), tuple(left)) for root, owner, ids, left in lines]
+    seen, total = readings(log)
     print(f"{len(states)} states, {total} readings, {len(seen)} times something else")
     wrong, at = [], 0
     for one in seen:
@@ -127,6 +134,27 @@ def test_a_reader_sees_what_was_there(
             wrong.append(one)
     shown = "\n".join(map(str, wrong[:20]))
     assert not wrong, f"{len(wrong)} of {len(seen)} states were never there, or earlier:\n{shown}"
+    tidy(tool, veth, base)
+
+
+@pytest.mark.parametrize(("crew", "count"), [(3, 5), pytest.param(8, 100, marks=pytest.mark.soak)])
+def test_a_reader_beside_a_crowd(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, crew: int, count: int
+) -> None:
+    """No state but those that some operation of the others led to, and never back to one."""
+    base, log = warmed(tool, veth, objects), tmp_path / "readings"
+    done = hammered(
+        *(tool, veth, objects, tmp_path, crew, count),
+        beside=lambda end: reader(tool, veth.dev, log, end)(),
+    )
+    states = {Reading(0, "", (), ())}
+    states |= {Reading(one.roots[1], "xdpctl", tuple(one.after), ()) for one in done if one.after}
+    seen, total = readings(log)
+    print(f"{len(states)} states, {total} readings, {len(seen)} times something else")
+    wrong = "\n".join(str(one) for one in seen if one not in states)
+    assert not wrong, f"states that were never there:\n{wrong}"
+    roots = [one.root for one in seen if one.root]
+    assert roots == sorted(roots)
     tidy(tool, veth, base)
 
 
