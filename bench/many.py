@@ -3,10 +3,11 @@
     bench/run many [--sizes 10,100,1000] [--profile]
 
 For each size, in a network and mount namespace of its own that ends with the measurement: so many
-dummy interfaces (the cheapest to make; they know generic mode alone) with a chain of one program
-each, loaded in one process from an object that is read once. Then `status`, `status --json` and
-`swap-dispatcher --all`, each as a process of its own, once. "growth" is the exponent between two
-rows, the start of a process left out: 1 is linear, 2 quadratic.
+dummy interfaces (the cheapest to make; they know generic mode alone), or ifb ones where the kernel
+has no others, with a chain of one program each, loaded in one process from an object that is read
+once. Then `status`, `status --json` and `swap-dispatcher --all`, each as a process of its own,
+once. "growth" is the exponent between two rows, the start of a process left out: 1 is linear, 2
+quadratic.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
 
-from .tools import OBJECT, ROOT, XDPCTL, bpffs, seconds
+from . import tools
+from .tools import OBJECT, ROOT, XDPCTL, bpffs, refusal, seconds
 
+TYPES = ("dummy", "ifb")
 OURS, TOP = r"xdpctl/(?!cli)", 12
 COLUMNS = ("load", "status", "status --json", "swap")
 
 
 def xdpctl(*words: str) -> None:
-    """Run xdpctl as a process of its own."""
-    subprocess.run([*XDPCTL, *words], stdout=subprocess.DEVNULL, check=True)
+    """Run xdpctl as a process of its own, silently."""
+    if why := refusal(*XDPCTL, *words):
+        raise SystemExit(f"bench: xdpctl {' '.join(words)} failed: {why}")
 
 
 def here(*commands: tuple[str, ...]) -> None:
@@ -46,10 +50,19 @@ def here(*commands: tuple[str, ...]) -> None:
                 raise SystemExit(f"bench: xdpctl {' '.join(words)} failed")
 
 
+def available() -> str:
+    """The type of interfaces that this kernel has."""
+    for name in TYPES:
+        if not refusal("ip", "link", "add", "many", "type", name):
+            tools.run("ip", "link", "del", "many")
+            return name
+    raise SystemExit(f"bench: this kernel has no interfaces of type {' or '.join(TYPES)}")
+
+
 def make(size: int) -> list[str]:
     """Make so many interfaces; their names."""
-    names = [f"many{number}" for number in range(size)]
-    batch = "".join(f"link add {name} up type dummy\n" for name in names)
+    names, kind = [f"many{number}" for number in range(size)], available()
+    batch = "".join(f"link add {name} up type {kind}\n" for name in names)
     subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
     return names
 
@@ -114,7 +127,7 @@ def main() -> None:
         measure(arguments.inside, arguments.profile)
         return
     print("\ncommands on many interfaces, less a process's start: s, ms an interface, growth")
-    print("(dummy interfaces in generic mode, one program each; swap is swap-dispatcher --all)")
+    print("(virtual interfaces in generic mode, one program each; swap is swap-dispatcher --all)")
     print(f"{'interfaces':>10} {'start':>6} " + " ".join(f"{what:^22}" for what in COLUMNS))
     before: tuple[int, list[float]] | None = None
     for size in [int(word) for word in arguments.sizes.split(",")]:
