@@ -65,7 +65,7 @@ def root_of(dev: str) -> int:
 def report(best: dict[Key, int], instructions: dict[Key, int]) -> None:
     bare = best["bare", 0]
     print(f"\ncost a packet, ns added to a bare program's {bare}, and the kernel's instructions")
-    heads = [*LOADS, "fused/libxdp", "ext/libxdp", "fused/ext", "ns a member"]
+    heads = [*LOADS, "fused/libxdp", "ext/libxdp", "fused/ext", "fused each", "ext each"]
     print(f"{'programs':>8} " + " ".join(f"{head:>12}" for head in heads))
     for size in SIZES:
         added = {who: best[who, size] - bare for who in LOADS if (who, size) in best}
@@ -76,5 +76,5 @@ def report(best: dict[Key, int], instructions: dict[Key, int]) -> None:
             ratio(added.get(one), added.get(other), SCATTER)
             for one, other in (("fused", "libxdp"), ("ext", "libxdp"), ("fused", "ext"))
         ]
-        cells.append(f"{added['fused'] / size:.1f}" if "fused" in added else "-")
+        cells += [f"{added[who] / size:.1f}" if who in added else "-" for who in ("fused", "ext")]
         print(f"{size:>8} " + " ".join(f"{cell:>12}" for cell in cells))

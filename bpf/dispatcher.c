@@ -8,6 +8,8 @@
  *
  * No header is needed: what follows is all there is to know of the kernel's interface, and the
  * source compiles alike on any machine with a clang.
+ *
+ * With -DWIDE as well, for more than ten slots, it has another name and a record of its own.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -39,22 +41,29 @@ static long (*bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 #define PROTOCOL 2
 #endif
 struct dispatcher_config {
-#if PROTOCOL == 1
+#ifdef WIDE /* not libxdp's, whose tools see a plain program: a head, and a line for each slot */
+#define xdp_dispatcher xdpctl_wide
+#define SLOT(n, mask) +1
+	u32 head[4], slots[SLOTS][3];
+#undef SLOT
+#elif PROTOCOL == 1
 	u8 enabled;
 	u32 actions[MAX_SLOTS], priorities[MAX_SLOTS];
 #else
 	u8 magic, version, enabled, is_frags;
 	u32 actions[MAX_SLOTS], priorities[MAX_SLOTS], flags[MAX_SLOTS];
 #endif
-#if PROTOCOL == 3
+#if !defined(WIDE) && PROTOCOL == 3
 	u8 is_devbound;
 #endif
 };
 
 const volatile struct dispatcher_config config SECTION(".rodata") = {};
 
+#ifndef WIDE
 /* The version once more, as the number of an array's elements: readable from BTF alone. */
 int (*dispatcher_version)[PROTOCOL] SECTION("xdp_metadata");
+#endif
 
 #ifdef SLOTS
 #define ENABLED(n) 1

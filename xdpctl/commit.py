@@ -23,7 +23,6 @@ from .chain import USUAL, Chain, Member
 from .construct import Construction
 from .errors import (
     BadObjectError,
-    ChainFullError,
     HookBusyError,
     KernelError,
     RaceError,
@@ -100,18 +99,11 @@ def transact(
     refused = 0  # the errno with which EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
-        nonlocal refused
         bare = state.root is None or state.root.config is None
         asked = kind or (default_kind() if bare else None)
         how = attach if state.root else attach or first_attach
         try:
             return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused)
-        except ChainFullError:
-            if refused or asked in ("ext", "fused") or not (bare or asked):
-                raise
-            if not (refused := dispatcher.refused()):
-                raise
-            return plan_for(state)
         except HookBusyError as error:
             _name_holders(error, state)
             raise

@@ -18,7 +18,7 @@ from .chain import USUAL, Member, Rules, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
 from .kernel.btf import BTF_KIND_FUNC, Btf
-from .protocol import ENTRY, PROTOCOL, Config
+from .protocol import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
 from .rights import explain_refusal
 
 CACHE = "/var/cache/xdpctl"
@@ -108,7 +108,7 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
         library.bpf_object__close(handle)
     try:
         info = libbpf.prog_info(fd)
-        if info.name != ENTRY or not info.map_ids:
+        if info.name != root_name(len(names)) or not info.map_ids:
             # libbpf leaves the name or the record out, without an error, where a call of its own
             # fails; a root that nobody can read could never be changed again.
             raise XdpctlError(
@@ -135,7 +135,7 @@ def _shipped(name: str) -> Path | None:
 
 
 def general(protocol: int) -> str:
-    """The file name of the dispatcher for any shape that the package carries."""
+    """The file name of the dispatcher for any shape, but a wide one, that the package carries."""
     return f"dispatcher-{protocol}.o"
 
 
@@ -143,21 +143,23 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     """The dispatcher's object file for a chain with these action masks.
 
     From the cache, else from clang, else the general one that the package carries, which knows the
-    usual rules alone.
+    usual rules alone and is not for a wide chain.
     """
-    source = _shipped("dispatcher.c")
+    source, wide = _shipped("dispatcher.c"), is_wide(len(masks))
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
-    shape = [f"-DSLOTS={slots}", f"-DPROTOCOL={protocol}"]
+    shape = [f"-DSLOTS={slots}", "-DWIDE" if wide else f"-DPROTOCOL={protocol}"]
     if rules != USUAL:
         shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
     if source is not None:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             return _cached(source.read_bytes(), *shape)
-    compiled = _shipped(general(protocol))
-    if compiled is None or rules != USUAL:
+    lacking = f" for more than {LIBXDP_SLOTS} programs" if wide else ""
+    lacking = lacking or (" for these rules" if rules != USUAL else "")
+    compiled = None if lacking else _shipped(general(protocol))
+    if compiled is None:
         raise UnsupportedError(
             "no dispatcher for this chain",
-            why="clang is not installed and this xdpctl carries no compiled dispatcher",
+            why=f"clang is not installed and this xdpctl carries no compiled dispatcher{lacking}",
             hint="install clang (Debian: apt install clang), or use --root fused, which needs none",
         )
     return compiled.read_bytes()

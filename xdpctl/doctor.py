@@ -347,7 +347,8 @@ def _tools(machine: Machine) -> Iterator[Check]:
             "clang",
             "warning",
             machine.clang_problem,
-            "chains take a general dispatcher, a little slower"
+            "chains take a general dispatcher, a little slower, and if they have more than 10 "
+            "programs, a fused root alone"
             if general
             else "new shapes of dispatchers cannot be compiled: what is in the cache has to do",
             "install clang 10 or newer (Debian: apt install clang)",

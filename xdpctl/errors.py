@@ -88,7 +88,7 @@ class BpffsError(XdpctlError):
 
 
 class ChainFullError(XdpctlError):
-    """More programs than a root of the kind has slots."""
+    """More programs than the root has slots, or the protocol that was asked for."""
 
     exit_code = 10
 

@@ -19,7 +19,7 @@ from .interfaces import Interface
 from .kernel import libbpf, netlink
 from .kernel.btf import BTF_KIND_FUNC, Btf
 from .pins import Attach, InterfacePins, Origin
-from .protocol import ENTRY, FUSED, FUSED_RECORD, Config
+from .protocol import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
 
 Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
 Mode = Literal["native", "skb", "hw"]
@@ -228,7 +228,7 @@ class _Reading:
             links = (link.id for link in self.links() if self.attaches(link, root_id))
             link_id = next(links, 0)
         # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
-        libxdp = config and config.protocol and not link_id
+        libxdp = config and config.libxdp and not link_id
         owner: Owner = "xdpctl" if ours else "libxdp" if libxdp else "other"
         return Root(
             id=root_id,
@@ -448,10 +448,11 @@ def config_of(info: libbpf.ProgInfo) -> Config | None:
     if info.name == FUSED:
         kept = image.kept(info, FUSED_RECORD)
         return Config.unpack_fused(kept) if kept is not None else None
-    if info.name != ENTRY or len(info.map_ids) != 1:
+    unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)
+    if unpack is None or len(info.map_ids) != 1:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        return Config.unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size))
+        return unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size))
 
 
 def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Member:

@@ -14,7 +14,7 @@ from .chain import Chain, Kind, Member
 from .errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .observe import Mode, Root, State
 from .pins import Attach
-from .protocol import MAX_SLOTS, PROTOCOL
+from .protocol import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
 
 Flip = Literal["attach", "update", "detach", "none"]
 # (a root is there, members shall be there): what happens to the root.
@@ -51,8 +51,9 @@ class Plan:
     """What a transaction will do. Members stand in slot order.
 
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
-    refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by.
-    A plan that `adopts` puts a root in the place of another tool's program, which is none.
+    refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by,
+    a wide one once its chain is short again. A plan that `adopts` puts a root in the place of
+    another tool's program, which is none.
     """
 
     interface: str
@@ -98,7 +99,7 @@ def make_plan(
     `refused` is the errno with which the kernel refuses EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
-    cannot be had, ChainFullError for more programs than a root of the kind takes.
+    cannot be had, ChainFullError for more programs than a root takes, or a protocol asked for.
     """
     root, name = state.root, state.interface.name
     if mode == "hw" or (root is not None and root.mode == "hw" and target.members):
@@ -131,7 +132,7 @@ def make_plan(
         chosen, why = "fused" if refused else "ext", refused
     else:
         chosen, why = "fused" if kind == "fused" else "ext", 0
-    _check_count(state, target, chosen)
+    _check_count(state, target, protocol if chosen == "ext" else None)
     speaks = protocol or (there.protocol if there else 0) or PROTOCOL
     _check_devbound(state, target, chosen, speaks)
     return Plan(
@@ -161,15 +162,16 @@ def _check_devbound(state: State, target: Chain, kind: Kind, protocol: int) -> N
         )
 
 
-def _check_count(state: State, target: Chain, kind: Kind) -> None:
-    count, most = len(target.members), MAX_SLOTS[kind]
+def _check_count(state: State, target: Chain, protocol: int | None) -> None:
+    """`protocol` is one of libxdp's that a dispatcher has to have."""
+    count, most = len(target.members), LIBXDP_SLOTS if protocol else MAX_SLOTS
     if count > most:
+        what = f"a dispatcher of libxdp's protocol {protocol}" if protocol else "a root"
         raise ChainFullError(
             f"the chain would have {count} programs",
-            why=f"a root of the {kind} kind has {most} slots, and {len(state.chain.members)} "
-            "programs are there",
+            why=f"{what} has {most} slots, and {len(state.chain.members)} programs are there",
             hint="unload a program first (xdpctl unload IFACE -i ID)"
-            + (f"; --root fused has {MAX_SLOTS['fused']} slots" if kind == "ext" else ""),
+            + (f", or leave out --protocol: then there are {MAX_SLOTS} slots" if protocol else ""),
         )
 
 

@@ -1,16 +1,19 @@
-"""The record in which a root keeps its chain: libxdp's protocol, and a fused root's own."""
+"""The record in which a root keeps its chain: libxdp's protocol, and those of our own."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .chain import VACANT, Kind, Member
+from .chain import VACANT, Member
 from .kernel import libbpf
 
 ENTRY = "xdp_dispatcher"
 """The root's name, as libxdp's protocol wants it, and its entry function's."""
+
+WIDE = "xdpctl_wide"
+"""The name of a dispatcher with more slots than libxdp's record has places."""
 
 FUSED = "xdpctl_fused"
 """A fused root's name: another one, for libxdp's tools could not read its record."""
@@ -18,8 +21,11 @@ FUSED = "xdpctl_fused"
 FUSED_RECORD = "xdpctl_chain"
 """The name of the map that is bound to a fused root."""
 
-MAX_SLOTS: dict[Kind, int] = {"ext": 10, "fused": 200}
-"""Members of a chain: ten in libxdp's protocol. Linux takes 256 functions in one program."""
+MAX_SLOTS = 200
+"""Members of a chain, of either kind. Linux takes 256 functions in one program."""
+
+LIBXDP_SLOTS = 10
+"""Members of a chain in libxdp's protocol; a dispatcher with more is a wide one."""
 
 MAGIC = 236
 PROTOCOLS = (1, 2, 3)
@@ -32,19 +38,33 @@ PROTOCOL = 2
 _CONFIG = struct.Struct("=4B10I10I10I")
 _CONFIG_V3 = struct.Struct("=4B10I10I10IB3x")
 _CONFIG_V1 = struct.Struct("=B3x10I10I")
-# A fused root's: magic, version, number of programs, frags, the errno for which EXT was refused (0:
-# asked for); then a line a slot: program id, chain actions, priority, program flags, and the id of
-# the program array that the slot calls a held member through, or 0.
-_FUSED = struct.Struct("=4sHHII")
-_FUSED_SLOT = struct.Struct("=5I")
-_FUSED_MAGIC, _FUSED_VERSION = b"xdpf", 1
+# Our own: magic, version, number of programs, frags; a fused root has then the errno for which EXT
+# was refused (0: asked for), a wide dispatcher the protocol that the chain has while it is short.
+_OWN = struct.Struct("=4sHHII")
+_OWN_VERSION = 1
+# Then a line a slot. A fused root's: program id, chain actions, priority, program flags, and the id
+# of the program array that the slot calls a held member through, or 0.
+_FUSED_MAGIC, _FUSED_SLOT = b"xdpf", struct.Struct("=5I")
+# A wide dispatcher's: chain actions, priority, program flags.
+_WIDE_MAGIC, _WIDE_SLOT = b"xdpw", struct.Struct("=3I")
+
+
+def is_wide(count: int) -> bool:
+    """Whether a dispatcher for so many members is none that libxdp's protocol has a record for."""
+    return count > LIBXDP_SLOTS
+
+
+def root_name(count: int) -> str:
+    """The name of a dispatcher of so many slots, and its entry function's."""
+    return WIDE if is_wide(count) else ENTRY
 
 
 class Config(NamedTuple):
     """A root's record of its chain, a value for each slot in use.
 
-    `protocol` is libxdp's version; 0 for a fused root, which alone has what stands last. `devbound`
-    tells that the root and every program are loaded for their device alone.
+    `protocol` is libxdp's version, that of a wide dispatcher for when its chain is short again; 0
+    for a fused root, which alone has what stands last. `devbound` tells that the root and every
+    program are loaded for their device alone.
     """
 
     protocol: int
@@ -72,9 +92,19 @@ class Config(NamedTuple):
             devbound=all(member.devbound for member in members),
         )
 
+    @property
+    def libxdp(self) -> int:
+        """The version of libxdp's protocol that the record has; 0: none of its tools reads it."""
+        return 0 if is_wide(len(self.actions)) else self.protocol
+
     def pack(self) -> bytes:
+        """A dispatcher's record."""
+        if is_wide(len(self.actions)):
+            slots = zip(self.actions, self.priorities, self.flags, strict=True)
+            return self._pack_own(_WIDE_MAGIC, self.protocol, _WIDE_SLOT, slots)
+
         def words(values: Sequence[int]) -> list[int]:
-            return [*values, *[0] * (MAX_SLOTS["ext"] - len(values))]
+            return [*values, *[0] * (LIBXDP_SLOTS - len(values))]
 
         actions = words([mask | 1 << VACANT for mask in self.actions])
         priorities, flags = words(self.priorities), words(self.flags)
@@ -88,7 +118,7 @@ class Config(NamedTuple):
     @classmethod
     def unpack(cls, record: bytes) -> Config | None:
         """Read protocol 1, 2 or 3; None where the record is none of them."""
-        slots = MAX_SLOTS["ext"]
+        slots = LIBXDP_SLOTS
         sizes = {2: _CONFIG.size, 3: _CONFIG_V3.size}
         if len(record) < _CONFIG_V1.size:
             return None
@@ -111,26 +141,53 @@ class Config(NamedTuple):
             devbound=protocol == 3 and record[_CONFIG.size] != 0,
         )
 
-    # --- a fused root's -------------------------------------------------------------------------
+    # --- our own --------------------------------------------------------------------------------
+
+    @classmethod
+    def unpack_wide(cls, record: bytes) -> Config | None:
+        """None where the record is none of a wide dispatcher's, or a later xdpctl's."""
+        found = _unpack_own(_WIDE_MAGIC, _WIDE_SLOT, record)
+        if found is None:
+            return None
+        frags, protocol, lines = found
+        if protocol not in PROTOCOLS or not is_wide(len(lines)):
+            return None
+        actions, priorities, flags = zip(*lines, strict=True)
+        bound = all(one & libbpf.BPF_F_XDP_DEV_BOUND_ONLY for one in flags)
+        return cls(protocol, frags, actions, priorities, flags, bound)
 
     def pack_fused(self) -> bytes:
-        head = _FUSED.pack(_FUSED_MAGIC, _FUSED_VERSION, len(self.programs), self.frags, self.why)
         slots = zip(
             self.programs, self.actions, self.priorities, self.flags, self.arrays, strict=True
         )
-        return head + b"".join(_FUSED_SLOT.pack(*slot) for slot in slots)
+        return self._pack_own(_FUSED_MAGIC, self.why, _FUSED_SLOT, slots)
 
     @classmethod
     def unpack_fused(cls, record: bytes) -> Config | None:
         """None where the record is none of a fused root's, or a later xdpctl's."""
-        if len(record) < _FUSED.size:
+        found = _unpack_own(_FUSED_MAGIC, _FUSED_SLOT, record)
+        if found is None:
             return None
-        magic, version, count, frags, why = _FUSED.unpack_from(record)
-        size = _FUSED.size + count * _FUSED_SLOT.size
-        if (magic, version) != (_FUSED_MAGIC, _FUSED_VERSION) or len(record) != size:
-            return None
-        slots = [*_FUSED_SLOT.iter_unpack(record[_FUSED.size :])]
+        frags, why, lines = found
         programs, actions, priorities, flags, arrays = (
-            zip(*slots, strict=True) if slots else [()] * 5
+            zip(*lines, strict=True) if lines else [()] * 5
         )
-        return cls(0, bool(frags), actions, priorities, flags, False, programs, arrays, why)
+        return cls(0, frags, actions, priorities, flags, False, programs, arrays, why)
+
+    def _pack_own(
+        self, magic: bytes, word: int, slot: struct.Struct, lines: Iterable[tuple[int, ...]]
+    ) -> bytes:
+        head = _OWN.pack(magic, _OWN_VERSION, len(self.actions), self.frags, word)
+        return head + b"".join(slot.pack(*line) for line in lines)
+
+
+def _unpack_own(
+    magic: bytes, slot: struct.Struct, record: bytes
+) -> tuple[bool, int, list[tuple[int, ...]]] | None:
+    """Frags, the word that the kind of record has, and its lines."""
+    if len(record) < _OWN.size:
+        return None
+    found, version, count, frags, word = _OWN.unpack_from(record)
+    if (found, version, _OWN.size + count * slot.size) != (magic, _OWN_VERSION, len(record)):
+        return None
+    return bool(frags), word, [*slot.iter_unpack(record[_OWN.size :])]

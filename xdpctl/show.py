@@ -87,8 +87,8 @@ def drawing(
 def _root_facts(root: Root) -> str:
     facts = [f"id {root.id}", f"{root.mode} mode"]
     if root.config:
-        protocol = root.config.protocol
-        facts.append(f"ext root, protocol {protocol}" if root.kind == "ext" else "fused root")
+        protocol = root.config.libxdp
+        facts.append(f"{root.kind} root, protocol {protocol}" if protocol else f"{root.kind} root")
     facts += [f"link {root.link_id}" if root.link_id else "netlink", f"tag {root.tag}"]
     return ", ".join(facts)
 

@@ -53,7 +53,7 @@ def state_data(state: State) -> dict[str, Any]:
             "attach": root.attach,
             "link_id": root.link_id or None,
             "link_pin": root.link_pin,
-            "protocol": (root.config.protocol or None) if root.config else None,
+            "protocol": (root.config.libxdp or None) if root.config else None,
             "frags": root.config.frags if root.config else None,
             **rules_data(root.rules),
         },

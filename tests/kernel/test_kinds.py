@@ -143,14 +143,21 @@ def test_a_change_that_is_not_made(
     assert net.exchange(veth, FRAMES) == []
 
 
-@pytest.mark.soak
 @kinds("fused")
 @needs("ext")
-def test_more_members_than_a_dispatcher_takes(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    tool("load", veth.dev, *[objects["pass"]] * 11)
+def test_more_members_than_libxdp_knows(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """There and back; not to a protocol that has no place for them."""
+    tool("load", veth.dev, objects["count"], *[objects["pass"]] * 10)
     with unchanged(tool, veth):
-        result = tool.try_("swap-dispatcher", "--root", "ext", veth.dev)
+        result = tool.try_("swap-dispatcher", "--root", "ext", "--protocol", 2, veth.dev)
         assert (result.code, "10 slots" in result.err) == (10, True), result.err
+    assert len(renewed(tool, veth, "ext")) == 11
+    root = tool.status(veth.dev)["root"]
+    assert (root["name"], root["protocol"]) == ("xdpctl_wide", None)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert renewed(tool, veth, "fused") == []
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(tool.ids(veth.dev)[0]) == 2 * len(FRAMES)
 
 
 # --- where EXT is refused -----------------------------------------------------------------------

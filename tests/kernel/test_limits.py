@@ -133,20 +133,72 @@ def test_tail_calls_of_those_that_take_fragments(
     assert net.exchange(veth, FRAMES) == FRAMES
 
 
+@kinds("ext", "fused")
 @pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.soak)])
 def test_many_members(tool: Tool, veth: net.Veth, objects: Objects, count: int) -> None:
-    """Each counts, in one map for all of them; for the 201st there is no place."""
-    tool("load", veth.dev, *[objects["pinned"]] * (count // 2))
-    tool("load", veth.dev, *[objects["pinned"]] * (count // 2))
-    packets = oracle.pinned_map(tool.bpffs / "packets").id
-    assert net.exchange(veth, FRAMES) == FRAMES
-    assert oracle.array_counter(packets) == count * len(FRAMES)
-    tool("swap-dispatcher", veth.dev)
-    assert net.exchange(veth, FRAMES) == FRAMES
-    assert oracle.array_counter(packets) == 2 * count * len(FRAMES)
+    """All of them count, three by themselves; for the 201st there is no place."""
+    dev, many = veth.dev, [objects["pinned"]] * (count // 2 - 2)
+    for priority, name in ((1, "count"), (50, "count"), (90, "count")):
+        tool("load", "-P", priority, dev, objects[name])
+    tool("load", "-P", 20, dev, *many)
+    tool("load", "-P", 60, dev, *many)
+    tool("load", "-P", 70, dev, objects["pinned"])
+    ids, packets = tool.ids(dev), oracle.pinned_map(tool.bpffs / "packets").id
+    assert ids == tool.chain(veth.ifindex)
+    assert len(ids) == 2 * len(many) + 4 == count
+    counters = [ids[0], ids[len(many) + 1], ids[-1]]
+    for round_ in (1, 2):
+        assert net.exchange(veth, FRAMES) == FRAMES
+        assert oracle.array_counter(packets) == round_ * (count - 3) * len(FRAMES)
+        assert [oracle.packets(one) for one in counters] == [round_ * len(FRAMES)] * 3
+        tool("swap-dispatcher", dev)
+        assert tool.ids(dev) == ids
     more = [objects_of_xdpctl.member(str(objects["pass"]))] * (201 - count)
     with unchanged(tool, veth):
         with pytest.raises(ChainFullError, match="would have 201 programs") as refused:
-            change(tool, veth, lambda members: [*members, *more], "fused")
+            change(tool, veth, lambda members: [*members, *more], tool.kind)
         assert (refused.value.exit_code, "200 slots" in refused.value.why) == (10, True)
-    assert len(tool.ids(veth.dev)) == count
+    tool("unload", dev, "-i", counters.pop(1))
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert [oracle.packets(one) for one in counters] == [3 * len(FRAMES)] * 2
+    assert len(tool.ids(dev)) == len(tool.chain(veth.ifindex)) == count - 1
+    tool("unload", dev, "--all")
+    assert tool.pins() == []
+
+
+@kinds("ext")
+def test_a_gap_in_a_wide_chain(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Slots beyond the tenth are as the others: one whose pin is gone is closed."""
+    tool("load", veth.dev, *[objects["pass"]] * 11)
+    tool("load", veth.dev, "-P", 60, objects["count"])
+    root, ids = root_of(veth), tool.ids(veth.dev)
+    (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{root}/prog10-link").unlink()
+    vacant = [one["slot"] for one in tool.status(veth.dev)["programs"] if one["vacant"]]
+    assert vacant == [10]
+    assert net.exchange(veth, FRAMES) == FRAMES
+    tool("swap-dispatcher", veth.dev)
+    assert tool.ids(veth.dev) == tool.chain(veth.ifindex) == [*ids[:10], ids[11]]
+    assert oracle.packets(ids[11]) == len(FRAMES)
+    # The root's record is lost: what it is, it is still, and nobody's.
+    for path in tool.bpffs.glob("xdp/xdpctl-*/dispatch-*"):
+        path.unlink()
+    status = tool.status(veth.dev)
+    assert (status["root"]["owner"], len(status["programs"])) == ("other", 11)
+    assert tool.try_("load", veth.dev, objects["pass"]).code == 8
+
+
+@kinds("ext")
+def test_more_than_a_protocol_has_places_for(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Who asks for one of libxdp's, is told; the chain that runs stays what it is."""
+    eleven = [objects["pass"]] * 11
+    with unchanged(tool, veth):
+        result = tool.try_("load", "--protocol", 2, veth.dev, *eleven)
+        assert (result.code, "protocol 2 has 10 slots" in result.err) == (10, True), result.err
+        assert "leave out --protocol" in result.err
+    tool("load", veth.dev, *eleven)
+    with unchanged(tool, veth):
+        result = tool.try_("swap-dispatcher", "--protocol", 2, veth.dev)
+        assert (result.code, "11 programs are there" in result.err) == (10, True), result.err
+    tool("unload", veth.dev, "-i", tool.ids(veth.dev)[0])
+    tool("swap-dispatcher", "--protocol", 3, veth.dev)
+    assert tool.status(veth.dev)["root"]["protocol"] == 3

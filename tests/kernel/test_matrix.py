@@ -122,16 +122,18 @@ def test_they_go_on_where_we_began(
     assert tool.pins() == []
 
 
-@kinds("fused")
 @pytest.mark.parametrize("attach", ["netlink", "link"])
-def test_a_fused_root_is_a_plain_program_to_them(
+def test_what_is_not_in_their_protocol_is_a_plain_program_to_them(
     tool: Tool, veth: net.Veth, objects: Objects, version: str, attach: str
 ) -> None:
-    """They list no members, and cannot add any."""
+    """A fused root, and a dispatcher of eleven: they list no members, and cannot add any."""
     dev, theirs = veth.dev, Theirs(version, veth.dev)
-    tool("load", "--attach", attach, dev, objects["count"], objects["pass"])
-    ids = tool.ids(dev)
+    more = [objects["pass"]] * (10 if tool.kind == "ext" else 1)
+    tool("load", "--attach", attach, dev, objects["count"], *more)
+    ids, name = tool.ids(dev), tool.status(dev)["root"]["name"]
+    assert name == ("xdpctl_wide" if tool.kind == "ext" else "xdpctl_fused")
     assert theirs.ids() == []
+    assert name in theirs("status", dev)[1]
     assert theirs("load", dev, objects["percpu"])[0] != 0
     assert theirs("unload", dev, "-i", ids[0])[0] != 0
     assert theirs("clean", dev)[0] == 0

@@ -156,6 +156,29 @@ def test_nine_join_and_one_of_ten_leaves(tool: Tool, veth: net.Veth, objects: Ob
         assert traffic.missed(1, "one of ten leaves") == [0] * 9
 
 
+@kinds("ext")
+@often(6, 100)
+def test_ten_become_eleven_and_ten_again(
+    tool: Tool, veth: net.Veth, objects: Objects, swaps: int
+) -> None:
+    """There is no place for eleven in libxdp's protocol; the chain comes back to the one it had."""
+    first = counters(tool, veth, objects, "--attach", "netlink", "--protocol", "3")
+    fill = objects_of_xdpctl.member(str(objects["pass"]), priority=15)
+    change(tool, veth, lambda state: state.chain.with_added([fill] * 7))
+    guest = objects_of_xdpctl.member(str(objects["percpu"]), priority=25)
+    with Traffic(veth, first) as traffic:
+        for number in range(swaps):
+            if number % 2 == 0:
+                change(tool, veth, lambda state: state.chain.with_added([guest]))
+            else:
+                change(tool, veth, lambda state: state.chain.without(["percpu"]))
+            root, wide = tool.status(veth.dev)["root"], number % 2 == 0
+            assert root["name"] == ("xdpctl_wide" if wide else "xdp_dispatcher")
+            assert (root["owner"], root["protocol"]) == ("xdpctl", None if wide else 3)
+        assert traffic.missed(swaps, "ten and eleven") == [0, 0, 0]
+    assert len(tool.ids(veth.dev)) == 10
+
+
 @often(6, 300)
 def test_several_interfaces(tool: Tool, objects: Objects, swaps: int) -> None:
     """Each has a root of its own and is swapped in turn, while packets come in on all of them."""

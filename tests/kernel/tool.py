@@ -94,7 +94,8 @@ class Tool:
         if not root:
             return []
         if self.kind == "ext" and oracle.lacks("link_target"):
-            pins = sorted(self.bpffs.glob(f"xdp/dispatch-{ifindex}-{root}/prog*-link"))
+            found = self.bpffs.glob(f"xdp/dispatch-{ifindex}-{root}/prog*-link")
+            pins = sorted(found, key=lambda pin: (len(pin.name), pin.name))
             return [oracle.pinned_link(pin).prog_id for pin in pins]
         info = oracle.prog(root)
         if info.name == "xdpctl_fused":
@@ -103,7 +104,8 @@ class Tool:
             return []
         names = {number: name for name, number in oracle.btf_funcs(info.btf_id).items()}
         hooked = oracle.ext_chain(root)
-        return [hooked[number] for number in sorted(hooked, key=lambda number: names[number])]
+        order = sorted(hooked, key=lambda number: (len(names[number]), names[number]))
+        return [hooked[number] for number in order]
 
     def pins(self) -> list[str]:
         """The paths below the bpffs, relative to it, without libxdp's lock directory."""

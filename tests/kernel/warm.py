@@ -8,11 +8,11 @@ from __future__ import annotations
 from tests.kernel.test_chain import SEEDS, masks_of
 from xdpctl.chain import DEFAULT_ACTIONS
 from xdpctl.dispatcher import object_for
-from xdpctl.protocol import MAX_SLOTS
+from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
 
 
 def main() -> None:
-    for members in range(1, MAX_SLOTS["ext"] + 1):
+    for members in (*range(1, LIBXDP_SLOTS + 4), MAX_SLOTS - 1, MAX_SLOTS):
         object_for((DEFAULT_ACTIONS,) * members)
     for seed in SEEDS:
         object_for(masks_of(seed))

@@ -20,7 +20,7 @@ from xdpctl.errors import Interrupted
 from xdpctl.interfaces import Interface
 from xdpctl.observe import Mode, Owner, Root, Slot, State
 from xdpctl.pins import Origin
-from xdpctl.protocol import ENTRY, FUSED, Config
+from xdpctl.protocol import FUSED, Config, root_name
 
 ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")
@@ -122,7 +122,7 @@ def state_of(
     )
     root = Root(
         id=500,
-        name="firewall" if other else FUSED if fused else ENTRY,
+        name="firewall" if other else FUSED if fused else root_name(len(members)),
         tag="00112233aabbccdd",
         btf_id=40,
         mode=mode,

@@ -30,7 +30,7 @@ from xdpctl.kernel.btf import (
     BTF_KIND_PTR,
     Btf,
 )
-from xdpctl.protocol import PROTOCOLS, Config
+from xdpctl.protocol import PROTOCOLS, Config, root_name
 
 SOURCE = ROOT / "bpf/dispatcher.c"
 
@@ -90,22 +90,29 @@ def functions_of(btf: Btf, handle: int) -> set[str]:
 
 
 def check_object(image: bytes, count: int, protocol: int = 2) -> int:
-    """Check what libxdp's tools and the kernel want of a root; returns its entry's instructions."""
+    """Check what libxdp's tools and the kernel want of a root; returns its entry's instructions.
+
+    Of a wide one libxdp's tools want nothing.
+    """
+    wide, entry = count > 10, root_name(count)
     library, own = libbpf.lib(), ctypes.CDLL("libbpf.so.1")
     own.bpf_map__value_size.argtypes = [ctypes.c_void_p]
     with opened(image) as handle:
         (program,) = libbpf.programs(handle)
-        assert library.bpf_program__name(program) == b"xdp_dispatcher"
+        assert library.bpf_program__name(program).decode() == entry
         assert library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP
         assert library.bpf_program__expected_attach_type(program) == libbpf.BPF_XDP
         (config_map,) = libbpf.maps(handle)
         size = own.bpf_map__value_size(config_map)
-        assert size == {1: 84, 2: 124, 3: 128}[protocol]
+        assert size == (16 + 12 * count if wide else {1: 84, 2: 124, 3: 128}[protocol])
         # What is written into it is as long.
-        assert len(Config.of([fresh()], protocol).pack()) == size
+        assert len(Config.of([fresh()] * count, protocol).pack()) == size
         btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         slots = {f"prog{slot}" for slot in range(count)}
-        assert functions_of(btf, handle) == {"xdp_dispatcher", *slots}
+        assert functions_of(btf, handle) == {entry, *slots}
+        if wide:
+            assert not btf.find("xdp_metadata", BTF_KIND_DATASEC)
+            return int(library.bpf_program__insn_cnt(program))
         metadata = btf.type(btf.find("xdp_metadata", BTF_KIND_DATASEC))
         ((variable, _offset, _size),) = btf.records(metadata, metadata.vlen, 3)
         assert btf.name(variable) == "dispatcher_version"
@@ -117,13 +124,15 @@ def check_object(image: bytes, count: int, protocol: int = 2) -> int:
         return int(library.bpf_program__insn_cnt(program))
 
 
-@pytest.mark.parametrize("count", range(1, 11))
+@pytest.mark.parametrize("count", range(1, 12))
 def test_shape(count: int) -> None:
     # Besides the slots: keep the context, the verdict past the last slot, exit.
     assert check_object(image_of((PASS,) * count), count) - 3 <= 5 * count
 
 
-@pytest.mark.parametrize("masks", [(0,), (0b11111,) * 10, (DROP, PASS, 0, DROP | PASS, 1 << 4)])
+@pytest.mark.parametrize(
+    "masks", [(0,), (0b11111,) * 10, (DROP, PASS, 0, DROP | PASS, 1 << 4), (PASS,) * 200]
+)
 def test_shape_with_other_masks(masks: tuple[int, ...]) -> None:
     check_object(image_of(masks), len(masks))
 
@@ -241,6 +250,12 @@ def test_every_protocol_has_a_file_of_its_own(
 
 
 @needs_root
+def test_a_wide_dispatcher_is_the_same_for_every_protocol(cache: Path) -> None:
+    assert len({dispatcher.object_for((PASS,) * 11, protocol) for protocol in PROTOCOLS}) == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+@needs_root
 @pytest.mark.parametrize(
     ("mode", "owner"),
     [(0o777, 0), (0o1777, 0), (0o770, 0), (0o700, 65534)],
@@ -283,14 +298,15 @@ def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
         "import sys\n"
         "from xdpctl import dispatcher, errors\n"
         "try:\n"
-        "    print(dispatcher.object_for((4,), int(sys.argv[1])).decode())\n"
+        "    protocol, count = map(int, sys.argv[1:])\n"
+        "    print(dispatcher.object_for((4,) * count, protocol).decode())\n"
         "except errors.UnsupportedError as error:\n"
         "    print(error.exit_code, error.what, error.why, error.hint, sep='|')\n"
     )
 
-    def answer(protocol: int) -> str:
+    def answer(protocol: int, count: int = 1) -> str:
         return subprocess.run(
-            [sys.executable, "-c", code, str(protocol)],
+            [sys.executable, "-c", code, str(protocol), str(count)],
             env={"PATH": str(bpf), "PYTHONPATH": str(tmp_path), "XDPCTL_CACHE": "/dev/null"},
             cwd=bpf,
             capture_output=True,
@@ -305,7 +321,11 @@ def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
     for protocol in PROTOCOLS:
         (bpf / dispatcher.general(protocol)).write_bytes(b"the general object %d" % protocol)
     for protocol in PROTOCOLS:
-        assert answer(protocol) == f"the general object {protocol}"
+        assert answer(protocol, 10) == f"the general object {protocol}"
+    exit_code, what, why, hint = answer(2, 11).split("|")
+    assert (exit_code, what) == ("7", "no dispatcher for this chain")
+    assert why.endswith("carries no compiled dispatcher for more than 10 programs")
+    assert "--root fused" in hint
 
 
 def test_a_clang_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -562,13 +562,11 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     }
 
 
-def layouts() -> Iterator[list[tuple[int, int]]]:
-    """The tables of offsets and sizes that the protocol has, in its order."""
-    for table in re.findall(
-        r"^\| Offset .*\n(?:\|.*\n)+", protocol()["A fused root"], re.MULTILINE
-    ):
-        rows = re.findall(r"^\| (\d+) \| (\d+) \|", table, flags=re.MULTILINE)
-        yield [(int(offset), int(size)) for offset, size in rows]
+def layouts(section: str) -> list[list[tuple[int, int]]]:
+    """The tables of offsets and sizes that a section of the protocol has, in its order."""
+    tables = re.findall(r"^\| Offset .*\n(?:\|.*\n)+", protocol()[section], re.MULTILINE)
+    rows = [re.findall(r"^\| (\d+) \| (\d+) \|", one, flags=re.MULTILINE) for one in tables]
+    return [[(int(offset), int(size)) for offset, size in table] for table in rows]
 
 
 def fields(record: struct.Struct) -> list[tuple[int, int]]:
@@ -584,14 +582,39 @@ def fields(record: struct.Struct) -> list[tuple[int, int]]:
     return found
 
 
+WIDE_SECTION = "A dispatcher of more than ten slots"
+
+
 def test_the_layouts_of_records_are_the_code_s() -> None:
-    records = [protocol_code._FUSED, protocol_code._FUSED_SLOT, image._HEAD]
-    assert list(layouts()) == [fields(record) for record in records]
+    own, fused_slot, wide_slot = (
+        fields(one)
+        for one in (protocol_code._OWN, protocol_code._FUSED_SLOT, protocol_code._WIDE_SLOT)
+    )
+    assert layouts("A fused root") == [own, fused_slot, fields(image._HEAD)]
+    assert layouts(WIDE_SECTION) == [own, wide_slot]
+
+
+def test_the_names_and_sizes_of_a_wide_dispatcher() -> None:
+    text = re.sub(r"\s+", " ", protocol()[WIDE_SECTION])
+    head, slot = protocol_code._OWN, protocol_code._WIDE_SLOT
+    for said in (
+        f"`{protocol_code.WIDE}`",
+        f"up to {MAX_SLOTS}, has another name",
+        f"`prog{MAX_SLOTS - 1}`",
+        f"{head.size} bytes, then {slot.size} for each slot",
+        f"| 4 | `{protocol_code._WIDE_MAGIC.decode()}` |",
+        f"| version, {protocol_code._OWN_VERSION} |",
+        f"`BPF_F_XDP_HAS_FRAGS` ({libbpf.BPF_F_XDP_HAS_FRAGS})",
+        f"`BPF_F_XDP_DEV_BOUND_ONLY` ({libbpf.BPF_F_XDP_DEV_BOUND_ONLY})",
+    ):
+        assert said in text, said
+    assert protocol_code.WIDE in page()["KINDS OF ROOT"]
+    assert f"#define xdp_dispatcher {protocol_code.WIDE}\n" in read("bpf/dispatcher.c")
 
 
 def test_the_names_and_sizes_of_a_fused_root() -> None:
     text = re.sub(r"\s+", " ", protocol()["A fused root"])
-    head, slot, held = protocol_code._FUSED, protocol_code._FUSED_SLOT, image._HEAD
+    head, slot, held = protocol_code._OWN, protocol_code._FUSED_SLOT, image._HEAD
     for said in (
         f"with the name `{FUSED}`",
         f"map `{FUSED_RECORD}`",
@@ -604,7 +627,7 @@ def test_the_names_and_sizes_of_a_fused_root() -> None:
     ):
         assert said in text, said
     for magic, version in (
-        (protocol_code._FUSED_MAGIC, protocol_code._FUSED_VERSION),
+        (protocol_code._FUSED_MAGIC, protocol_code._OWN_VERSION),
         (image._MAGIC, image._VERSION),
     ):
         assert f"| 4 | `{magic.decode()}` |" in text
@@ -614,12 +637,13 @@ def test_the_names_and_sizes_of_a_fused_root() -> None:
 
 def test_the_limits_of_both_kinds_are_the_code_s() -> None:
     text = re.sub(r"\n", " ", page()["KINDS OF ROOT"])
-    for kind, most in MAX_SLOTS.items():
+    for kind in get_args(Kind):
         item = text.split(f".It Cm {kind} ")[1].split(".It ")[0]
-        assert f"At most {most} programs." in item
+        assert f"At most {MAX_SLOTS} programs." in item
+    few = protocol_code.LIBXDP_SLOTS
+    assert f"With up to {few} it is one of libxdp's protocol." in text
     semantics = re.sub(r"\n", " ", page()["CHAIN SEMANTICS"])
-    most_of = f"at most {MAX_SLOTS['ext']} programs, on a fused root at most {MAX_SLOTS['fused']}."
-    assert most_of in semantics
+    assert f"at most {MAX_SLOTS} programs. If it has more than {few}," in semantics
     # A refusal's hint is the short form of the page's list.
     said = [
         node.value

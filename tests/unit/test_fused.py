@@ -423,6 +423,6 @@ def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -
 
 def test_as_many_members_as_there_are_slots() -> None:
     """Without functions of their own they leave room below Linux's 256 functions."""
-    code, names = fused.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS["fused"])])
-    assert len(image.starts(code)) == len(names) == MAX_SLOTS["fused"] + 1 < 256
+    code, names = fused.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)])
+    assert len(image.starts(code)) == len(names) == MAX_SLOTS + 1 < 256
     assert Machine(code).run() == 2

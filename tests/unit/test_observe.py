@@ -28,7 +28,7 @@ from xdpctl.errors import KernelError, VanishedError
 from xdpctl.kernel import libbpf, netlink
 from xdpctl.observe import View
 from xdpctl.pins import Made, Origin
-from xdpctl.protocol import Config
+from xdpctl.protocol import Config, root_name
 
 ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
 APP = Origin(100, 4711, "app")
@@ -82,6 +82,26 @@ def test_what_a_process_holds_that_holds_a_member() -> None:
     assert fused is not None
     assert [slot.handle for slot in ext.slots] == [("link_id", 100), None]
     assert [slot.handle for slot in fused.slots] == [None, ("map_id", 9)]
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 200])
+def test_a_dispatchers_record_is_read_by_its_name(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.of([running(f"p{number}", number + 1) for number in range(count)])
+    info = libbpf.ProgInfo(600, 6, root_name(count), "", 0, 0, 0, (31,), gpl=True)
+    record = libbpf.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()))
+    monkeypatch.setattr(libbpf, "map_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
+    monkeypatch.setattr(libbpf, "map_info", lambda _fd: record)
+    monkeypatch.setattr(libbpf, "map_lookup", lambda _fd, _key, _size: config.pack())
+    assert observe.config_of(info) == config
+    other = {"xdp_dispatcher": "xdpctl_wide", "xdpctl_wide": "xdp_dispatcher"}[info.name]
+    assert observe.config_of(info._replace(name=other)) is None
+    assert observe.config_of(info._replace(name="firewall")) is None
+    assert observe.config_of(info._replace(map_ids=(31, 32))) is None
 
 
 # --- the slots of a fused root ------------------------------------------------------------------

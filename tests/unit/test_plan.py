@@ -186,33 +186,58 @@ def test_the_kind_of_a_later_root(there: Kind, asked: AskedKind | None, refused:
         assert (plan.kind, plan.auto, plan.why) == (asked, False, 0)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("ext", 10), ("fused", 200)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("asked", [None, 1, 2, 3])
 @pytest.mark.parametrize("there", [0, 1, 9, None])
-def test_as_many_programs_as_a_root_has_slots(kind: Kind, most: int, there: int | None) -> None:
+def test_as_many_programs_as_a_root_has_slots(
+    kind: Kind, asked: int | None, there: int | None
+) -> None:
+    """Libxdp's protocol has ten on a dispatcher, and is nothing to a fused root."""
+    most = 10 if asked and kind == "ext" else 200
     count = most if there is None else there
     old = [running(f"p{number}", number + 1) for number in range(count)]
     state = state_of(old or None, kind=kind)
     full = Chain().with_added([*old, *(fresh(f"n{number}") for number in range(most - count))])
-    assert make_plan(state, full, kind=kind).kind == kind
+    assert make_plan(state, full, kind=kind, protocol=asked).kind == kind
+    more = full.with_added([fresh("a"), fresh("b")])
     with pytest.raises(ChainFullError, match=f"would have {most + 2} programs") as caught:
-        make_plan(state, full.with_added([fresh("a"), fresh("b")]), kind=kind)
+        make_plan(state, more, kind=kind, protocol=asked)
     error = caught.value
     assert error.exit_code == 10
-    assert f"the {kind} kind has {most} slots" in error.why
-    assert f"{count} programs are there" in error.why
+    what = f"a dispatcher of libxdp's protocol {asked}" if most == 10 else "a root"
+    assert error.why == f"{what} has {most} slots, and {count} programs are there"
     assert "xdpctl unload" in error.hint
     # What more there is to be had.
-    assert ("--root fused has 200 slots" in error.hint) == (kind == "ext")
+    assert ("leave out --protocol: then there are 200 slots" in error.hint) == (most == 10)
 
 
-def test_a_chain_that_only_a_fused_root_takes_stays_on_one() -> None:
+@pytest.mark.parametrize("there", [1, 2, 3])
+def test_a_chain_that_grows_beyond_its_protocol_comes_back_to_it(there: int) -> None:
+    """Whatever it is while it has more than ten programs; one that was asked for goes before."""
     members = [running(f"p{number}", number + 1) for number in range(11)]
-    state = state_of(members, kind="fused")
-    assert make_plan(state, state.chain).kind == "fused"
-    for asked in ("ext", "auto"):
-        with pytest.raises(ChainFullError):
-            make_plan(state, state.chain, kind=asked)
-    assert make_plan(state, state.chain, kind="auto", refused=EPERM).kind == "fused"
+    ten = with_protocol(state_of(members[:10]), there)
+    assert make_plan(ten, Chain(tuple(members))).protocol == there
+    eleven = with_protocol(state_of(members), there)
+    assert eleven.root is not None
+    assert eleven.root.config is not None
+    assert (eleven.root.kind, eleven.root.config.libxdp) == ("ext", 0)
+    for target in (members, members[1:], members[:1]):
+        plan = make_plan(eleven, Chain(tuple(target)))
+        assert (plan.kind, plan.protocol) == ("ext", there)
+    assert make_plan(eleven, Chain(tuple(members[1:])), protocol=1).protocol == 1
+    with pytest.raises(ChainFullError):
+        make_plan(eleven, eleven.chain, protocol=there)
+
+
+@pytest.mark.parametrize("there", KINDS)
+@pytest.mark.parametrize("asked", [None, "auto", *KINDS])
+def test_a_long_chain_may_be_of_either_kind(there: Kind, asked: AskedKind | None) -> None:
+    members = [running(f"p{number}", number + 1) for number in range(11)]
+    state = state_of(members, kind=there)
+    for refused in (0, EPERM):
+        plan = make_plan(state, state.chain, kind=asked, refused=refused)
+        wanted = ("fused" if refused else "ext") if asked == "auto" else asked or there
+        assert plan.kind == wanted
 
 
 def test_the_kind_that_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""xdpctl.protocol: libxdp's configuration record and a fused root's, byte by byte."""
+"""xdpctl.protocol: libxdp's configuration record and those of our own, byte by byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.unit.samples import DROP, PASS, fresh
-from xdpctl.protocol import Config
+from xdpctl.protocol import Config, root_name
 
 FRAGS, DEVBOUND = 1 << 5, 1 << 6
 
@@ -195,12 +195,17 @@ def test_a_fused_record_has_every_value_at_its_offset(count: int, frags: bool, w
 
 
 def test_each_kind_reads_its_own_record_alone() -> None:
-    """Bit 31 is no part of a fused root's masks: nothing else reads them."""
+    """Bit 31 is no part of our own masks: nothing else reads them."""
     fused = fused_config(2)
     assert struct.unpack_from("=I", fused.pack_fused(), 20) == (fused.actions[0],)
     assert Config.unpack_fused(config(2).pack()) is None
-    for count in (0, 2, 10):
-        assert Config.unpack(fused_config(count).pack_fused()) is None
+    for count in (0, 2, 10, 11, 200):
+        record = fused_config(count).pack_fused()
+        assert Config.unpack(record) is Config.unpack_wide(record) is None
+    for count in (11, 200):
+        record = config(count).pack()
+        assert Config.unpack(record) is Config.unpack_fused(record) is None
+    assert Config.unpack_wide(config(10).pack()) is None
 
 
 def test_what_is_no_whole_fused_record_is_none() -> None:
@@ -226,3 +231,51 @@ def test_garbage_is_no_fused_record(seed: int) -> None:
         if read is not None:
             assert len(read.programs) == len(read.arrays) == len(read.actions) == count
             assert read.protocol == 0
+
+
+# --- a wide dispatcher's ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [11, 12, 200])
+@pytest.mark.parametrize(("frags", "protocol"), [(False, 1), (True, 2), (False, 3)])
+def test_a_wide_record_has_every_value_at_its_offset(
+    count: int, frags: bool, protocol: int
+) -> None:
+    """The protocol is the one that the chain has while it is short: libxdp's tools read nothing."""
+    written = config(count, protocol, frags=frags)
+    record = written.pack()
+    assert len(record) == 16 + 12 * count
+    assert struct.unpack_from("=4sHHII", record) == (b"xdpw", 1, count, frags, protocol)
+    for slot in range(count):
+        line = 1 << slot % 5, 1000 + slot, FRAGS * (slot % 2)
+        assert struct.unpack_from("=3I", record, 16 + 12 * slot) == line
+    assert Config.unpack_wide(record) == written
+    assert (written.libxdp, written.protocol) == (0, protocol)
+    assert config(10, protocol).libxdp == protocol
+
+
+@pytest.mark.parametrize("devbound", [False, True])
+def test_what_members_of_a_wide_dispatcher_were_loaded_with(devbound: bool) -> None:
+    members = [fresh(f"m{slot}", frags=slot != 4, devbound=devbound) for slot in range(11)]
+    found = Config.of(members)
+    assert (found.frags, found.devbound) == (False, devbound)
+    assert Config.unpack_wide(found.pack()) == found
+    assert Config.of([*members[:4], *members[5:], fresh("n", frags=True)]).frags
+
+
+def test_what_is_no_whole_wide_record_is_none() -> None:
+    record = config(11).pack()
+    for length in range(len(record)):
+        assert Config.unpack_wide(record[:length]) is None, length
+    assert Config.unpack_wide(record + bytes(12)) is None
+    changes = [(0, b"X"), (3, b"f"), (4, b"\x02"), (6, b"\x0a"), (7, b"\x01")]
+    for place, value in (*changes, (12, b"\0"), (12, b"\x04"), (14, b"\x01")):
+        changed = record[:place] + value + record[place + 1 :]
+        assert Config.unpack_wide(changed) is None, place
+    # One that is not wide: nobody writes it so.
+    assert Config.unpack_wide(record[:6] + b"\x0a\0" + record[8:-12]) is None
+
+
+def test_the_names_of_dispatchers() -> None:
+    assert {root_name(count) for count in range(1, 11)} == {"xdp_dispatcher"}
+    assert {root_name(count) for count in range(11, 201)} == {"xdpctl_wide"}

@@ -67,6 +67,12 @@ def test_the_rules_of_an_interface_are_drawn_where_they_hold() -> None:
     ]
 
 
+def test_a_chain_that_is_longer_than_libxdps_protocol_has_none() -> None:
+    lines = text(state_of([running(f"p{number}", number + 1) for number in range(11)]))
+    assert lines[0].startswith("veth7  xdpctl_wide  id 500, native mode, ext root, link 77,")
+    assert any(line.startswith("+- 10  p10  id 11,") for line in lines)
+
+
 def test_a_fused_chain_with_a_held_and_a_lost_program() -> None:
     state = state_of(
         [running("held", 9), None], kind="fused", arrays={0: 70}, lost={1: 12}, link_id=0

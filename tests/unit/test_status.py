@@ -191,6 +191,13 @@ def test_a_state_as_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert slots[2]["link_id"] is None
 
 
+def test_a_wide_state_as_data() -> None:
+    """Its record is none of libxdp's protocol."""
+    members = [running(f"p{number}", number + 1) for number in range(11)]
+    root = status.state_data(state_of(members))["root"]
+    assert (root["name"], root["kind"], root["protocol"]) == ("xdpctl_wide", "ext", None)
+
+
 @pytest.mark.parametrize(("why", "name"), [(0, None), (1, "EPERM"), (22, "EINVAL"), (999, "999")])
 def test_a_fused_state_as_data(why: int, name: str | None) -> None:
     members = [running("own", 8), running("held", 9), None]
