@@ -25,14 +25,14 @@ from .errors import (
     XdpctlError,
 )
 from .kernel import abi, libbpf
-from .kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
+from .kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_FUNC, BTF_KIND_PTR, Btf
 from .rights import explain_refusal
 
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
 _CPU_SECONDS = 120
-_SHARING = "sharing maps"
+_SHARING, _CALLING = "sharing maps", "making tail calls"
 _CONSTANTS = ("rodata", "kconfig")
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
@@ -286,7 +286,8 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
         raise BadObjectError(
             f"{path} is not a usable BPF object",
             why=_libbpf_words(error) or str(error),
-            hint="it may be truncated or corrupt: compile it again",
+            hint="compile it again, with clang -g (maps want BTF, and the section .maps); the file "
+            "may also be truncated or corrupt",
         ) from error
     candidates = [Candidate(**values) for values in answer]
     for found in candidates:
@@ -350,80 +351,124 @@ def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = Non
     """
 
     def work() -> tuple[Any, list[int]]:
-        library = libbpf.lib()
-        handle = _open(source.path, source.data, source.pin_path)
-        attach_type = 0 if target else libbpf.BPF_XDP
-        log = libbpf.log_buffer(image.LOG_SIZE)
-        arrays = {
-            library.bpf_map__name(found).decode(): found
-            for found in libbpf.maps(handle)
-            if library.bpf_map__type(found) == libbpf.BPF_MAP_TYPE_PROG_ARRAY
-        }
-        chosen = 0
-        for program in libbpf.programs(handle):
-            name = library.bpf_program__name(program).decode(errors="replace")
-            if name == source.program:
-                chosen = program
-                # A section that starts with ? asks to be left out unless it is named.
-                library.bpf_program__set_autoload(program, True)
-            elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
-                # A callee of tail calls: the kernel wants the attach type of its caller.
-                library.bpf_program__set_expected_attach_type(program, attach_type)
-            else:
-                library.bpf_program__set_autoload(program, False)
-        kind = libbpf.BPF_PROG_TYPE_EXT if target else libbpf.BPF_PROG_TYPE_XDP
-        library.bpf_program__set_type(chosen, kind)
-        library.bpf_program__set_expected_attach_type(chosen, attach_type)
-        library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
-        if target:
-            libbpf.set_attach_target(chosen, *target)
-        if source.pin_path is None:
-            for found in libbpf.maps(handle):
-                library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
-        maps = {
-            path.decode(): found
-            for found in libbpf.maps(handle)
-            if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
-        }
-        for found in maps.values():
-            # libbpf shares what is pinned already; new pins are the transaction's to make.
-            library.bpf_map__set_pin_path(found, None)
-        if source.maps_of:
-            shared = _share_maps(handle, source)
-            maps = {
-                path: found
-                for path, found in maps.items()
-                if source.replaces and found not in shared
-            }
         try:
-            libbpf.load_object(handle)
+            return _load(source, frags, target)
         except KernelError as error:
-            raise KernelError(
-                "verifier" if log.value else error.call,
-                error.errno or errno.EINVAL,
-                log.value.decode(errors="replace") or error.log,
-            ) from error
-        program_fd = library.bpf_program__fd(chosen)
-        if code := image.capture(handle, chosen, program_fd, frags):
-            code.bound_to(program_fd)
-        handles = [*arrays.values(), *maps.values()]
-        fds = [program_fd, *map(library.bpf_map__fd, handles)]
-        return {"arrays": list(arrays), "maps": list(maps)}, fds
+            if not target or error.call == _SHARING or error.errno != errno.EINVAL:
+                raise
+            return _load(source, frags, target, error)
 
     try:
         answer, fds = _in_child(source.path, work)
     except KernelError as error:
+        what = f"{source.program} of {source.path}"
         if error.call == _SHARING:
             raise UnsupportedError(
-                f"{source.program} of {source.path} cannot share the maps of program "
-                f"{source.maps_of}",
+                f"{what} cannot share the maps of program {source.maps_of}",
                 why=error.log,
                 hint=_sharing_hint(source),
             ) from error
-        raise explain(f"{source.program} of {source.path}", error, ext=bool(target)) from error
+        if error.call == _CALLING:
+            raise UnsupportedError(
+                f"{what} cannot replace a function of a dispatcher",
+                why="it makes tail calls, which this kernel does not take of a program whose BTF "
+                "is not fit for that",
+                hint="compile it with -g, by clang 10 or newer, or use --root fused",
+            ) from error
+        raise explain(what, error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
+
+
+def _load(
+    source: chain.Source,
+    frags: bool,
+    target: tuple[int, str] | None,
+    refused: KernelError | None = None,
+) -> tuple[Any, list[int]]:
+    """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
+
+    After its way was `refused`, the program may lack BTF, or have what does not fit the function
+    that it is to replace, as older compilers write it. The kernel looks at that before the code. So
+    it is verified by itself, and its image is loaded with BTF of ours.
+    """
+    library = libbpf.lib()
+    handle = _open(source.path, source.data, source.pin_path)
+    attach_type = 0 if target else libbpf.BPF_XDP
+    log = libbpf.log_buffer(image.LOG_SIZE)
+    arrays = {
+        library.bpf_map__name(found).decode(): found
+        for found in libbpf.maps(handle)
+        if library.bpf_map__type(found) == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+    }
+    chosen = 0
+    for program in libbpf.programs(handle):
+        name = library.bpf_program__name(program).decode(errors="replace")
+        if name == source.program:
+            chosen = program
+            # A section that starts with ? asks to be left out unless it is named.
+            library.bpf_program__set_autoload(program, True)
+        elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
+            # A callee of tail calls: the kernel wants the attach type of its caller.
+            library.bpf_program__set_expected_attach_type(program, attach_type)
+        else:
+            library.bpf_program__set_autoload(program, False)
+    as_ext = target is not None and not refused
+    kind = libbpf.BPF_PROG_TYPE_EXT if as_ext else libbpf.BPF_PROG_TYPE_XDP
+    library.bpf_program__set_type(chosen, kind)
+    library.bpf_program__set_expected_attach_type(chosen, attach_type)
+    library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
+    if target and as_ext:
+        libbpf.set_attach_target(chosen, *target)
+    if source.pin_path is None:
+        for found in libbpf.maps(handle):
+            library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
+    maps = {
+        path.decode(): found
+        for found in libbpf.maps(handle)
+        if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
+    }
+    for found in maps.values():
+        # libbpf shares what is pinned already; new pins are the transaction's to make.
+        library.bpf_map__set_pin_path(found, None)
+    if source.maps_of:
+        shared = _share_maps(handle, source)
+        maps = {
+            path: found for path, found in maps.items() if source.replaces and found not in shared
+        }
+    try:
+        libbpf.load_object(handle)
+    except KernelError as error:
+        raise KernelError(
+            "verifier" if log.value else error.call,
+            error.errno or errno.EINVAL,
+            log.value.decode(errors="replace") or error.log,
+        ) from error
+    program_fd = library.bpf_program__fd(chosen)
+    code = image.capture(handle, chosen, program_fd, frags)
+    if target and refused:
+        if code is None:
+            raise refused
+        program_fd = _load_anew(source.program, code, target)
+    elif code:
+        code.bound_to(program_fd)
+    handles = [*arrays.values(), *maps.values()]
+    fds = [program_fd, *map(library.bpf_map__fd, handles)]
+    return {"arrays": list(arrays), "maps": list(maps)}, fds
+
+
+def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
+    """Load a program's image as EXT for a function of a root."""
+    root_fd, function = target
+    with Btf.from_kernel(libbpf.prog_info(root_fd).btf_id) as btf:
+        number = btf.find(function, BTF_KIND_FUNC)
+    try:
+        return code.load_ext(name, root_fd, number)
+    except KernelError as error:
+        if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
+            raise KernelError(_CALLING, errno.EINVAL) from error
+        raise
 
 
 def _sharing_hint(source: chain.Source) -> str:

@@ -22,6 +22,7 @@ from xdpctl.errors import (
     NotFoundError,
     UnsupportedError,
     UsageError,
+    VerifierError,
     XdpctlError,
 )
 from xdpctl.kernel import abi, libbpf
@@ -486,3 +487,94 @@ def test_maps_that_cannot_be_shared_are_no_fault_of_the_file(
         objects.load(source, frags=False)
     assert caught.value.why == "map packets: this, that"
     assert "loaded from" in caught.value.hint
+
+
+# --- a second way, where libbpf's is refused ----------------------------------------------------
+
+Attempt = tuple[tuple[int, str] | None, KernelError | None]
+
+
+def loaded(
+    patch: pytest.MonkeyPatch,
+    first: KernelError | None,
+    second: KernelError | None = None,
+    target: tuple[int, str] | None = (5, "prog0"),
+) -> tuple[objects.Loaded | XdpctlError, list[Attempt]]:
+    """What becomes of a load whose attempts end so; the attempts, each with why it is made."""
+    tried: list[Attempt] = []
+
+    def load(
+        _source: Source,
+        _frags: bool,
+        target: tuple[int, str] | None,
+        refused: KernelError | None = None,
+    ) -> tuple[Any, list[int]]:
+        fault = second if tried else first
+        tried.append((target, refused))
+        if fault:
+            raise fault
+        return {"arrays": [], "maps": []}, [70 + len(tried)]
+
+    patch.setattr(objects, "_load", load)
+    patch.setattr(objects, "_in_child", lambda _path, work: work())
+    try:
+        return objects.load(Source("/old.o", b"", "old"), False, target), tried
+    except XdpctlError as error:
+        return error, tried
+
+
+INVALID = KernelError("verifier", errno.EINVAL, "Program extension requires BTF\n")
+
+
+def test_one_way_is_enough_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, tried = loaded(monkeypatch, None)
+    assert result == objects.Loaded(71, {}, {})
+    assert tried == [((5, "prog0"), None)]
+
+
+def test_what_btf_is_refused_for_is_loaded_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, tried = loaded(monkeypatch, INVALID)
+    assert result == objects.Loaded(72, {}, {})
+    assert tried == [((5, "prog0"), None), ((5, "prog0"), INVALID)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        KernelError("bpf_prog_load", errno.EPERM),
+        KernelError("verifier", errno.EACCES, "invalid access to packet"),
+        KernelError("bpf_object__load", errno.ENOMEM),
+        KernelError(objects._SHARING, errno.EINVAL, "map packets: 2 maps of that name run"),
+    ],
+)
+def test_other_refusals_are_final(fault: KernelError, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, tried = loaded(monkeypatch, fault)
+    assert isinstance(result, XdpctlError)
+    assert len(tried) == 1
+
+
+def test_a_program_of_its_own_has_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, tried = loaded(monkeypatch, INVALID, target=None)
+    assert isinstance(result, VerifierError)
+    assert len(tried) == 1
+
+
+def test_the_reason_is_that_of_the_second_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code's own fault, rather than what the kernel looks at before it."""
+    fault = KernelError("verifier", errno.EACCES, "R1 invalid mem access\n")
+    result, _tried = loaded(monkeypatch, INVALID, fault)
+    assert isinstance(result, VerifierError)
+    assert result.why == "R1 invalid mem access"
+    result, _tried = loaded(monkeypatch, INVALID, KernelError(objects._CALLING, errno.EINVAL))
+    assert isinstance(result, UnsupportedError)
+    assert result.what == "old of /old.o cannot replace a function of a dispatcher"
+    assert "tail calls" in result.why
+    assert "--root fused" in result.hint
+
+
+def test_maps_that_want_btf() -> None:
+    """Libbpf's words, and what to do about them."""
+    with pytest.raises(BadObjectError) as caught:
+        objects.member(built("stripped_count"))
+    assert "BTF is required" in caught.value.why
+    assert "clang -g" in caught.value.hint
