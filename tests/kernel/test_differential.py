@@ -101,6 +101,7 @@ def test_a_fused_root_is_the_sum_of_its_members(
                 before, between, after, strict=True
             ):
                 assert new - old == newer - new, (name, members)
+        print(f"up to {len(first)} programs: {verdicts.total()} packets, {roots} chains so far")
     report(verdicts, roots)
 
 
@@ -133,4 +134,5 @@ def test_both_kinds_of_root_mean_the_same(
                     verdicts[ext[0]] += 1
                 ids = {kind: [member.id for member in made[kind][1]] for kind in both}
                 assert memory(ids["ext"]) == memory(ids["fused"]), made
+            print(f"up to {len(first)} programs: {verdicts.total()} packets, {roots} chains so far")
     report(verdicts, roots)

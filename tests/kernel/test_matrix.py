@@ -61,6 +61,9 @@ def test_we_go_on_where_they_began(
     root = tool.status(dev)["root"]
     assert (root["owner"], root["protocol"]) == ("libxdp", WRITES[version])
     assert tool.ids(dev) == theirs.ids() == tool.chain(veth.ifindex)
+    tool("clean")
+    tool("clean", dev)
+    assert tool.ids(dev) == theirs.ids() == tool.chain(veth.ifindex)
     tool("load", dev, objects["pass"])
     root = tool.status(dev)["root"]
     assert (root["owner"], root["protocol"]) == ("xdpctl", WRITES[version])
@@ -103,8 +106,11 @@ def test_they_go_on_where_we_began(
     lists, loads, unloads = ON_OURS[version, protocol]
     seen = theirs.ids()
     assert seen == (ids if lists is True else lists)
+    cleaned = theirs("clean", dev)[0], theirs("clean")[0]
+    assert tool.ids(dev) == tool.chain(veth.ifindex) == ids
     code = theirs("load", dev, objects["percpu"])[0]
-    print(f"\n{version} on {attach}, protocol {protocol}: lists {seen}, load {code}", end="")
+    print(f"\n{version} on {attach}, protocol {protocol}: lists {seen}, cleans {cleaned}", end="")
+    print(f", load {code}", end="")
     # A link is nobody else's to replace, and the kernel says so.
     assert code == (loads if attach == "netlink" else BUSY)
     now = tool.ids(dev)
@@ -136,6 +142,6 @@ def test_what_is_not_in_their_protocol_is_a_plain_program_to_them(
     assert name in theirs("status", dev)[1]
     assert theirs("load", dev, objects["percpu"])[0] != 0
     assert theirs("unload", dev, "-i", ids[0])[0] != 0
-    assert theirs("clean", dev)[0] == 0
+    theirs("clean", dev)  # fails where its walk over all links meets one that others just make
     assert tool.ids(dev) == ids == tool.chain(veth.ifindex)
     assert oracle.xdp_prog_id(veth.ifindex)[0] == tool.status(dev)["root"]["id"]
