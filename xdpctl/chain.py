@@ -56,6 +56,10 @@ def action_names(mask: int) -> list[str]:
     ]
 
 
+def verdict_name(code: int) -> str:
+    return ACTIONS[code] if code < len(ACTIONS) else str(code)
+
+
 def format_actions(mask: int) -> str:
     """A mask as xdp-loader writes it: ``XDP_PASS,XDP_TX``, or ``none``."""
     return ",".join(action_names(mask)) or "none"
@@ -149,6 +153,13 @@ class Member:
         """libxdp's order: priority, name, loaded before new, size of new ones, tag, load time."""
         size = 0 if self.id else self.size
         return (self.priority, self.known_as, not self.id, size, self.tag, self.load_time)
+
+
+def verdict_of(code: int, actions: int, rules: Rules = USUAL) -> int | None:
+    """The verdict that a slot's return code is; None where the next program runs."""
+    if code == VACANT:
+        return None if rules.on_vacant == XDP_PASS else rules.on_vacant
+    return None if code < 32 and actions >> code & 1 else code
 
 
 def takes_entry(members: Sequence[Member], rules: Rules = USUAL) -> bool:

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from . import dispatcher, pins, rights, signals
 from .bpffs import Bpffs
@@ -37,6 +38,9 @@ from .observe import Root, Slot, State, View, links_elsewhere, observe
 from .pins import Attach, InterfacePins, Label, Origin
 from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
 from .settle import Rehooked, rehome, repair, settle
+
+if TYPE_CHECKING:
+    from .trial import Trial
 
 _ATTEMPTS = 8
 _UNCHANGED = 3
@@ -60,7 +64,8 @@ class Report:
     `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
     another link now, `holds` the descriptors of what holds the held members, by program id,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
-    and `unsettled` why something was left to the next command after the change was live.
+    `unsettled` why something was left to the next command after the change was live, and `trial`
+    what the new chain would do with packets, where that was asked instead of the change.
     """
 
     plan: Plan
@@ -73,6 +78,7 @@ class Report:
     holds: dict[int, int] = field(default_factory=dict)
     renewed: dict[int, int] = field(default_factory=dict)
     unsettled: str = ""
+    trial: Trial | None = None
 
 
 def transact(
@@ -87,14 +93,16 @@ def transact(
     protocol: int | None = None,
     adopts: bool = False,
     dry_run: bool = False,
+    check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
     `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
-    and `adopts` are those of `make_plan`. A lost race is observed and planned anew, so `target` may
-    be called several times. Raises any XdpctlError; the interface then runs what it ran before.
+    and `adopts` are those of `make_plan`. `check` may raise an error before anything is made. A
+    lost race is observed and planned anew, so `target` and `check` may be called several times.
+    Raises any XdpctlError; the interface then runs what it ran before.
     """
     refused = 0  # the errno with which EXT programs are, once that is known
 
@@ -117,6 +125,7 @@ def transact(
         if plan.auto and plan.flip in ("attach", "update") and not refused:
             refused = dispatcher.refused()
             plan = plan_for(state) if refused else plan
+        check(state, plan)
         return Report(plan, state)
     refused_at: list[int] = []
     removed: tuple[str, ...] = ()
@@ -129,6 +138,7 @@ def transact(
             if rehome(paths, state):
                 continue
             plan = plan_for(state)
+            check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
                 _Commit(bpffs, paths, report, on_step).run()

@@ -157,15 +157,14 @@ class Construction:
             return self._found(slot, member, root)
         target = (root.fd, root.names[slot]) if root else None
         if member.source.maps_of and not member.source.forced:
-            _check_same(member, target)
+            check_same(member, target)
         loaded = objects.load(member.source, member.frags, target)
         for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
         info = libbpf.prog_info(loaded.fd)
         self.loaded.add(info.id)
         for name, array in loaded.arrays.items():
-            self.undo.callback(pins.remove, self.paths.map_pin(info.id, name))
-            self.paths.keep_map(info.id, name, array)
+            self.keep_array(info.id, name, array)
         # The first of several that ask for one name makes the pin, and the others would not share
         # its map: they are built again with it there.
         if self.maps.keys() & loaded.maps.keys():
@@ -209,12 +208,16 @@ class Construction:
         self.loaded.add(program_id)
         for path, name in self.paths.maps_of(member.id).items():
             with libbpf.owned(libbpf.get(path)) as array:
-                self.undo.callback(pins.remove, self.paths.map_pin(program_id, name))
-                self.paths.keep_map(program_id, name, array)
+                self.keep_array(program_id, name, array)
         self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)
         return new
 
     # --- maps -----------------------------------------------------------------------------------
+
+    def keep_array(self, program_id: int, name: str, fd: int) -> None:
+        """Pin a program array: the kernel empties one that only programs use."""
+        self.undo.callback(pins.remove, self.paths.map_pin(program_id, name))
+        self.paths.keep_map(program_id, name, fd)
 
     def pin_maps(self, key: int) -> None:
         """Pin the maps that ask for it, where their user wants them; each is noted before.
@@ -246,7 +249,17 @@ class Construction:
         self.paths.forget_made(key)
 
 
-def _check_same(member: Member, target: tuple[int, str] | None) -> None:
+class Rehearsal(Construction):
+    """A root that is made to see whether it can be, and pins nothing."""
+
+    def keep_array(self, program_id: int, name: str, fd: int) -> None:
+        pass
+
+    def pin_maps(self, key: int) -> None:
+        self.maps.clear()
+
+
+def check_same(member: Member, target: tuple[int, str] | None) -> None:
     """Raise UsageError where a file has other code than the program that it is to stand for.
 
     It is loaded with maps of its own for that: a file may fill the maps that it is given. The tag

@@ -52,7 +52,7 @@ class NotFoundError(XdpctlError):
 
 
 class BadObjectError(XdpctlError):
-    """The object file cannot be used: not an ELF, corrupt, or without a fitting XDP program."""
+    """A file cannot be used: an object without a fitting XDP program, a broken capture."""
 
     exit_code = 4
 
@@ -109,6 +109,12 @@ class LockTimeoutError(XdpctlError):
     """Another process kept the lock of the interface for longer than this one would wait."""
 
     exit_code = 13
+
+
+class GateError(XdpctlError):
+    """A packet that has to pass would not pass the new chain; nothing was changed."""
+
+    exit_code = 14
 
 
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own

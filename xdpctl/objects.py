@@ -33,6 +33,7 @@ LOG_LINES = 12
 
 _CPU_SECONDS = 120
 _SHARING, _CALLING = "sharing maps", "making tail calls"
+_FILLING = "filling program arrays"
 _CONSTANTS = ("rodata", "kconfig")
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
@@ -344,24 +345,40 @@ def _check_config(path: str, found: Candidate) -> None:
         )
 
 
-def load(source: chain.Source, frags: bool, target: tuple[int, str] | None = None) -> Loaded:
+def load(
+    source: chain.Source,
+    frags: bool,
+    target: tuple[int, str] | None = None,
+    *,
+    apart: bool = False,
+) -> Loaded:
     """Load a program as EXT for a function of a root; without a `target` as one of its own.
+
+    What loading itself would change in maps of others makes it fail if it is to stay `apart`: it
+    puts callees into program arrays, which would be those in use.
 
     Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
     """
 
     def work() -> tuple[Any, list[int]]:
         try:
-            return _load(source, frags, target)
+            return _load(source, frags, target, apart)
         except KernelError as error:
-            if not target or error.call == _SHARING or error.errno != errno.EINVAL:
+            if not target or error.call in (_SHARING, _FILLING) or error.errno != errno.EINVAL:
                 raise
-            return _load(source, frags, target, error)
+            return _load(source, frags, target, apart, error)
 
     try:
         answer, fds = _in_child(source.path, work)
     except KernelError as error:
         what = f"{source.program} of {source.path}"
+        if error.call == _FILLING:
+            raise UnsupportedError(
+                f"{what} cannot be tried",
+                why="it has program arrays and shares maps with others: loading it fills the "
+                "arrays, and its callees would work on the maps that are in use",
+                hint="it can be tried with maps of its own: load -p pins them elsewhere",
+            ) from error
         if error.call == _SHARING:
             raise UnsupportedError(
                 f"{what} cannot share the maps of program {source.maps_of}",
@@ -385,6 +402,7 @@ def _load(
     source: chain.Source,
     frags: bool,
     target: tuple[int, str] | None,
+    apart: bool,
     refused: KernelError | None = None,
 ) -> tuple[Any, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
@@ -429,6 +447,9 @@ def _load(
         for found in libbpf.maps(handle)
         if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
     }
+    there = [library.bpf_map__pin_path(found) for found in libbpf.maps(handle)]
+    if apart and arrays and (source.maps_of or len([*filter(None, there)]) > len(maps)):
+        raise KernelError(_FILLING, errno.EINVAL)
     for found in maps.values():
         # libbpf shares what is pinned already; new pins are the transaction's to make.
         library.bpf_map__set_pin_path(found, None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import fates
 from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format_actions
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
         "renewed": [{"old": old, "id": new} for old, new in report.renewed.items()],
         "rehooked": [{"pin": path, "link_id": link} for path, link in report.rehooked],
         "unsettled": report.unsettled or None,
+        "trial": fates.data(report.trial) if report.trial else None,
     }
 
 
@@ -204,6 +206,8 @@ def change(command: str, report: Report, style: Style) -> None:
         print_json({**report_data(command, report), "dry_run": style.dry_run})
     elif style.dry_run:
         print("\n".join(_plan_lines(report.plan)))
+        if report.trial:
+            fates.show(name, report.trial, whole=style.verbose > 0)
     elif not style.quiet:
         replaced = {}
         for before, after in zip(report.plan.target.members, report.members, strict=True):

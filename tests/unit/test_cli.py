@@ -23,7 +23,7 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-CHANGING = sorted(set(COMMANDS) - {"status", "show", "features", "doctor", "watch", "help"})
+CHANGING = sorted(set(COMMANDS) - {"status", "show", "features", "doctor", "watch", "help", "test"})
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 
 
@@ -90,6 +90,14 @@ WRONG = [
     (["features", "lo", "eth0"], "eth0"),
     (["doctor", "lo", "eth0"], "eth0"),
     (["doctor", "--dry-run"], "--dry-run"),
+    (["test", "lo"], "COMMAND"),
+    (["test", "lo", "status"], "status is no command that can be tried"),
+    (["test", "lo", "swap-dispatcher"], "no command that can be tried"),
+    (["test", "lo", "--pcap", "f.pcap"], "--pcap is no command"),
+    (["test", "lo", "load"], "FILE"),
+    (["test", "lo", "load", "f.o", "--nosuch"], "--nosuch"),
+    (["test", "--packet", "0", "lo", "load", "f.o"], "packet 1 is not hexadecimal"),
+    (["test", "lo", "unload", "--all", "--packet", "00 ", "--packet", "xy"], "packet 2 is not"),
     (["watch", "lo"], "lo"),
     (["watch", "--interval", "0"], "--interval"),
     (["watch", "--dry-run"], "--dry-run"),

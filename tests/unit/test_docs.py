@@ -40,7 +40,7 @@ from xdpctl import (
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import VACANT, Chain, Kind, Rules
+from xdpctl.chain import VACANT, XDP_PASS, Chain, Kind, Rules
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
@@ -53,11 +53,13 @@ from xdpctl.image import Image
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf
 from xdpctl.observe import Handle, State, View
+from xdpctl.pcap import Packet
 from xdpctl.pins import InterfacePins, Label, Made, Origin
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
 from xdpctl.settle import Rehooked
 from xdpctl.sweep import Event
+from xdpctl.trial import Fate, Outcome, Trial
 
 PAGE = ROOT / "man/xdpctl.8"
 PACKAGE = ROOT / "xdpctl"
@@ -267,6 +269,9 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     report = Report(plan, state, plan.target.members, 600, taken, state.residue)
     report.rehooked.append(Rehooked("/bpffs/app", 101))
     report.renewed[9] = 90
+    fate = Fate(XDP_PASS, None, (XDP_PASS, XDP_PASS), b"shorter", (0,))
+    outcome = Outcome(Packet("packet-1", b"long enough"), fate, fate)
+    report.trial = Trial(plan.target, state.chain, (outcome,))
     held: dict[Handle, list[Holder]] = {("link_id", 100): [Holder(77, "agent", 5)]}
     style = Settings()
     style.json = True

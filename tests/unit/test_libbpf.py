@@ -16,7 +16,7 @@ import pytest
 
 from xdpctl import fused, image
 from xdpctl.errors import KernelError
-from xdpctl.kernel import abi, btf, libbpf
+from xdpctl.kernel import abi, btf, libbpf, maps
 
 _HEADERS = """
 #define _GNU_SOURCE
@@ -55,6 +55,7 @@ STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
     abi.ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
     abi.LinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
     abi.MapInfo: ("struct bpf_map_info", {}),
+    abi.XdpMd: ("struct xdp_md", {}),
     abi.BtfType: ("struct btf_type", {"size_or_type": "type"}),
 }
 
@@ -133,7 +134,7 @@ NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY"}
 
 CONSTANTS = {
     name: value
-    for module in (libbpf, btf)
+    for module in (libbpf, btf, maps)
     for name, value in vars(module).items()
     if re.fullmatch(r"[A-Z][A-Z0-9_]+|BPF_FUNC_\w+", name) and isinstance(value, int)
     if name not in NEWER

@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "status",
     "show": "show",
     "swap-dispatcher": "swap",
+    "test": "test",
     "clean": "clean",
     "watch": "watch",
     "features": "features",

@@ -11,7 +11,7 @@ from ..chain import Chain
 from ..errors import HookBusyError, NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, root_options
+from .common import Settings, common_options, gate_option, root_options
 from .many import change
 
 
@@ -43,6 +43,7 @@ from .many import change
     "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
 )
 @root_options()
+@gate_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

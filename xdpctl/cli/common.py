@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,7 +18,22 @@ from ..plan import AskedKind
 from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
 
+if TYPE_CHECKING:
+    from ..pcap import Packet
+
+GATE = "--must-pass"
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Asked:
+    """What `test` asks for, in the place of a change."""
+
+    packets: list[Packet] = field(default_factory=list)
+    given: bool = False
+    out: str | None = None
+    live_maps: bool = False
 
 
 class Settings(Style):
@@ -28,6 +44,8 @@ class Settings(Style):
     lock_timeout: float = locks.DEFAULT_TIMEOUT
     root: AskedKind | None = None
     protocol: int | None = None
+    must_pass: str | None = None
+    trial: Asked | None = None
     # What another name of the program than its own makes different: see loader.py.
     program: str = "xdpctl"
     first_attach: Attach | None = None
@@ -110,6 +128,18 @@ def root_options() -> Callable[[Command], Command]:
         help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
     )
     return lambda function: kind(protocol(function))
+
+
+def gate_option() -> Callable[[Command], Command]:
+    """For commands that change a chain by `many.change`: these are what `test` can try."""
+    return click.option(
+        GATE,
+        metavar="FILE",
+        callback=_store,
+        expose_value=False,
+        type=click.Path(readable=False),
+        help="Change nothing unless each packet of this pcap file would pass the new chain.",
+    )
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:

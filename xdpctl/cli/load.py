@@ -7,7 +7,7 @@ import click
 from .. import chain, objects
 from ..errors import UsageError
 from . import complete
-from .common import Settings, common_options, root_options
+from .common import Settings, common_options, gate_option, root_options
 from .many import change
 
 
@@ -48,6 +48,7 @@ from .many import change
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
 @root_options()
+@gate_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

@@ -22,6 +22,7 @@ from ..errors import (
     BadObjectError,
     BpffsError,
     ChainFullError,
+    GateError,
     HookBusyError,
     Interrupted,
     LockTimeoutError,
@@ -98,6 +99,7 @@ _ERRNO: dict[type[XdpctlError], int] = {
     LockTimeoutError: errno.EBUSY,
     ChainFullError: errno.E2BIG,
     VanishedError: errno.ENODEV,
+    GateError: errno.ECANCELED,
 }
 # The same for classes with many causes, where neither the error nor its cause has an errno.
 _ERRNO_ELSE: dict[type[XdpctlError], int] = {

@@ -15,7 +15,7 @@ from ..commit import Report, transact
 from ..errors import Interrupted, KernelError, XdpctlError
 from ..interfaces import Interface, is_pattern
 from ..observe import State, View
-from .common import Settings
+from .common import Asked, Settings
 
 Work = Callable[[Interface, View | None], Report]
 
@@ -30,25 +30,43 @@ def change(
 ) -> None:
     """Bring the interface that is named, or each that matches a pattern, to a target chain.
 
-    `options` are those of `transact`.
+    `options` are those of `transact`. Where a trial is asked for, the chain is tried instead.
     """
     found = Interface.matching(pattern)
+    if settings.must_pass:
+        from .. import pcap, trial
+
+        options["check"] = trial.gate(settings.must_pass, pcap.read(settings.must_pass))
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(
+        report = transact(
             bpffs,
             one,
             target,
-            dry_run=settings.dry_run,
+            dry_run=settings.dry_run or settings.trial is not None,
             on_step=render.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
             **options,
         )
+        if settings.trial:
+            _try(bpffs, report, settings.trial)
+        return report
 
     if is_pattern(pattern):
         change_each(settings, command, found, work)
     else:
         render.change(command, work(found[0], None), settings)
+
+
+def _try(bpffs: Bpffs, report: Report, asked: Asked) -> None:
+    """Find out what a chain that was planned would do with the packets that were given."""
+    from .. import fates, trial
+
+    report.trial = trial.attempt(
+        bpffs, report.before, report.plan, asked.packets, live_maps=asked.live_maps
+    )
+    if asked.out is not None:
+        fates.write(asked.out, report.plan.interface, report.trial)
 
 
 def change_each(

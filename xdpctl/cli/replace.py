@@ -11,7 +11,7 @@ from ..chain import Chain
 from ..errors import UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, root_options
+from .common import Settings, common_options, gate_option, root_options
 from .many import change
 
 
@@ -34,6 +34,7 @@ from .many import change
     help="Whose maps it uses: the old program's, new ones, or for one MAP a pinned one [keep].",
 )
 @root_options()
+@gate_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

@@ -8,7 +8,7 @@ from ..chain import Chain
 from ..errors import NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options
+from .common import Settings, common_options, gate_option
 from .many import change
 
 
@@ -26,6 +26,7 @@ from .many import change
     help="By program name or label.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
+@gate_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

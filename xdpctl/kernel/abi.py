@@ -164,6 +164,27 @@ class MapInfo(ctypes.Structure):
         ("max_entries", c_uint32),
         ("map_flags", c_uint32),
         ("name", c_char * 16),
+        ("ifindex", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("_pad", c_uint32),
+    ]
+
+
+class XdpMd(ctypes.Structure):
+    """The context of a test run; `data` is there the length of the metadata before the packet."""
+
+    _fields_ = [
+        ("data", c_uint32),
+        ("data_end", c_uint32),
+        ("data_meta", c_uint32),
+        ("ingress_ifindex", c_uint32),
+        ("rx_queue_index", c_uint32),
+        ("egress_ifindex", c_uint32),
     ]
 
 
@@ -188,6 +209,7 @@ PRINT_FN = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "libbpf_version_string": (c_char_p, []),
     "libbpf_set_print": (c_void_p, [PRINT_FN]),
+    "libbpf_num_possible_cpus": (c_int, []),
     "bpf_object__open_mem": (c_void_p, [c_void_p, c_size_t, POINTER(ObjectOpenOpts)]),
     "bpf_object__close": (None, [c_void_p]),
     "bpf_object__load": (c_int, [c_void_p]),
@@ -240,6 +262,8 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_map_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_btf_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
     "bpf_obj_pin": (c_int, [c_int, c_char_p]),
     "bpf_obj_get": (c_int, [c_char_p]),
@@ -249,6 +273,15 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
+    "bpf_map_update_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
     "bpf_map_freeze": (c_int, [c_int]),
     "bpf_prog_bind_map": (c_int, [c_int, c_int, c_void_p]),
     "bpf_prog_load": (

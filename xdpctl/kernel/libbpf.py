@@ -212,6 +212,10 @@ def link_fd(link_id: int) -> int:
     return call("bpf_link_get_fd_by_id", link_id)
 
 
+def map_ids() -> Iterator[int]:
+    return _ids("bpf_map_get_next_id")
+
+
 def map_fd(map_id: int) -> int:
     return call("bpf_map_get_fd_by_id", map_id)
 
@@ -259,6 +263,9 @@ class MapInfo(NamedTuple):
     key_size: int = 4
     max_entries: int = 1
     flags: int = 0
+    btf_id: int = 0
+    btf_key: int = 0
+    btf_value: int = 0
 
     @property
     def shape(self) -> MapShape:
@@ -362,6 +369,9 @@ def map_info(fd: int) -> MapInfo:
         info.key_size,
         info.max_entries,
         info.map_flags,
+        info.btf_id,
+        info.btf_key_type_id,
+        info.btf_value_type_id,
     )
 
 
@@ -484,8 +494,16 @@ def xdp_query(ifindex: int) -> tuple[int, int]:
     return 0, XDP_ATTACHED_NONE
 
 
-def prog_test_run(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
-    """Run an XDP program on a packet; returns its verdict, the packet after it, mean ns a run."""
+def prog_test_run(
+    program_fd: int, packet: bytes, repeat: int = 1, context: abi.XdpMd | None = None
+) -> tuple[int, bytes, int]:
+    """Run an XDP program on a packet; returns its verdict, the packet after it, mean ns a run.
+
+    With a `context`, which the run changes, metadata stands before the packet, its length in
+    `data` (Linux kernel commits ec94670fcb3b "bpf: Support specifying ingress via xdp_md context in
+    BPF_PROG_TEST_RUN" and 47316f4a3053 "bpf: Support input xdp_md context in BPF_PROG_TEST_RUN", in
+    v5.14).
+    """
     data = ctypes.create_string_buffer(packet, len(packet))
     out = ctypes.create_string_buffer(len(packet) + 512)
     options = abi.TestRunOpts(
@@ -495,6 +513,10 @@ def prog_test_run(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int,
         data_size_out=len(out),
         repeat=repeat,
     )
+    if context is not None:
+        context.data_meta, context.data_end = 0, len(packet)
+        options.ctx_in = options.ctx_out = ctypes.addressof(context)
+        options.ctx_size_in = options.ctx_size_out = ctypes.sizeof(context)
     call("bpf_prog_test_run_opts", program_fd, ctypes.byref(options))
     return options.retval, out.raw[: options.data_size_out], options.duration
 
