@@ -362,11 +362,11 @@ def load(
 
     def work() -> tuple[Any, list[int]]:
         try:
-            return _load(source, frags, target, apart)
+            return _load(source, frags, target, apart=apart)
         except KernelError as error:
             if not target or error.call in (_SHARING, _FILLING) or error.errno != errno.EINVAL:
                 raise
-            return _load(source, frags, target, apart, error)
+            return _load(source, frags, target, error, apart=apart)
 
     try:
         answer, fds = _in_child(source.path, work)
@@ -402,8 +402,9 @@ def _load(
     source: chain.Source,
     frags: bool,
     target: tuple[int, str] | None,
-    apart: bool,
     refused: KernelError | None = None,
+    *,
+    apart: bool = False,
 ) -> tuple[Any, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
 

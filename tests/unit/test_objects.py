@@ -508,6 +508,7 @@ def loaded(
         _frags: bool,
         target: tuple[int, str] | None,
         refused: KernelError | None = None,
+        **_apart: bool,
     ) -> tuple[Any, list[int]]:
         fault = second if tried else first
         tried.append((target, refused))
