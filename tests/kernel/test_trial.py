@@ -1,4 +1,8 @@
-"""What a trial says would come of packets is what comes of them, and it leaves no trace."""
+"""What a trial says would come of packets is what comes of them, and it leaves no trace.
+
+A trial is the same for both kinds of root, but for how programs come to be XDP programs: what is
+not about that is tested with one kind.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,18 @@ from tests.kernel.differential import list_some, packets
 from tests.kernel.test_adopt import bare
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
+from xdpctl.chain import DEFAULT_ACTIONS, parse_actions
 from xdpctl.pcap import Packet, read, write
 
 SOAK = 10_000
 Maps = dict[int, dict[bytes, bytes]]
+
+ON = "XDP_PASS,XDP_ABORTED,XDP_REDIRECT"
+"""Chain actions of programs that are not to have the last word always."""
+
+_PASSING, _ON = DEFAULT_ACTIONS, parse_actions(ON)
+SHAPES = [(_ON,), (_PASSING, _ON, _ON), (_PASSING, _ON, _ON, *[_PASSING] * 3)]
+"""The dispatchers that are needed here and nowhere else."""
 
 COUNTS = pytest.mark.parametrize("count", [300, pytest.param(SOAK, marks=pytest.mark.soak)])
 _KEYLESS = {27}  # BPF_MAP_TYPE_RINGBUF
@@ -109,9 +121,8 @@ def test_what_is_foretold_comes_true(
     maps.mkdir(mode=0o700)
     # Native XDP on the other end as well, or what is sent back is dropped there.
     tool("load", veth.peer, objects["pass"])
-    verdicts = "XDP_PASS,XDP_ABORTED,XDP_REDIRECT"
     tool("load", "-p", maps, "-P5", veth.dev, debian / "xdpfilt_alw_ip.o")
-    tool("load", "-P10", "-A", verdicts, veth.dev, objects["count"], objects["nth"])
+    tool("load", "-P10", "-A", ON, veth.dev, objects["count"], objects["nth"])
     list_some(maps)
     frames = trace(count)
     net.exchange(veth, frames[:17])  # the copies have something to copy
@@ -179,6 +190,7 @@ def test_copies_are_the_maps_as_they_are(tool: Tool, veth: net.Veth, objects: Ob
     assert net.exchange(veth, net.udps(4)) == net.udps(2)
 
 
+@kinds("fused")
 def test_metadata_and_the_interface_s_number(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
@@ -195,6 +207,7 @@ def test_metadata_and_the_interface_s_number(
     assert found["fates"][0]["then"]["changed_by"] == [1]
 
 
+@kinds("fused")
 def test_new_programs_share_copies_of_pinned_maps(
     tool: Tool, veth: net.Veth, objects: Objects
 ) -> None:
@@ -217,6 +230,7 @@ def test_new_programs_share_copies_of_pinned_maps(
     assert memory(tool.ids(veth.dev)) == before
 
 
+@kinds("fused")
 def test_packets_that_cannot_be_run(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """A runt never; a jumbo frame where all programs take fragments."""
     with unchanged(tool, veth):
@@ -240,24 +254,24 @@ def test_replace_and_set(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     net.exchange(veth, net.udps(4))
     before = memory(tool.ids(veth.dev))
     words = [word for frame in net.udps(2) for word in ("--packet", frame.hex())]
-    everything = "XDP_PASS,XDP_ABORTED,XDP_REDIRECT"
     with unchanged(tool, veth):
         for maps, verdicts in (("keep", ["REDIRECT", "ABORTED"]), ("new", ["ABORTED", "DROP"])):
             line = ("replace", "nth", objects["nth"], "--maps", maps, "-A", "none")
             found = trial(tool, veth.dev, *line, *words)
             said = [one["then"]["verdict"] for one in found["fates"]]
             assert said == [f"XDP_{one}" for one in verdicts]
-        found = trial(tool, veth.dev, "set", "nth", "-A", everything, *words)
+        found = trial(tool, veth.dev, "set", "nth", "-A", ON, *words)
         assert found["verdicts"] == [{"verdict": "XDP_PASS", "packets": 2}]
         assert found["other_fate"] == 2
     assert memory(tool.ids(veth.dev)) == before
-    tool("set", veth.dev, "nth", "-A", everything)
+    tool("set", veth.dev, "nth", "-A", ON)
     with unchanged(tool, veth):
         found = trial(tool, veth.dev, "set", "--on-end", "drop", *words)
         assert found["verdicts"] == [{"verdict": "XDP_DROP", "packets": 2}]
         assert found["verdicts_now"] == [{"verdict": "XDP_PASS", "packets": 2}]
 
 
+@kinds("fused")
 def test_a_change_of_fate_is_told(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     tool("load", veth.dev, objects["count"], objects["count_drop"], "-A", "XDP_PASS")
     with unchanged(tool, veth):
@@ -335,6 +349,7 @@ def test_programs_of_xdp_loader(tool: Tool, veth: net.Veth, objects: Objects) ->
     tool("unload", veth.dev, "--all")
 
 
+@kinds("fused")
 def test_a_bare_program_and_its_adoption(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """It would go on with its maps: the trial has copies of them, and they stay as they are."""
     with bare(tool, veth, objects["count"]) as running:
@@ -355,6 +370,7 @@ def test_a_bare_program_and_its_adoption(tool: Tool, veth: net.Veth, objects: Ob
         assert "fills the arrays" in result.err
 
 
+@kinds("fused")
 def test_nothing_is_left_of_a_trial_that_is_killed(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:

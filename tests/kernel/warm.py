@@ -6,6 +6,7 @@ python -m tests.kernel.warm
 from __future__ import annotations
 
 from tests.kernel.test_chain import SEEDS, masks_of
+from tests.kernel.test_trial import SHAPES
 from xdpctl.chain import DEFAULT_ACTIONS
 from xdpctl.dispatcher import object_for
 from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
@@ -14,6 +15,8 @@ from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
 def main() -> None:
     for members in (*range(1, LIBXDP_SLOTS + 4), MAX_SLOTS - 1, MAX_SLOTS):
         object_for((DEFAULT_ACTIONS,) * members)
+    for shape in SHAPES:
+        object_for(shape)
     for seed in SEEDS:
         object_for(masks_of(seed))
 
