@@ -546,6 +546,7 @@ def test_what_btf_is_refused_for_is_loaded_without(monkeypatch: pytest.MonkeyPat
         KernelError("verifier", errno.EACCES, "invalid access to packet"),
         KernelError("bpf_object__load", errno.ENOMEM),
         KernelError(objects._SHARING, errno.EINVAL, "map packets: 2 maps of that name run"),
+        KernelError(objects._FILLING, errno.EINVAL),
     ],
 )
 def test_other_refusals_are_final(fault: KernelError, monkeypatch: pytest.MonkeyPatch) -> None:
