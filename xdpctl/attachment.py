@@ -22,6 +22,7 @@ from . import chain, locks, objects, pins
 from .bpffs import DEFAULT_BPFFS, Bpffs
 from .commit import transact
 from .errors import KernelError, LockTimeoutError, NotFoundError, VanishedError, XdpctlError
+from .history import Terms
 from .interfaces import Interface
 from .kernel import libbpf
 from .observe import State, config_of, may_run_elsewhere, observe
@@ -70,7 +71,8 @@ def attach(
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
 
-    report = transact(pinned, found, target, mode=mode, attach=attach, kind=root)
+    terms = Terms("attach")
+    report = transact(pinned, found, target, mode=mode, attach=attach, kind=root, terms=terms)
     ((program_id, fd),) = report.holds.items()
     held = ArrayAttachment if report.plan.kind == "fused" else Attachment
     return held(pinned, found, program_id, fd)
@@ -162,6 +164,7 @@ class Attachment:
                             self._bpffs,
                             self._interface,
                             lambda state: state.chain.without([self.program_id]),
+                            terms=Terms("detach"),
                         )
             finally:
                 self._end()

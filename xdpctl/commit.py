@@ -27,17 +27,21 @@ from .errors import (
     HookBusyError,
     KernelError,
     RaceError,
+    UnconfirmedError,
     UnsupportedError,
     VerifierError,
     XdpctlError,
 )
+from .history import UNRECORDED, Generation, History, Pending, Terms, now
 from .hook import Hook, LostRace
 from .interfaces import Interface
 from .kernel import libbpf
 from .observe import Root, Slot, State, View, links_elsewhere, observe
 from .pins import Attach, InterfacePins, Label, Origin
 from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
+from .rollback import find, take_back
 from .settle import Rehooked, rehome, repair, settle
+from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from .trial import Trial
@@ -64,8 +68,10 @@ class Report:
     `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
     another link now, `holds` the descriptors of what holds the held members, by program id,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
-    `unsettled` why something was left to the next command after the change was live, and `trial`
-    what the new chain would do with packets, where that was asked instead of the change.
+    `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
+    going back, `unsettled` why something was left to the next command after the change was live,
+    and `trial` what the new chain would do with packets, where that was asked instead of the
+    change.
     """
 
     plan: Plan
@@ -77,6 +83,8 @@ class Report:
     rehooked: list[Rehooked] = field(default_factory=list)
     holds: dict[int, int] = field(default_factory=dict)
     renewed: dict[int, int] = field(default_factory=dict)
+    pending: Pending | None = None
+    gone: tuple[Member, ...] = ()
     unsettled: str = ""
     trial: Trial | None = None
 
@@ -96,13 +104,15 @@ def transact(
     check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
+    terms: Terms = UNRECORDED,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
     `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
-    and `adopts` are those of `make_plan`. `check` may raise an error before anything is made. A
-    lost race is observed and planned anew, so `target` and `check` may be called several times.
-    Raises any XdpctlError; the interface then runs what it ran before.
+    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back. `check` may
+    raise an error before anything is made. A lost race is observed and planned anew, so `target`
+    and `check` may be called several times. A change before that was not confirmed in time goes
+    back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
     refused = 0  # the errno with which EXT programs are, once that is known
 
@@ -121,6 +131,7 @@ def transact(
     paths = bpffs.interface(interface)
     if dry_run:
         state = observe(interface, bpffs, view=view)
+        _overdue(state, terms, dry_run)
         plan = plan_for(state)
         if plan.auto and plan.flip in ("attach", "update") and not refused:
             refused = dispatcher.refused()
@@ -129,19 +140,24 @@ def transact(
         return Report(plan, state)
     refused_at: list[int] = []
     removed: tuple[str, ...] = ()
+    overdue: Pending | None = None
     for _attempt in range(_ATTEMPTS):
         signals.release()
+        if overdue:
+            take_back(bpffs, interface, overdue)
         with _private_files(), paths.locked():
             state = observe(interface, bpffs, locked=True, view=view)
             view = None
             removed += repair(bpffs, paths, state)
             if rehome(paths, state):
                 continue
+            if overdue := _overdue(state, terms):
+                continue
             plan = plan_for(state)
             check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
-                _Commit(bpffs, paths, report, on_step).run()
+                _Commit(bpffs, paths, report, on_step, terms).run()
             except LostRace as lost:
                 refused_at.append(state.root.id if state.root else 0)
                 if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
@@ -180,6 +196,25 @@ def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
     )
 
 
+def _overdue(state: State, terms: Terms, dry_run: bool = False) -> Pending | None:
+    """A change that was not confirmed in time, and has to go back before this one.
+
+    Raises UnconfirmedError where its time has not come.
+    """
+    pending, name = state.pending, state.interface.name
+    if pending is None or terms.back:
+        return None
+    if pending.left > 0 or dry_run:
+        raise UnconfirmedError(
+            f"a change of {name} waits for its confirmation",
+            why=f"it goes back to {find(state, pending.number).words} in "
+            f"{max(pending.left, 0):.0f} s",
+            hint=f"xdpctl confirm {name} keeps it, xdpctl rollback {name} --to {pending.number} "
+            "takes it back now",
+        )
+    return pending
+
+
 class _Commit:
     """One attempt at a plan."""
 
@@ -189,9 +224,12 @@ class _Commit:
         paths: InterfacePins,
         report: Report,
         on_step: Callable[[Step], None],
+        terms: Terms,
     ) -> None:
         self.bpffs, self.paths, self.report = bpffs, paths, report
         self.plan, self.state = report.plan, report.before
+        self.terms, self.history = terms, History(paths)
+        self.watchdog: Watchdog | None = None
         self.on_step = on_step
         self.clock = time.perf_counter()
         self.flipped = False
@@ -218,8 +256,9 @@ class _Commit:
     def change(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
         root_fd = -1
         hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
-        if self.plan.flip != "detach":
-            made = self.build(closing, undo)
+        made = self.build(closing, undo) if self.plan.flip != "detach" else None
+        self.remember(undo)
+        if made:
             self.pin(made, undo)
             root_fd = made.root_fd
             if self.plan.adopts and self.plan.attach == "link":
@@ -230,6 +269,8 @@ class _Commit:
             undo.pop_all()
             signals.hold()  # what comes now comes too late: all that was asked is done
             self.flipped = True
+            if self.watchdog:
+                self.watchdog.release()
             self.step(number, text, **ids)
             closing.close()
             self.release()
@@ -264,6 +305,34 @@ class _Commit:
         self.report.renewed = made.renewed
         return made
 
+    def remember(self, undo: contextlib.ExitStack) -> None:
+        """Record the chain that runs, keep what leaves it, and see to it that it comes back."""
+        terms, history, after = self.terms, self.history, self.report.root_id
+        if terms.back:
+            undo.callback(pins.remove, history.back)
+            history.note(history.back, f"{terms.back} {after}")
+            return
+        kept = bool(terms.within) or terms.keeps
+        if not (terms.command or kept) or self.plan.adopts or self.plan.current == self.plan.target:
+            return
+        if self.plan.flip == "detach" and not kept:
+            return
+        number = history.next_number()
+        if terms.within:
+            self.watchdog = Watchdog(self.bpffs, self.state.interface, self.paths)
+            undo.callback(self.watchdog.dismiss)
+        undo.callback(history.forget, number)
+        history.record(Generation.of(number, self.state, self.plan, after, terms))
+        leaving = {member.id for member in self.plan.leaving}
+        for slot in self.slots() if kept else ():
+            # What others hold is theirs: it leaves the kernel when they want it to.
+            if slot.member and slot.member.id in leaving and slot.pin and not slot.origin:
+                history.keep(number, slot.member.id)
+        if self.watchdog:
+            deadline = now() + int(terms.within * 1e9)
+            self.report.pending = Pending(number, deadline, self.watchdog.pid)
+            history.note(history.confirm, self.report.pending)
+
     def pin(self, made: Construction, undo: contextlib.ExitStack) -> None:
         """Pin the new links and the programs beside the old: they have to outlive this process."""
         old = {slot.member.id: slot for slot in self.slots() if slot.member}
@@ -297,16 +366,23 @@ class _Commit:
     def origins(self, old: dict[int, Slot]) -> dict[int, Origin]:
         """Whose the programs are that xdpctl carries over but did not pin itself."""
         staying = [old[member.id] for member in self.report.members if member.id in old]
-        found = {slot.link_id: slot for slot in staying if slot.link_id and not slot.pin}
+        found = {
+            slot.link_id: slot.member.id
+            for slot in staying
+            if slot.member and slot.link_id and not slot.pin
+        }
         origins = {slot.member.id: slot.origin for slot in staying if slot.member and slot.origin}
+        if self.terms.back:
+            # Who had it before, and kept its link onto a root that went, has it again.
+            kept = self.paths.kept_programs().union(old)
+            back = {member.id for member in self.plan.staying if member.id not in kept}
+            found |= {one.id: one.prog_id for one in libbpf.links() if one.prog_id in back}
         if found:
             from .holders import holders
 
             for (_what, link_id), holding in holders([("link_id", one) for one in found]).items():
-                member = found[link_id].member
-                assert member is not None
                 pid, name = (holding[0].pid, holding[0].name) if holding else (0, "")
-                origins[member.id] = Origin(link_id, pid, name)
+                origins[found[link_id]] = Origin(link_id, pid, name)
         return origins
 
     def unpin(self, root_id: int) -> None:
@@ -324,6 +400,7 @@ class _Commit:
         old = self.state.root
         places = self.made.places if self.made else {}
         try:
+            self.history.tidy(self.report.root_id)
             pins.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
                 self.paths.forget_made(key)

@@ -117,6 +117,12 @@ class GateError(XdpctlError):
     exit_code = 14
 
 
+class UnconfirmedError(XdpctlError):
+    """A change of the interface waits for its confirmation, or did not get it in time."""
+
+    exit_code = 15
+
+
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
     """A signal ended the command before its change was live; what it had begun was undone."""
 

@@ -15,6 +15,7 @@ from . import image, interfaces, pins
 from .bpffs import Bpffs
 from .chain import DEFAULT_PRIORITY, USUAL, Chain, Kind, Member, Rules
 from .errors import KernelError, RaceError, VanishedError
+from .history import History, Pending
 from .interfaces import Interface
 from .kernel import libbpf, netlink
 from .kernel.btf import BTF_KIND_FUNC, Btf
@@ -96,7 +97,8 @@ class State:
 
     `home` is where its root's pins are; not the interface's own place if it moved to here from
     another network namespace. `stranded` is a root recorded in its own place that now runs on
-    another interface, one that moved away from here.
+    another interface, one that moved away from here. `pending` is a change that waits for its
+    confirmation.
     """
 
     interface: Interface
@@ -104,6 +106,14 @@ class State:
     residue: tuple[str, ...]
     home: InterfacePins
     stranded: int = 0
+    pending: Pending | None = None
+
+    def live(self, paths: InterfacePins) -> int:
+        """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""
+        if self.root is None:
+            return 0
+        at_home = self.home.directory == paths.directory
+        return self.root.id if at_home and self.root.owner != "other" else -1
 
     @property
     def chain(self) -> Chain:
@@ -192,7 +202,9 @@ class _Reading:
                 raise _Changed
         if not self.confirmed(root_id, root):
             raise _Changed
-        return State(self.interface, root, tuple(left), self.home, stranded)
+        state = State(self.interface, root, tuple(left), self.home, stranded)
+        pending = History(self.home).pending(state.live(self.home))
+        return replace(state, pending=pending) if pending else state
 
     def confirmed(self, root_id: int, root: Root | None) -> bool:
         """Whether the interface still runs the root that was read."""
@@ -389,6 +401,8 @@ class _Reading:
         if not stranded:
             slots = root.slots if root and live else ()
             members = {slot.member.id for slot in slots if slot.member}
+            stale += History(self.own).left_over(live or (-1 if root else 0))
+            members |= self.own.kept_programs()
             stale += [p for p, program in self.own.kept_maps().items() if program not in members]
         if "stage" in entries:
             stale.append(self.own.stage)

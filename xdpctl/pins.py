@@ -17,6 +17,12 @@
             stage                                  a pin on its way to where it replaces another
             adopting                               a symbolic link: root_link is another's, and was
                                                    pinned to exchange its program
+            was-<number>, was-<number>-<part>      symbolic links: a chain that ran before, and its
+                                                   programs (history.py)
+            kept-<number>-<program id>             a program of such a chain that is no member now
+            confirm                                a symbolic link: a change goes back unless it is
+                                                   confirmed
+            back                                   a symbolic link: a chain that is gone back to
 
 The symbolic link is made before the directory it names and removed after it. Whatever is named so
 and is not the root that the interface runs is left over from an interrupted command.
@@ -307,6 +313,11 @@ class InterfacePins:
         kept = (path for path, number in self.kept_maps().items() if number == program_id)
         return {path: path.removeprefix(prefix) for path in kept}
 
+    def kept_programs(self) -> set[int]:
+        """The ids of the programs of earlier chains that are kept in the kernel."""
+        names = (re.fullmatch(r"kept-\d+-(\d+)", name) for name in self.entries())
+        return {int(name[1]) for name in names if name}
+
     def map_pin(self, program_id: int, name: str) -> str:
         return f"{self.directory}/map-{program_id}-{name}"
 
@@ -316,10 +327,11 @@ class InterfacePins:
             libbpf.pin(fd, self.map_pin(program_id, name))
 
     def remove_maps_but(self, program_ids: Collection[int]) -> None:
-        """Remove the program arrays of programs that are not (or no longer) members."""
+        """Remove the program arrays of programs that are neither members (any longer) nor kept."""
         with failing("remove a pin from", self.bpffs.path):
+            wanted = self.kept_programs().union(program_ids)
             for path, program_id in self.kept_maps().items():
-                if program_id not in program_ids:
+                if program_id not in wanted:
                     remove(path)
 
     def note_made(self, root_id: int, number: int, made: Made) -> None:

@@ -13,6 +13,7 @@ from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format
 if TYPE_CHECKING:
     from .commit import Report, Step
     from .errors import XdpctlError
+    from .history import Pending
     from .plan import Plan
     from .sweep import Event
 
@@ -77,6 +78,15 @@ def member_data(member: Member) -> dict[str, Any]:
         "after": list(member.after),
         "frags": member.frags,
         "file": member.source.path if member.source else None,
+    }
+
+
+def pending_data(pending: Pending | None) -> dict[str, Any] | None:
+    """A change that waits for its confirmation."""
+    return pending and {
+        "generation": pending.number,
+        "seconds_left": round(max(pending.left, 0), 3),
+        "watchdog": pending.pid,
     }
 
 
@@ -173,6 +183,8 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
         "removed": list(report.removed),
         "renewed": [{"old": old, "id": new} for old, new in report.renewed.items()],
         "rehooked": [{"pin": path, "link_id": link} for path, link in report.rehooked],
+        "unconfirmed": pending_data(report.pending),
+        "gone": [member_data(member) for member in report.gone],
         "unsettled": report.unsettled or None,
         "trial": fates.data(report.trial) if report.trial else None,
     }
@@ -222,6 +234,11 @@ def change(command: str, report: Report, style: Style) -> None:
                 print(f"{name}: replaced {member.known_as} (id {member.id}) with id {heir.id}")
             else:
                 print(f"{name}: unloaded {member.known_as} (id {member.id})")
+        for member in report.plan.staying:
+            if member.id not in {one.id for one in report.plan.current.members}:
+                print(f"{name}: brought back {member.known_as} (id {member.id})")
+        for member in report.gone:
+            print(f"{name}: {member.known_as} (id {member.id}) is gone and does not come back")
         for line in _changed_lines(report.plan):
             print(f"{name}: {line}")
 
@@ -231,6 +248,8 @@ def _changed_lines(plan: Plan) -> list[str]:
     lines = []
     order = [member.id for member in plan.current.members]
     for member in plan.staying:
+        if member.id not in order:
+            continue  # it comes back from an earlier chain
         before = plan.current.members[order.index(member.id)]
         told = [
             f"{word} {new}"
@@ -245,7 +264,7 @@ def _changed_lines(plan: Plan) -> list[str]:
         ]
         if told:
             lines.append(f"{before.known_as} (id {member.id}): {', '.join(told)}")
-    kept = [member.id for member in plan.staying]
+    kept = [member.id for member in plan.staying if member.id in order]
     if kept != [number for number in order if number in kept]:
         lines.append(f"order: {', '.join(member.known_as for member in plan.staying)}")
     if plan.target.members and plan.target.rules != plan.current.rules:

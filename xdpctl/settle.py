@@ -15,6 +15,7 @@ from typing import NamedTuple
 from . import pins
 from .bpffs import Bpffs
 from .errors import KernelError
+from .history import History
 from .kernel import libbpf
 from .observe import Root, State, links_elsewhere
 from .pins import InterfacePins, Made
@@ -127,6 +128,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         [path for number in stale for path in made.get(number, [])],
         {program for number in stale for program in paths.programs(number)}.difference(members),
     )
+    History(paths).tidy(state.live(paths))
     settle(paths, live, members, stale)
     if not root or not root.link_id or state.home.directory != paths.directory:
         paths.remove_root_link()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .errors import Interrupted
 
@@ -63,3 +63,14 @@ def blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def deaf() -> Callable[[], bool]:
+    """In a process of its own: no signal ends it; returns what tells whether SIGTERM came."""
+    asked = []
+    for number in (*ENDING, signal.SIGQUIT, signal.SIGTSTP, signal.SIGPIPE, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    _state.update(interrupts=False, late=0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return lambda: bool(asked)

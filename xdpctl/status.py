@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from . import signals
 from .chain import USUAL, XDP_PASS, Rules, format_actions
 from .errors import Interrupted, RaceError
-from .render import Style, member_data, print_line, printable, rule_lines, rules_data
+from .past import pending_line
+from .render import Style, member_data, pending_data, print_line, printable, rule_lines, rules_data
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +60,7 @@ def state_data(state: State) -> dict[str, Any]:
         },
         "programs": [_slot_data(slot) for slot in root.slots] if root else [],
         "residue": list(state.residue),
+        "unconfirmed": pending_data(state.pending),
     }
 
 
@@ -235,6 +237,8 @@ def interface_remarks(state: State) -> list[str]:
             refused = _errno_name(root.config.why)
             why = f"because EXT programs are refused here ({refused})" if refused else "as asked"
             found.append(f"the root is fused, {why}")
+    if state.pending:
+        found.append(pending_line(state.pending))
     if state.stranded:
         found.append(f"root {state.stranded} was loaded here and runs on an interface that moved")
     found += [f"left over: {path} (the next change removes it)" for path in state.residue]

@@ -14,6 +14,7 @@ from .interfaces import Interface
 from .kernel import netlink
 from .observe import State, may_run_elsewhere, observe
 from .pins import InterfacePins
+from .rollback import take_back
 from .settle import repair, unmake
 
 
@@ -68,10 +69,11 @@ def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterato
     first: Exception | None = None
     for interface in interfaces_of(bpffs) if found is None else found:
         there.add(bpffs.interface(interface).directory)
+        where = _where(interface, start)
         try:
+            yield from _overdue(bpffs, interface, where, dry_run)
             for path in _repaired(bpffs, interface, dry_run):
-                why = "left by an interrupted command"
-                yield Event(_where(interface, start), f"removed {path}", why)
+                yield Event(where, f"removed {path}", "left by an interrupted command")
         except VanishedError:
             pass
         except Interrupted:
@@ -104,8 +106,9 @@ def tend(bpffs: Bpffs) -> Iterator[Event]:
     for interface in interfaces_of(bpffs):
         where = _where(interface, start)
         try:
+            yield from _overdue(bpffs, interface, where)
             state = observe(interface, bpffs)
-            if _has_gaps(state):
+            if _has_gaps(state) and not state.pending:
                 report = transact(bpffs, interface, lambda state: state.chain)
                 for slot in report.before.root.slots if report.before.root else ():
                     if slot.lost:
@@ -142,6 +145,16 @@ def _has_gaps(state: State) -> bool:
     root = state.root
     slots = root.slots if root and root.owner == "xdpctl" else ()
     return any(slot.member is None or slot.orphan for slot in slots)
+
+
+def _overdue(
+    bpffs: Bpffs, interface: Interface, where: str, dry_run: bool = False
+) -> Iterator[Event]:
+    """Take a change back that was not confirmed, where its watchdog did not."""
+    pending = observe(interface, bpffs).pending
+    if pending and pending.left <= 0 and (dry_run or take_back(bpffs, interface, pending)):
+        what = f"went back to generation {pending.number}"
+        yield Event(where, what, "the change was not confirmed in time")
 
 
 def _repaired(bpffs: Bpffs, interface: Interface, dry_run: bool) -> tuple[str, ...]:

@@ -98,6 +98,9 @@ class Desk:
         """Bring the interface to the case's chain of before, whatever it runs now."""
         members = [self.members[name.format_map(self.names)] for name in case.before]
         transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members)))
+        # A transaction without a command records no chain of before; those of commands are many.
+        for record in self.tool.bpffs.glob("xdp/xdpctl-*/was-*"):
+            record.unlink()
         self.look()
 
     def look(self) -> None:

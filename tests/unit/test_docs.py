@@ -31,6 +31,7 @@ from xdpctl import (
     interfaces,
     locks,
     objects,
+    past,
     render,
     rights,
     settle,
@@ -47,6 +48,7 @@ from xdpctl.cli.many import change_each
 from xdpctl.commit import Report, Step
 from xdpctl.doctor import Check, Diagnosis
 from xdpctl.features import Features
+from xdpctl.history import Generation, History, Pending, Terms
 from xdpctl.holders import Holder
 from xdpctl.hook import Hook
 from xdpctl.image import Image
@@ -250,7 +252,9 @@ def keys(value: Any) -> Iterator[str]:
             yield from keys(inner)
 
 
-def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
+def documents(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
     """A document of each kind, with every field there is."""
 
     def printed() -> dict[str, Any]:
@@ -301,6 +305,13 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
     line = printed()
     assert set(line) == {"where", "what", "why"}
     yield line
+    generation = Generation.of(1, state, plan, 600, Terms("load"))
+    monkeypatch.setattr(past, "is_there", lambda _program_id: True)
+    past.confirmed([(INTERFACE, generation)], style)
+    yield printed()
+    state = replace(state, pending=Pending(1, 0, 4711))
+    past.history([(state, [generation])], style)
+    yield printed()
     yield {"schema": render.SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
     yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
@@ -309,7 +320,7 @@ def documents(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
 
 
 def test_every_field_of_the_json_documents_is_described(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = page()["JSON OUTPUT"]
     described = {
@@ -317,7 +328,7 @@ def test_every_field_of_the_json_documents_is_described(
         for line in re.findall(r"^\.(?:It )?Li (.*)$", text, flags=re.MULTILINE)
         for name in re.findall(r"\w+", line)
     }
-    fields = {name for document in documents(capsys) for name in keys(document)}
+    fields = {name for document in documents(capsys, monkeypatch) for name in keys(document)}
     assert fields - described == set()
     # What else stands in this way: the value null.
     assert described - fields == {"null"}
@@ -366,6 +377,16 @@ _PLACEHOLDERS = {
     "name": r"\w+",
     "path": r"/.+",
     "process": r".*",
+    "members": r"[^;]+(?:;[^;]+)*",
+    "deadline": r"\d+",
+    "keeps": "[01]",
+    "mode": "(?:native|skb|hw)",
+    "attach": "(?:link|netlink)",
+    "kind": "(?:ext|fused)",
+    "command": r"[a-z-]*",
+    "part": r"\d+",
+    "time": r"\d+",
+    "protocol": r"\d+",
     "label": r"[\w.:-]*",
     **dict.fromkeys(("before", "after"), r"[\w.:,-]*"),
     **dict.fromkeys(("end", "vacant"), r"[0-4]"),
@@ -441,6 +462,17 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             for path in (paths.link(root, 9), paths.program(root, 9), paths.root_link, paths.stage):
                 libbpf.pin(-1, path)
             os.symlink("77", paths.adopting)
+            chains = History(paths)
+            state = state_of(
+                [running("a", 9, tag=""), running("b", 10, tag="", label="fw", after=("a",))]
+            )
+            plan = make_plan(state, Chain())
+            past = Generation.of(chains.next_number(), state, plan, 0, Terms("unload", keeps=True))
+            chains.record(past)
+            assert chains.recorded() == [past]
+            libbpf.pin(-1, f"{paths.directory}/kept-1-9")
+            chains.note(chains.confirm, Pending(1, 10**12, 4711))
+            chains.note(chains.back, "1 700")
     moved = bpffs.interface(Interface("veth8", 8, "4711"))
     os.mkdir(moved.directory)
     assert settle.rehome(moved, State(INTERFACE, None, (), moved, stranded=503))
@@ -540,6 +572,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (objects, "load", "Load"),
         (fused, "build", "Load"),
         (dispatcher.Root, "hook", "Hook"),
+        (History, "record", "Record"),
         (InterfacePins, "make_dispatch", "Record"),
         (InterfacePins, "note_made", "Pin maps"),
         (Hook, "flip", "Flip"),
@@ -549,7 +582,12 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (InterfacePins, "forget_made", "Forget"),
     ):
         before(owner, name, step)
-    report = commit.transact(bpffs, INTERFACE, lambda state: state.chain.with_added([fresh()]))
+    report = commit.transact(
+        bpffs,
+        INTERFACE,
+        lambda state: state.chain.with_added([fresh()]),
+        terms=Terms("load"),
+    )
     assert (report.root_id, report.unsettled) == (600, "")
     assert wanted.exists()
     told = re.findall(r"^\d+\. \*\*([\w -]+)\*\*", protocol()["The order of a change"], re.M)
@@ -564,6 +602,8 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         "prog<slot>-prog",
         "xdpctl-<netns>-<ifindex>",
         "map-<program>-<name>",
+        "was-<number>",
+        "was-<number>-<part>",
     }
 
 

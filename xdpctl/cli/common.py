@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import click
 
 from .. import __version__, interfaces, locks, rights
 from ..bpffs import DEFAULT_BPFFS, Bpffs
-from ..errors import NotFoundError, XdpctlError
+from ..errors import NotFoundError, UsageError, XdpctlError
 from ..pins import Attach
 from ..plan import AskedKind
 from ..protocol import PROTOCOL, PROTOCOLS
@@ -36,6 +37,19 @@ class Asked:
     live_maps: bool = False
 
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST = 24 * 3600
+
+
+def seconds(text: str) -> float:
+    """The seconds of ``30``, ``30s``, ``2m`` or ``1h``. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, flags=re.ASCII)
+    found = float(match[1]) * _UNITS[match[2]] if match else 0
+    if 0 < found <= _LONGEST:
+        return found
+    raise UsageError(f"{text!r} is no time", hint="use one such as 30, 30s or 2m, of a day at most")
+
+
 class Settings(Style):
     """The global options, given before or after the command's name."""
 
@@ -46,6 +60,7 @@ class Settings(Style):
     protocol: int | None = None
     must_pass: str | None = None
     trial: Asked | None = None
+    confirm_within: float = 0
     # What another name of the program than its own makes different: see loader.py.
     program: str = "xdpctl"
     first_attach: Attach | None = None
@@ -72,6 +87,13 @@ class Settings(Style):
     def root_asked(self) -> dict[str, Any]:
         """What was asked for of a new root, as options of `transact`."""
         return {"kind": self.root, "protocol": self.protocol}
+
+    def line(self, command: str, interface: str) -> str:
+        """A command line that works on an interface where this one does."""
+        words = ["xdpctl", command]
+        for option, value in (("--netns", self.netns), ("--bpffs", self.bpffs)):
+            words += [option, value] if value else []
+        return " ".join([*words, interface])
 
     def _tell(self, text: str) -> None:
         if not self.quiet:
@@ -139,6 +161,19 @@ def gate_option() -> Callable[[Command], Command]:
         expose_value=False,
         type=click.Path(readable=False),
         help="Change nothing unless each packet of this pcap file would pass the new chain.",
+    )
+
+
+def confirm_option() -> Callable[[Command], Command]:
+    """For commands that change a chain and can be taken back by themselves."""
+    return click.option(
+        "--confirm-within",
+        metavar="TIME",
+        callback=lambda context, option, text: _store(
+            context, option, None if text is None else seconds(text)
+        ),
+        expose_value=False,
+        help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
     )
 
 

@@ -7,7 +7,7 @@ import click
 from .. import chain, objects
 from ..errors import UsageError
 from . import complete
-from .common import Settings, common_options, gate_option, root_options
+from .common import Settings, common_options, confirm_option, gate_option, root_options
 from .many import change
 
 
@@ -49,6 +49,7 @@ from .many import change
 )
 @root_options()
 @gate_option()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

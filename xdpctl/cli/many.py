@@ -13,9 +13,11 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
 from ..errors import Interrupted, KernelError, XdpctlError
+from ..history import Pending, Terms
 from ..interfaces import Interface, is_pattern
 from ..observe import State, View
 from .common import Asked, Settings
+from .waiting import waited_for
 
 Work = Callable[[Interface, View | None], Report]
 
@@ -26,13 +28,15 @@ def change(
     bpffs: Bpffs,
     pattern: str,
     target: Callable[[State], Chain],
+    keeps: bool = False,
     **options: Any,
 ) -> None:
     """Bring the interface that is named, or each that matches a pattern, to a target chain.
 
-    `options` are those of `transact`. Where a trial is asked for, the chain is tried instead.
+    It `keeps` the programs that leave; the other `options` are those of `transact`. Where a trial
+    is asked for, the chain is tried instead.
     """
-    found = Interface.matching(pattern)
+    terms = Terms(command, settings.confirm_within, keeps)
     if settings.must_pass:
         from .. import pcap, trial
 
@@ -46,16 +50,32 @@ def change(
             dry_run=settings.dry_run or settings.trial is not None,
             on_step=render.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
+            terms=terms,
             **options,
         )
         if settings.trial:
             _try(bpffs, report, settings.trial)
         return report
 
-    if is_pattern(pattern):
-        change_each(settings, command, found, work)
-    else:
-        render.change(command, work(found[0], None), settings)
+    one_or_each(settings, command, bpffs, pattern, work)
+
+
+def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, work: Work) -> None:
+    """Do the work on the interface that is named, or on each that matches a pattern."""
+    found = Interface.matching(pattern)
+    waiting: dict[Interface, Pending] = {}
+
+    def noted(one: Interface, view: View | None) -> Report:
+        report = work(one, view)
+        if report.pending:
+            waiting[one] = report.pending
+        return report
+
+    with waited_for(settings, bpffs, waiting):
+        if is_pattern(pattern):
+            change_each(settings, command, found, noted)
+        else:
+            render.change(command, noted(found[0], None), settings)
 
 
 def _try(bpffs: Bpffs, report: Report, asked: Asked) -> None:

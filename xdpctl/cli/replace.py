@@ -11,7 +11,7 @@ from ..chain import Chain
 from ..errors import UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, gate_option, root_options
+from .common import Settings, common_options, confirm_option, gate_option, root_options
 from .many import change
 
 
@@ -35,6 +35,7 @@ from .many import change
 )
 @root_options()
 @gate_option()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(
@@ -49,7 +50,8 @@ def command(
 ) -> None:
     """Put new code in the place of a program: the same slot, the same maps.
 
-    Every packet meets the old program or the new one.
+    Every packet meets the old program or the new one. The old one is kept for xdpctl rollback,
+    until the next change.
     """
     if section is not None and prog_name is not None:
         raise UsageError("-s and -n exclude each other", hint="give one of them")
@@ -69,7 +71,7 @@ def command(
         kept = new.actions if mask is not None else old.actions
         return state.chain.with_replaced(old, replace(new, source=source, actions=kept))
 
-    change(settings, "replace", bpffs, interface, target, **settings.root_asked)
+    change(settings, "replace", bpffs, interface, target, keeps=True, **settings.root_asked)
 
 
 def _maps(words: tuple[str, ...]) -> tuple[bool, tuple[tuple[str, str], ...]]:

@@ -11,7 +11,7 @@ from ..chain import ON_END, ON_VACANT, Chain, check_label
 from ..errors import NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, gate_option, root_options
+from .common import Settings, common_options, confirm_option, gate_option, root_options
 from .many import change
 
 
@@ -43,6 +43,7 @@ from .many import change
 )
 @root_options()
 @gate_option()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(

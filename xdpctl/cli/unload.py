@@ -8,7 +8,7 @@ from ..chain import Chain
 from ..errors import NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, gate_option
+from .common import Settings, common_options, confirm_option, gate_option
 from .many import change
 
 
@@ -26,7 +26,11 @@ from .many import change
     help="By program name or label.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the programs for xdpctl rollback, until the next change."
+)
 @gate_option()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(
@@ -35,6 +39,7 @@ def command(
     ids: tuple[int, ...],
     names: tuple[str, ...],
     everything: bool,
+    keep: bool,
 ) -> None:
     """Take programs out of an interface's chain; -i and -n may be repeated.
 
@@ -50,4 +55,4 @@ def command(
             )
         return Chain() if everything else state.chain.without([*ids, *names])
 
-    change(settings, "unload", settings.enter(changes=True), interface, target)
+    change(settings, "unload", settings.enter(changes=True), interface, target, keeps=keep)

@@ -42,7 +42,7 @@ LIBBPF_WARN = 0
 LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
 MEMBARRIER_CMD_QUERY, MEMBARRIER_CMD_GLOBAL = 0, 1
 CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 AT_FDCWD, RENAME_EXCHANGE = -100, 1 << 1
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_CHANGES = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
@@ -556,6 +556,11 @@ def inotify(paths: Iterable[str]) -> int:
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
     _libc().prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """What this process is called in /proc (prctl(2))."""
+    _libc().prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def mount(source: str, target: str, kind: str) -> None:

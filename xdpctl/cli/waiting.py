@@ -1,0 +1,108 @@
+"""A change that waits for its confirmation: what is said of it, and Enter on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+
+import click
+
+from .. import signals
+from ..bpffs import Bpffs
+from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
+from ..history import Pending
+from ..interfaces import Interface
+from ..observe import observe
+from ..rollback import confirm, generations, take_back
+from .common import Settings
+
+_LOOK_MS = 200
+
+Waiting = Mapping[Interface, Pending]
+
+
+@contextlib.contextmanager
+def waited_for(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> Iterator[None]:
+    """At the end of the block wait for Enter, if a person is there, else say how to confirm.
+
+    Raises UnconfirmedError where a change has gone back.
+    """
+    try:
+        yield
+    except click.exceptions.Exit:  # on other interfaces it failed
+        _end(settings, bpffs, waiting)
+        raise
+    _end(settings, bpffs, waiting)
+
+
+def _end(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
+    if settings.json or not waiting:
+        return
+    watched = sys.stdin.isatty()
+    for one, pending in waiting.items():
+        how = "press Enter to keep it" if watched else settings.line("confirm", one.name)
+        if not settings.quiet:
+            print(f"{one.name}: goes back in {pending.left:.0f} s unless confirmed: {how}")
+    sys.stdout.flush()
+    if watched:
+        _wait(settings, bpffs, waiting)
+
+
+def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
+    def tell(one: Interface, what: str) -> None:
+        if not settings.quiet:
+            print(f"{one.name}: {what}", flush=True)
+
+    try:
+        signals.release()
+        try:
+            while any(_is_pending(bpffs, one, pending) for one, pending in waiting.items()):
+                if _enter():
+                    break
+        finally:
+            signals.hold()
+    except EOFError:
+        return  # nobody is there any more, but the watchdog is
+    except Interrupted as error:
+        for one, pending in waiting.items() if error.exit_code == 128 + signal.SIGINT else ():
+            if take_back(bpffs, one, pending):
+                tell(one, "went back")
+        raise
+    back = []
+    for one, pending in waiting.items():
+        with contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError):
+            if _is_pending(bpffs, one, pending):
+                confirm(bpffs, one)
+            if any(past.number == pending.number for past in generations(observe(one, bpffs))):
+                tell(one, "confirmed")
+                continue
+        back.append(one.name)
+    if back:
+        raise UnconfirmedError(
+            f"not confirmed in time: {', '.join(back)}", why="the chain of before is back"
+        )
+
+
+def _is_pending(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
+    with contextlib.suppress(VanishedError):
+        return observe(one, bpffs).pending == pending
+    return False
+
+
+def _enter() -> bool:
+    """Whether Enter was pressed within a moment. Raises EOFError where the terminal is gone."""
+    waiting = select.poll()
+    waiting.register(sys.stdin, select.POLLIN)
+    if not waiting.poll(_LOOK_MS):
+        return False
+    try:
+        text = os.read(sys.stdin.fileno(), 4096)
+    except OSError:
+        text = b""
+    if not text:
+        raise EOFError
+    return True

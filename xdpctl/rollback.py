@@ -1,0 +1,136 @@
+"""Going back: the chain of an earlier generation is one more target of the one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .bpffs import Bpffs
+from .chain import Chain, Member
+from .errors import NotFoundError, UnconfirmedError, VanishedError
+from .history import Generation, History, Pending, Terms
+from .interfaces import Interface
+from .observe import State, View, observe
+from .protocol import is_wide
+
+if TYPE_CHECKING:
+    from .commit import Report, Step
+
+
+def generations(state: State) -> list[Generation]:
+    """The chains that an interface ran before, the latest last."""
+    return History(state.home).generations(state.live(state.home))
+
+
+def find(state: State, number: int = 0) -> Generation:
+    """The generation of a number, or the latest. Raises NotFoundError."""
+    found = [one for one in generations(state) if number in (0, one.number)]
+    if not found:
+        which = f"generation {number}" if number else "earlier generation"
+        raise NotFoundError(
+            f"no {which} of {state.interface.name} is kept",
+            hint=f"see xdpctl history {state.interface.name}",
+        )
+    return found[-1]
+
+
+def go_back(
+    bpffs: Bpffs,
+    interface: Interface,
+    number: int = 0,
+    *,
+    dry_run: bool = False,
+    on_step: Callable[[Step], None] = lambda _step: None,
+    view: View | None = None,
+) -> Report:
+    """Go back to a generation, by default the latest.
+
+    Raises NotFoundError where it is not kept, or a program of it is gone. Only a change that waits
+    for its confirmation goes back without those.
+    """
+    from .commit import transact  # which takes back what is overdue
+
+    state = observe(interface, bpffs, view=view)
+    wanted = find(state, number)
+    gone: list[Member] = []
+
+    def target(state: State) -> Chain:
+        one = find(state, wanted.number)
+        chain, missing = one.restored(state)
+        gone[:] = missing
+        if missing and not (state.pending and state.pending.number == one.number):
+            names = ", ".join(f"{member.known_as} (id {member.id})" for member in missing)
+            raise NotFoundError(
+                f"{interface.name} cannot go back to generation {one.number}",
+                why=f"{names} left the kernel with the change of then",
+                hint="load from its file what is missing; --confirm-within, and --keep of unload, "
+                "keep programs",
+            )
+        return chain
+
+    report = transact(
+        bpffs,
+        interface,
+        target,
+        mode=None if state.root else wanted.mode,
+        first_attach=wanted.attach,
+        kind=None if state.root and state.root.kind == wanted.kind else wanted.kind,
+        protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
+        dry_run=dry_run,
+        on_step=on_step,
+        view=view,
+        terms=Terms(back=wanted.number),
+    )
+    report.gone = tuple(gone)
+    return report
+
+
+def take_back(bpffs: Bpffs, interface: Interface, pending: Pending) -> bool:
+    """Go back from a change that was not confirmed; False where it does not wait there any more."""
+    try:
+        if observe(interface, bpffs).pending != pending:
+            return False
+        go_back(bpffs, interface, pending.number)
+    except VanishedError:
+        return False
+    except NotFoundError:
+        # Somebody else has done it meanwhile.
+        if observe(interface, bpffs).pending != pending:
+            return False
+        raise
+    return True
+
+
+def confirm(
+    bpffs: Bpffs, interface: Interface, *, late: bool = False, dry_run: bool = False
+) -> Generation:
+    """Let a change stay; returns the generation that it will not go back to.
+
+    Raises NotFoundError where nothing waits, UnconfirmedError where it is too `late` and goes back.
+    """
+    state = observe(interface, bpffs)
+    paths = state.home
+    with paths.locked():
+        state = observe(interface, bpffs, locked=True)
+        pending = state.pending
+        if pending is None:
+            raise NotFoundError(
+                f"no change of {interface.name} waits for its confirmation",
+                hint=f"see xdpctl history {interface.name}",
+            )
+        found = find(state, pending.number)
+        if pending.left > 0 or late:
+            if not dry_run:
+                History(paths).confirmed(state.live(paths))
+                paths.remove_maps_but(
+                    {slot.member.id for slot in state.root.slots if slot.member}
+                    if state.root
+                    else ()
+                )
+            return found
+    if not dry_run:
+        take_back(bpffs, interface, pending)
+    raise UnconfirmedError(
+        f"it is too late to confirm the change of {interface.name}",
+        why=f"its time ended {-pending.left:.1f} s ago, and it goes back",
+    )
