@@ -1,5 +1,7 @@
 """Cost a packet: what chains of each size add to a bare program, for each kind of root.
 
+And what counting adds to that (xdpctl stats --on), beside the same chain where it is off.
+
 The members' verdict is one that the verifier cannot foresee (check.c): where it can, a fused root
 is rid of its comparisons.
 """
@@ -23,6 +25,7 @@ LOADS = {
     "ext": [*XDPCTL, "load", "--root", "ext"],
     "libxdp": [*LOADER, "load"],
 }
+COUNTED = {f"{kind} counted": kind for kind in ("fused", "ext")}
 SOURCE = Path(__file__).with_name("check.c")
 PACKET = bytes(64)
 SCATTER = 5
@@ -46,6 +49,17 @@ def measure(directory: Path, rounds: int, repeat: int) -> None:
                     break
                 stack.callback(run, load[0], *load[1 : load.index("load")], "unload", dev, "--all")
                 fds[who, size] = stack.enter_context(libbpf.owned(root_of(dev)))
+        for who, kind in COUNTED.items():
+            for size in SIZES:
+                if (kind, size) not in fds:
+                    continue
+                dev = stack.enter_context(interface(f"{kind}{size}on"))
+                run(*LOADS[kind], dev, *[program] * size)
+                stack.callback(run, *XDPCTL, "unload", dev, "--all")
+                if why := refusal(*XDPCTL, "stats", dev, "--on"):
+                    missing.append(f"{kind} does not count a chain of {size}: {why}")
+                    break
+                fds[who, size] = stack.enter_context(libbpf.owned(root_of(dev)))
         dev = stack.enter_context(interface("bare"))
         run("ip", "link", "set", "dev", dev, "xdp", "obj", program, "sec", "xdp")
         fds["bare", 0] = stack.enter_context(libbpf.owned(root_of(dev)))
@@ -53,6 +67,7 @@ def measure(directory: Path, rounds: int, repeat: int) -> None:
         for _ in range(rounds):
             for key, fd in fds.items():
                 best[key] = min(best[key], libbpf.prog_test_run(fd, PACKET, repeat)[2])
+        report_counting(best)
         report(best, {key: libbpf.prog_info(fd).size // 8 for key, fd in fds.items()})
     print(*missing, sep="\n", flush=True)
 
@@ -78,3 +93,17 @@ def report(best: dict[Key, int], instructions: dict[Key, int]) -> None:
         ]
         cells += [f"{added[who] / size:.1f}" if who in added else "-" for who in ("fused", "ext")]
         print(f"{size:>8} " + " ".join(f"{cell:>12}" for cell in cells))
+
+
+def report_counting(best: dict[Key, int]) -> None:
+    print("\nwhat counting adds, ns a packet, and a member")
+    print(f"{'programs':>8} " + " ".join(f"{kind:>8} {'a member':>8}" for kind in COUNTED.values()))
+    for size in SIZES:
+        cells = []
+        for who, kind in COUNTED.items():
+            if (who, size) in best:
+                added = best[who, size] - best[kind, size]
+                cells += [f"{added}", f"{added / size:.1f}"]
+            else:
+                cells += ["-", "-"]
+        print(f"{size:>8} " + " ".join(f"{cell:>8}" for cell in cells))

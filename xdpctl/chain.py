@@ -66,14 +66,16 @@ def format_actions(mask: int) -> str:
 
 
 class Rules(NamedTuple):
-    """What an interface answers where no program does, as verdicts.
+    """What an interface answers where no program does, as verdicts; and whether it counts.
 
     `on_end` is the verdict past the last slot. `on_vacant` is that of a slot whose program is gone:
-    XDP_PASS runs the next one, XDP_DROP drops the packet.
+    XDP_PASS runs the next one, XDP_DROP drops the packet. `counted` is 1 if each program's packets
+    are counted, else 0.
     """
 
     on_end: int = XDP_PASS
     on_vacant: int = XDP_PASS
+    counted: int = 0
 
 
 USUAL = Rules()
@@ -148,6 +150,10 @@ class Member:
         """Its label, else its name."""
         return self.label or self.name
 
+    def handed_on(self, rules: Rules) -> int:
+        """The return codes that run the next slot: a bit each, that of a vacant slot included."""
+        return self.actions & ~(1 << VACANT) | (rules.on_vacant == XDP_PASS) << VACANT
+
     @property
     def order(self) -> tuple[int, str, bool, int, str, int]:
         """libxdp's order: priority, name, loaded before new, size of new ones, tag, load time."""
@@ -168,7 +174,7 @@ def takes_entry(members: Sequence[Member], rules: Rules = USUAL) -> bool:
     Its return value is then the verdict; that is what the chain means if nothing but XDP_PASS
     hands on, since past the last slot the verdict is XDP_PASS.
     """
-    plain = rules == USUAL
+    plain = rules._replace(counted=0) == USUAL
     return plain and len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
 
 

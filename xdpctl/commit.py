@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import dispatcher, pins, rights, signals
+from . import counting, dispatcher, pins, rights, signals
 from .bpffs import Bpffs
 from .chain import USUAL, Chain, Member
 from .construct import Construction
@@ -313,7 +313,7 @@ class _Commit:
             history.note(history.back, f"{terms.back} {after}")
             return
         kept = bool(terms.within) or terms.keeps
-        if not (terms.command or kept) or self.plan.adopts or self.plan.current == self.plan.target:
+        if not (terms.command or kept) or self.plan.adopts or self.plan.is_same:
             return
         if self.plan.flip == "detach" and not kept:
             return
@@ -401,6 +401,8 @@ class _Commit:
         places = self.made.places if self.made else {}
         try:
             self.history.tidy(self.report.root_id)
+            if self.plan.target.rules.counted:
+                counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pins.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
                 self.paths.forget_made(key)

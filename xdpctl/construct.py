@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from . import dispatcher, fused, image, objects, pins
 from .chain import Member
+from .counters import Counter
+from .counting import Counting, mask_of
 from .errors import KernelError, UnsupportedError, UsageError
 from .hook import LostRace
 from .image import Image
@@ -53,6 +55,7 @@ class Construction:
     maps: dict[str, int] = field(default_factory=dict)
     loaded: set[int] = field(default_factory=set)
     noted: set[int] = field(default_factory=set)
+    counting: Counting | None = None
 
     @property
     def first(self) -> bool:
@@ -60,6 +63,8 @@ class Construction:
 
     def build(self) -> None:
         """Load the root and put every member on it."""
+        if self.plan.target.rules.counted:
+            self.begin_counting()
         if self.plan.kind == "fused":
             self._build_fused()
         else:
@@ -84,6 +89,8 @@ class Construction:
             self.closing.callback(os.close, link)
             found = libbpf.link_info(link)
             self._put(slot, member, info, Hooked(fd, link), found.id)
+            if self._counter(slot) and self.counting:
+                self.counting.observe(self.paths, fd, self.members[slot], self.undo)
             if member.held:
                 if not found.target:
                     raise UnsupportedError(
@@ -121,7 +128,7 @@ class Construction:
                 self._hold(info.id, array)
                 array_id = libbpf.map_info(array).id
             self._put(slot, replace(member, array_id=array_id), info, Hooked(fd), 0)
-            parts.append(fused.Part(member, info.id, code, array_id))
+            parts.append(fused.Part(member, info.id, code, array_id, self._counter(slot)))
         try:
             self.root_fd, info = fused.build(parts, self.plan.why, self.plan.target.rules)
         except KernelError as error:
@@ -143,6 +150,18 @@ class Construction:
         self.hooked.append(hooked)
         self.members.append(replace(member, id=info.id, tag=info.tag))
         self.places[info.id] = Place(slot, link_id)
+
+    def begin_counting(self) -> None:
+        """Have counters, those that are there or new ones."""
+        self.counting = Counting.prepared(self.paths, self.closing, self.undo)
+
+    def _counter(self, slot: int) -> Counter | None:
+        """Where a member's packets are counted, if they are to be."""
+        if self.counting is None:
+            return None
+        last = slot + 1 == len(self.plan.target.members)
+        mask = mask_of(self.members[slot], self.plan.target.rules, last=last)
+        return self.counting.counter(self.counting.row(self.members[slot].id, mask, self.undo))
 
     def _hold(self, program_id: int, fd: int) -> None:
         """What holds a held member is its caller's, and nobody else's."""
@@ -257,6 +276,9 @@ class Rehearsal(Construction):
 
     def pin_maps(self, key: int) -> None:
         self.maps.clear()
+
+    def begin_counting(self) -> None:
+        pass
 
 
 def check_same(member: Member, target: tuple[int, str] | None) -> None:

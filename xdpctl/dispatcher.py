@@ -58,6 +58,7 @@ def build(
     commit 2b3486bc2d23 "bpf: Introduce device-bound XDP programs", in v6.3). Raises RightsError,
     UnsupportedError or VerifierError.
     """
+    rules = rules._replace(counted=0)  # others count: see counting.py
     code = object_for(tuple(member.actions for member in members), protocol, rules)
     config = Config.of(members, protocol)
     names = tuple(slot_function(members, slot, rules) for slot in range(len(members)))

@@ -16,8 +16,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import image
+from . import counters, image
 from .chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
+from .counters import Counter, Mask
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 from .kernel import libbpf
@@ -33,12 +34,16 @@ _RX_QUEUE_INDEX = 16
 
 
 class Part(NamedTuple):
-    """A member of a root to be, with its program's id and code, and the array of a held one."""
+    """A member of a root to be, with its program's id and code, and the array of a held one.
+
+    With a `counter` its packets are counted there.
+    """
 
     member: Member
     program_id: int
     image: Image
     array_id: int = 0
+    counter: Counter | None = None
 
 
 def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, libbpf.ProgInfo]:
@@ -109,7 +114,8 @@ def assemble(parts: Sequence[Part], rules: Rules = USUAL) -> tuple[bytes, dict[i
 
     A lone program whose verdict is the chain's is the root itself. The rules are the interface's.
     """
-    if takes_entry([part.member for part in parts], rules) and not parts[0].array_id:
+    lone = not (parts[0].array_id or parts[0].counter)
+    if lone and takes_entry([part.member for part in parts], rules):
         return parts[0].image.code, {0: FUSED}
     bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]
     main = _count(_main(parts, [0] * len(parts), rules))
@@ -128,14 +134,14 @@ def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
     others are looked at behind the end.
     """
     code, others = insn(_MOV64_X, dst=6, src=1), b""
-    end = 1 + sum(3 + _count(_HIDING) * _is_to_hide(part) for part in parts) + 2
-    for part, begin in zip(parts, begins, strict=True):
-        mask = part.member.actions & ~(1 << VACANT)
-        mask |= (1 << VACANT) * (rules.on_vacant == XDP_PASS)
+    around = [_around(part, rules, slot + 1 == len(parts)) for slot, part in enumerate(parts)]
+    end = 1 + sum(3 + _count(before + after) for before, after in around) + 2
+    for part, begin, (before, after) in zip(parts, begins, around, strict=True):
+        mask = part.member.handed_on(rules)
         on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
-        code += insn(_MOV64_X, dst=1, src=6)
+        code += before + insn(_MOV64_X, dst=1, src=6)
         code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
-        code += _HIDING if _is_to_hide(part) else b""
+        code += after
         leave = end + _count(others) - _count(code) - 1
         code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JA, off=leave)
         for verdict in on[1:]:
@@ -144,6 +150,16 @@ def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
             others += insn(_JNE32_K, off=1, imm=VACANT) + insn(_MOV32_K, imm=rules.on_vacant)
         others += insn(_EXIT)
     return code + insn(_MOV32_K, imm=rules.on_end) + insn(_EXIT) + others
+
+
+def _around(part: Part, rules: Rules, last: bool) -> tuple[bytes, bytes]:
+    """What runs before a body, and behind it."""
+    after = _HIDING if _is_to_hide(part) else b""
+    if part.counter is None:
+        return b"", after
+    counts = counters.leave(Mask(part.member.handed_on(rules), last))
+    keep, give = insn(_MOV64_X, dst=8, src=0), insn(_MOV64_X, dst=0, src=8)
+    return counters.enter(part.counter), after + keep + counts + give
 
 
 # w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1

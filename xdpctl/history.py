@@ -127,7 +127,16 @@ class Generation:
     def head(self) -> str:
         """The text of its record; those of its members are apart."""
         numbers = (self.before, self.after, self.time, self.protocol, int(self.keeps))
-        words = (*numbers, *self.chain.rules, self.mode, self.attach, self.kind, self.command)
+        rules = self.chain.rules
+        words = (
+            *numbers,
+            rules.on_end,
+            rules.on_vacant,
+            self.mode,
+            self.attach,
+            self.kind,
+            self.command,
+        )
         return " ".join(map(str, words))
 
     @classmethod
@@ -166,7 +175,8 @@ class Generation:
                 gone.append(member)
                 continue
             found.append(member)
-        return Chain(tuple(found), self.chain.rules), gone
+        counted = state.chain.rules.counted  # which says nothing of packets' fate
+        return Chain(tuple(found), self.chain.rules._replace(counted=counted)), gone
 
 
 def is_there(program_id: int) -> bool:

@@ -205,12 +205,13 @@ def load(
     gpl: bool,
     frags: bool = False,
     target: tuple[int, int] | None = None,
+    attach_type: int | None = None,
 ) -> int:
     """Load a program from code that names its maps by id; returns its descriptor.
 
     `names` calls functions by the number of their first instruction; those between are numbered.
-    `target` is what an EXT program replaces: a root's descriptor and a function's BTF id. Raises
-    KernelError with the verifier's log.
+    `target` is what an EXT program replaces, or with an `attach_type` a tracing program traces: a
+    program's descriptor and a function's BTF id. Raises KernelError with the verifier's log.
     """
     found = starts(code)
     with contextlib.ExitStack() as closing:
@@ -221,8 +222,10 @@ def load(
         records = [value for pair in zip(found, types, strict=True) for value in pair]
         functions = (ctypes.c_uint32 * len(records))(*records)
         root_fd, function = target or (0, 0)
+        if attach_type is None:
+            attach_type = 0 if target else libbpf.BPF_XDP
         options = abi.ProgLoadOpts(
-            expected_attach_type=0 if target else libbpf.BPF_XDP,
+            expected_attach_type=attach_type,
             prog_btf_fd=btf,
             prog_flags=libbpf.BPF_F_XDP_HAS_FRAGS * frags,
             attach_prog_fd=root_fd,

@@ -404,6 +404,13 @@ class _Reading:
             stale += History(self.own).left_over(live or (-1 if root else 0))
             members |= self.own.kept_programs()
             stale += [p for p, program in self.own.kept_maps().items() if program not in members]
+            counted = root is not None and bool(live and root.rules.counted)
+            traced = {slot.member.id for slot in slots if slot.member and slot.link_id}
+            stale += [
+                path
+                for path, program in self.own.counters().items()
+                if not (counted and (not program or program in traced))
+            ]
         if "stage" in entries:
             stale.append(self.own.stage)
         return stale, stranded

@@ -13,6 +13,8 @@
             rules-<root id>                        a symbolic link: verdicts where no program is
             map-<program id>-<name>                a member's program array, which the kernel
                                                    empties when no descriptor or pin is left
+            counts, masks                          maps: what is counted, and of whom
+            counter-<program id>-<entry|exit>      a link of what counts an EXT program's packets
             made-<root id>-<number>                a symbolic link: a pin that a load made elsewhere
             stage                                  a pin on its way to where it replaces another
             adopting                               a symbolic link: root_link is another's, and was
@@ -103,6 +105,8 @@ class InterfacePins:
         self.root_link = f"{directory}/root_link"
         self.stage = f"{directory}/stage"
         self.adopting = f"{directory}/adopting"
+        self.counts = f"{directory}/counts"
+        self.masks = f"{directory}/masks"
 
     def with_ifindex(self, ifindex: int) -> InterfacePins:
         """The same directory, for roots that were recorded under another number."""
@@ -332,6 +336,26 @@ class InterfacePins:
             wanted = self.kept_programs().union(program_ids)
             for path, program_id in self.kept_maps().items():
                 if program_id not in wanted:
+                    remove(path)
+
+    # --- what is counted ------------------------------------------------------------------------
+
+    def counter(self, program_id: int, which: str) -> str:
+        return f"{self.directory}/counter-{program_id}-{which}"
+
+    def counters(self) -> dict[str, int]:
+        """The pins of what counts, each with the program's id, or 0 for the maps."""
+        found = {}
+        for name in self.entries():
+            if match := re.fullmatch(r"counts|masks|counter-(\d+)-(entry|exit)", name):
+                found[f"{self.directory}/{name}"] = int(match[1] or 0)
+        return found
+
+    def remove_counters(self, counted: bool = False, program_ids: Collection[int] = ()) -> None:
+        """Remove what counts, but the maps of a chain that is `counted` and these programs'."""
+        with failing("remove a pin from", self.bpffs.path):
+            for path, program_id in self.counters().items():
+                if not (counted and (not program_id or program_id in program_ids)):
                     remove(path)
 
     def note_made(self, root_id: int, number: int, made: Made) -> None:

@@ -69,6 +69,12 @@ class Plan:
     why: int = 0
 
     @property
+    def is_same(self) -> bool:
+        """Whether the chain decides as it did: counting its packets changes nothing of that."""
+        rules = self.target.rules._replace(counted=self.current.rules.counted)
+        return (self.target.members, rules) == (self.current.members, self.current.rules)
+
+    @property
     def joining(self) -> tuple[Member, ...]:
         return tuple(member for member in self.target.members if not member.id)
 

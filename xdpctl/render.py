@@ -90,8 +90,9 @@ def pending_data(pending: Pending | None) -> dict[str, Any] | None:
     }
 
 
-def rules_data(rules: Rules) -> dict[str, str]:
+def rules_data(rules: Rules) -> dict[str, Any]:
     return {
+        "counted": bool(rules.counted),
         "on_end": _word(ON_END, rules.on_end),
         "on_vacant": _word(ON_VACANT, rules.on_vacant),
     }
@@ -109,6 +110,8 @@ def rule_lines(rules: Rules) -> list[str]:
         lines.append(f"what no program decides ends as {words['on_end']}")
     if rules.on_vacant != USUAL.on_vacant:
         lines.append(f"a slot whose program is gone ends as {words['on_vacant']}")
+    if rules.counted:
+        lines.append("packets are counted (xdpctl stats)")
     return lines
 
 
@@ -267,9 +270,12 @@ def _changed_lines(plan: Plan) -> list[str]:
     kept = [member.id for member in plan.staying if member.id in order]
     if kept != [number for number in order if number in kept]:
         lines.append(f"order: {', '.join(member.known_as for member in plan.staying)}")
-    if plan.target.members and plan.target.rules != plan.current.rules:
-        words = rules_data(plan.target.rules)
+    old, new = plan.current.rules, plan.target.rules
+    if plan.target.members and new._replace(counted=old.counted) != old:
+        words = rules_data(new)
         lines.append(f"on end {words['on_end']}, on vacant {words['on_vacant']}")
+    if plan.target.members and new.counted != old.counted:
+        lines.append(f"packets are {'' if new.counted else 'not '}counted from now on")
     return lines
 
 

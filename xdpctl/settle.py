@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from . import pins
+from . import counting, pins
 from .bpffs import Bpffs
 from .errors import KernelError
 from .history import History
@@ -53,6 +53,8 @@ def settle(
         for root_id in stale:
             paths.remove_dispatch(root_id)
     paths.remove_maps_but(members)
+    traced = {program for program, place in members.items() if place.link_id}
+    paths.remove_counters(bool(paths.rules(live).counted), traced)
     paths.forget_made(live)
     return rehooked
 
@@ -124,6 +126,8 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     if live and stale:
         libbpf.grace_period()
     members = places(root)
+    if root and root.rules.counted:
+        counting.sync(paths, state.chain.members, root.rules)
     unmake(
         [path for number in stale for path in made.get(number, [])],
         {program for number in stale for program in paths.programs(number)}.difference(members),

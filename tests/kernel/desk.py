@@ -14,7 +14,7 @@ from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member
+from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
@@ -30,12 +30,14 @@ class Case:
 
     A number in `after` is the place that a member had before. THIRD is a program with a program
     array, for which xdpctl keeps one pin more, or any other where the kernel does not take it.
+    On a `counted` chain packets are counted before.
     """
 
     name: str
     before: tuple[str, ...]
     words: tuple[str, ...]
     after: tuple[int | str, ...]
+    counted: bool = False
 
 
 THIRD = "{third}"
@@ -47,6 +49,9 @@ CASES = [
     Case("unload-all", ("count", THIRD), ("unload", "{dev}", "--all"), ()),
     Case("swap", ("count", THIRD), ("swap-dispatcher", "{dev}"), (0, 1)),
     Case("replace", ("count", THIRD, "percpu"), (), (0, "mark", 2)),
+    Case("count", ("count", THIRD), ("stats", "{dev}", "--on"), (0, 1)),
+    Case("counted", ("count", THIRD, "percpu"), (), (0, "mark", 2), counted=True),
+    Case("uncount", ("count", THIRD), ("stats", "{dev}", "--off"), (0, 1), counted=True),
 ]
 COMMANDS = [case for case in CASES if case.words]
 COUNTING = {"count", "percpu"}
@@ -97,7 +102,8 @@ class Desk:
     def prepare(self, case: Case) -> None:
         """Bring the interface to the case's chain of before, whatever it runs now."""
         members = [self.members[name.format_map(self.names)] for name in case.before]
-        transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members)))
+        rules = Rules(counted=int(case.counted))
+        transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
         # A transaction without a command records no chain of before; those of commands are many.
         for record in self.tool.bpffs.glob("xdp/xdpctl-*/was-*"):
             record.unlink()
@@ -122,7 +128,7 @@ class Desk:
 
         def target(state: State) -> Chain:
             first, _old, last = state.chain.members
-            return Chain((first, self.members["mark"], last))
+            return Chain((first, self.members["mark"], last), state.chain.rules)
 
         transact(self.bpffs, self.interface, target)
         return 0
@@ -162,12 +168,14 @@ class Desk:
         numbers = {f"-{self.veth.ifindex}-{root}": "-LIVE"}
         own = f"xdpctl-{self.interface.netns}-{self.veth.ifindex}"
         for place, number in enumerate(chain):
-            numbers[f"map-{number}-"] = f"map-MEMBER{place}-"
+            for kind in ("map", "counter"):
+                numbers[f"{kind}-{number}-"] = f"{kind}-MEMBER{place}-"
         found = set()
         for pin in self.tool.pins():
             top, _, rest = pin.replace(own, "OWN").partition("dispatch")
             rest = re.sub(r"^-\d+-\d+", lambda name: numbers.get(name[0], name[0]), rest)
-            top = re.sub(r"map-\d+-", lambda name: numbers.get(name[0], name[0]), top)
+            top = re.sub(r"(map|counter)-\d+-", lambda name: numbers.get(name[0], name[0]), top)
+            top = top.replace(f"rules-{root}", "rules-LIVE")
             found.add(f"{top}{'dispatch' if rest else ''}{rest}")
         return found
 

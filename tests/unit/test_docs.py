@@ -23,6 +23,7 @@ import pytest
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
 from xdpctl import (
     commit,
+    counting,
     dispatcher,
     errors,
     facts,
@@ -37,6 +38,7 @@ from xdpctl import (
     settle,
     status,
     steps,
+    tally,
 )
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
@@ -46,6 +48,7 @@ from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
 from xdpctl.commit import Report, Step
+from xdpctl.counters import Counted
 from xdpctl.doctor import Check, Diagnosis
 from xdpctl.features import Features
 from xdpctl.history import Generation, History, Pending, Terms
@@ -315,6 +318,13 @@ def documents(
     yield {"schema": render.SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
     yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
+    read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
+    look = tally.data(tally.Look(state, read))
+    for document in (look["programs"][0],):
+        for field in ("verdicts", "last_word"):
+            # Named by verdicts.
+            document[field] = list(document[field].values())
+    yield {"command": "stats", "interfaces": [look]}
     checks = (Check("xdp", "ok", "it loads"),)
     yield {"command": "doctor", **facts.diagnosis_data(Diagnosis(checks, "ext"))}
 
@@ -390,6 +400,8 @@ _PLACEHOLDERS = {
     "label": r"[\w.:-]*",
     **dict.fromkeys(("before", "after"), r"[\w.:,-]*"),
     **dict.fromkeys(("end", "vacant"), r"[0-4]"),
+    "counted": r"[01]",
+    "which": r"(?:entry|exit)",
     **dict.fromkeys(("ifindex", "root", "slot", "program", "number", "link", "pid", "map"), r"\d+"),
 }
 _KINDS: dict[str, Callable[[str], bool]] = {
@@ -454,6 +466,8 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             paths.make_dispatch(root + 100, "netlink")
             paths.borrow(root, 0, Origin(31, 77, "some one"))
             paths.borrow(root, 1, Origin(32, 0, ""))
+            for counting_pin in (paths.counts, paths.masks, paths.counter(9, "exit")):
+                pin_a_file(0, counting_pin)
             paths.label(root, 1, Label("fw", ("a", "b")))
             paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(0, "/sys/fs/bpf/maps"))

@@ -26,6 +26,7 @@ COMMANDS = {
     "confirm": "confirm",
     "rollback": "rollback",
     "history": "history",
+    "stats": "stats",
     "swap-dispatcher": "swap",
     "test": "test",
     "clean": "clean",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .. import render, rights, status
+from .. import counting, render, rights, status, tally
+from ..observe import State
 from ..show import show
 from . import complete
 from .common import Settings, common_options
@@ -26,4 +27,12 @@ def command(settings: Settings, interface: str) -> None:
             {"command": "show", "interfaces": [status.state_data(state) for state in found]}
         )
     else:
-        show(found)
+        show(found, {one: counts for state in found for one, counts in _counts(state).items()})
+
+
+def _counts(state: State) -> dict[int, dict[str, int]]:
+    """The verdicts that are counted of each program."""
+    counted = state.root and state.root.rules.counted
+    reading = counting.read(state.home) if counted else None
+    programs = reading.programs if reading else {}
+    return {one: tally.by_name(counted.verdicts) for one, counted in programs.items()}

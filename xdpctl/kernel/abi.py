@@ -289,6 +289,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(ProgLoadOpts)],
     ),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
+    "bpf_raw_tracepoint_open": (c_int, [c_char_p, c_int]),
     "bpf_link_update": (c_int, [c_int, c_int, POINTER(LinkUpdateOpts)]),
     "bpf_link_detach": (c_int, [c_int]),
     "bpf_xdp_attach": (c_int, [c_int, c_int, c_uint32, POINTER(XdpAttachOpts)]),

@@ -21,11 +21,13 @@ from . import abi
 
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
+BPF_PROG_TYPE_TRACING = 26
 BPF_PROG_TYPE_EXT = 28
 BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 2, 3
 BPF_LINK_TYPE_TRACING = 2
 BPF_LINK_TYPE_XDP = 6
 BPF_XDP = 37
+BPF_TRACE_FENTRY, BPF_TRACE_FEXIT = 24, 25
 BPF_XDP_CPUMAP = 35
 BPF_XDP_DEVMAP = 33
 BPF_F_REPLACE = 1 << 2
@@ -33,7 +35,7 @@ BPF_F_XDP_HAS_FRAGS, BPF_F_XDP_DEV_BOUND_ONLY = 1 << 5, 1 << 6
 BPF_F_RDONLY_PROG = 1 << 7
 BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1, 2, 3, 4
 BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
-BPF_FUNC_tail_call = 12
+BPF_FUNC_map_lookup_elem, BPF_FUNC_ktime_get_ns, BPF_FUNC_tail_call = 1, 5, 12
 XDP_FLAGS_UPDATE_IF_NOEXIST, XDP_FLAGS_REPLACE = 1 << 0, 1 << 4
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
 XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
@@ -381,10 +383,10 @@ def map_shape(handle: int) -> MapShape:
     return MapShape(*(getattr(lib(), f"bpf_map__{name}")(handle) for name in names))
 
 
-def map_create(kind: int, name: str, value_size: int, flags: int = 0) -> int:
-    """Make a map of one element, its key four bytes; returns its descriptor."""
-    options = abi.MapCreateOpts(map_flags=flags)
-    return call("bpf_map_create", kind, name.encode(), 4, value_size, 1, ctypes.byref(options))
+def map_create(kind: int, name: str, value_size: int, flags: int = 0, elements: int = 1) -> int:
+    """Make a map of one element or more, the key four bytes; returns its descriptor."""
+    options = ctypes.byref(abi.MapCreateOpts(map_flags=flags))
+    return call("bpf_map_create", kind, name.encode(), 4, value_size, elements, options)
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
@@ -435,6 +437,11 @@ def link_ext(program_fd: int, root_fd: int, function: int) -> int:
         0,
         ctypes.byref(abi.LinkCreateOpts(target_btf_id=function)),
     )
+
+
+def link_tracing(program_fd: int) -> int:
+    """Attach a tracing program to what it was loaded for; returns the link's descriptor."""
+    return call("bpf_raw_tracepoint_open", None, program_fd)
 
 
 def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:

@@ -1,0 +1,114 @@
+"""xdpctl.counters: what the instructions do to a row, run by a small interpreter."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.unit.machine import Machine, Pointer
+from xdpctl import counters
+from xdpctl.chain import VACANT
+from xdpctl.counters import ROW_SIZE, Counted, Counter, Mask
+from xdpctl.image import LD_IMM64, insn
+from xdpctl.kernel import libbpf
+
+COUNTER = Counter(40, 3)
+
+
+class Row:
+    """A row in the third place of a map, and a clock that goes on by 10 at each look."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(4 * ROW_SIZE)
+        self.times: Iterator[int] = itertools.count(1000, 10)
+        self.looks = 0
+        self.masks = bytearray(4 * counters.MASK_SIZE)
+
+    def machine(self, code: bytes) -> Machine:
+        calls: dict[int, Callable[..., object]] = {
+            libbpf.BPF_FUNC_map_lookup_elem: self._lookup,
+            libbpf.BPF_FUNC_ktime_get_ns: self._clock,
+        }
+        return Machine(code, {41: self.masks}, calls)
+
+    def _lookup(self, found: object, key: Pointer, *_rest: object) -> Pointer | int:
+        assert found == ("map", 40)
+        (row,) = struct.unpack_from("=I", key.memory, key.offset)
+        return Pointer(self.memory, row * ROW_SIZE) if row < 4 else 0
+
+    def _clock(self, *_arguments: object) -> int:
+        self.looks += 1
+        return next(self.times)
+
+    @property
+    def counted(self) -> Counted:
+        return Counted.of(bytes(self.memory[3 * ROW_SIZE :]))
+
+
+def once(row: Row, verdict: int, mask: Mask) -> dict[str, object]:
+    """A packet through a fused root's slot."""
+    found = row.machine(counters.enter(COUNTER)).run()
+    return row.machine(counters.leave(mask)).run(r7=found["r7"], r8=verdict)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("codes", [0, 1 << 2, 1 << 2 | 1 << 1, 1 << 2 | 1 << VACANT, (1 << 32) - 1])
+@pytest.mark.parametrize("verdict", [0, 1, 2, 3, 4, 5, 30, 31, 32, 33, 63, 64, 200, 2**32 - 1])
+def test_each_verdict_has_its_cell(verdict: int, codes: int, last: bool) -> None:
+    row = Row()
+    once(row, verdict, Mask(codes, last))
+    goes_on = verdict < 32 and bool(codes >> verdict & 1)
+    fate = (2 if last else 1) if goes_on else 0
+    cells = [[0] * 3 for _ in range(6)]
+    cells[min(verdict, 5)][fate] = 1
+    assert row.counted.cells == tuple(map(tuple, cells))
+    assert not any(row.memory[: 3 * ROW_SIZE])
+    assert (row.counted.packets, row.counted.at_end) == (1, int(fate == 2))
+
+
+def test_the_first_of_64_packets_is_timed() -> None:
+    row = Row()
+    for _ in range(130):
+        once(row, 2, Mask(0, last=True))
+    assert (row.counted.timed, row.counted.ns, row.looks) == (3, 30, 6)
+    assert row.counted.mean_ns == 10
+    assert Counted.of(bytes(ROW_SIZE)).mean_ns is None
+
+
+def test_all_cpus_are_summed_up() -> None:
+    rows = struct.pack("=22Q", *range(22)) + struct.pack("=22Q", *[1000] * 22)
+    counted = Counted.of(rows)
+    assert (counted.ns, counted.timed) == (1002, 1003)
+    assert counted.cells[0] == (1004, 1005, 1006)
+    assert counted.cells[5] == (1019, 1020, 1021)
+    assert counted.last_words == tuple(range(1004, 1020, 3))
+    assert counted.verdicts[0] == 3015
+
+
+def test_the_verdict_is_left_alone_and_no_row_counts_nothing() -> None:
+    row = Row()
+    assert once(row, 3, Mask(0, last=False))["r8"] == 3
+    machine = row.machine(counters.enter(Counter(40, 9)))
+    assert machine.run()["r7"] == 0
+    row.machine(counters.leave(Mask(0, last=False))).run(r7=0, r8=3)
+    assert row.counted.packets == 1
+
+
+@pytest.mark.parametrize(("mask", "cell"), [((4, 0), 1), ((4, 1), 2), ((0, 0), 0)])
+def test_tracing_programs_read_the_mask_of_their_row(mask: tuple[int, int], cell: int) -> None:
+    row = Row()
+    struct.pack_into("=QII", row.masks, 3 * counters.MASK_SIZE, 9, *mask)
+    arguments = bytearray(16)
+    struct.pack_into("=Q", arguments, 8, 0xFFFFFFFF_00000002)  # only the low half is the verdict
+    assert row.machine(counters.observer_entry(COUNTER)).run()["r0"] == 0
+    done = row.machine(counters.observer_exit(COUNTER, 41)).run(r1=Pointer(arguments, 0))
+    assert done["r0"] == 0
+    assert row.counted.cells[2][cell] == row.counted.packets == 1
+    assert row.counted.timed == 1
+
+
+def test_maps_are_named_by_id() -> None:
+    assert insn(LD_IMM64, dst=1, src=1, imm=40) in counters.enter(COUNTER)
