@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import signals
-from .chain import ACTIONS
+from .chain import ACTIONS, verdict_name
 from .errors import Interrupted, RaceError
 from .render import Style, print_json, print_line, printable
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .counters import Counted
     from .counting import Reading
     from .observe import Slot, State
+    from .trace import Packet
 
 OTHER = "other"
 """What codes are called that are no action."""
@@ -191,3 +192,43 @@ def _table(look: Look) -> Table:
         # Names come from programs: text, never markup.
         table.add_row(*(Text(cell) for cell in [*first, *(cells[at] for at in used)]))
     return table
+
+
+# --- packets and their paths --------------------------------------------------------------------
+
+
+def comment(packet: Packet) -> str:
+    """A packet's path in words: what each program answered, and who had the last word."""
+    steps = [
+        f"{printable(step.member.known_as)} (id {step.member.id}): {verdict_name(step.verdict)}"
+        for step in packet.path
+    ]
+    end = "the last word" if packet.last else f"end of the chain: {verdict_name(packet.verdict)}"
+    return f"{'; '.join(steps)}; {end}"
+
+
+def packet(packet: Packet, style: Style) -> None:
+    """Print a packet: a line, or a document."""
+    import datetime
+
+    when = datetime.datetime.fromtimestamp(packet.time / 1e9, datetime.UTC).astimezone()
+    if style.json:
+        document = {
+            "time": packet.time / 1e9,
+            "length": packet.length,
+            "verdict": verdict_name(packet.verdict),
+            "last_word": packet.last.id if packet.last else None,
+            "path": [
+                {
+                    "id": step.member.id,
+                    "name": step.member.name,
+                    "label": step.member.label or None,
+                    "verdict": verdict_name(step.verdict),
+                }
+                for step in packet.path
+            ],
+            "data": packet.data.hex(),
+        }
+        print_line(document)
+    else:
+        print(f"{when:%H:%M:%S.%f} {packet.length} B: {comment(packet)}", flush=True)

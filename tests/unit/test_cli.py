@@ -23,7 +23,7 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-_READING = {"status", "show", "history", "features", "doctor", "watch", "help", "test"}
+_READING = {"status", "show", "history", "trace", "features", "doctor", "watch", "help", "test"}
 CHANGING = sorted(set(COMMANDS) - _READING)
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 

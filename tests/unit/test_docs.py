@@ -39,6 +39,7 @@ from xdpctl import (
     status,
     steps,
     tally,
+    trace,
 )
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
@@ -320,11 +321,14 @@ def documents(
     yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
     read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
     look = tally.data(tally.Look(state, read))
+    path = (trace.Step(member, 2),)
+    tally.packet(trace.Packet(10**18, b"abc", 3, 2, path, member), style)
     for document in (look["programs"][0],):
         for field in ("verdicts", "last_word"):
             # Named by verdicts.
             document[field] = list(document[field].values())
     yield {"command": "stats", "interfaces": [look]}
+    yield printed()
     checks = (Check("xdp", "ok", "it loads"),)
     yield {"command": "doctor", **facts.diagnosis_data(Diagnosis(checks, "ext"))}
 

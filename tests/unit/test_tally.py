@@ -1,9 +1,10 @@
-"""xdpctl.tally: what was counted, as it is shown."""
+"""xdpctl.tally: what was counted, and the paths of packets, as they are shown."""
 
 from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from xdpctl.counting import Reading
 from xdpctl.errors import RaceError
 from xdpctl.render import Style
 from xdpctl.tally import Look
+from xdpctl.trace import Packet, Step
 
 EVIL = running("evil\x1b[2J", 12)
 STATE = state_of([running("count", 11, label="wall"), None, EVIL])
@@ -100,3 +102,44 @@ def test_it_goes_on_until_a_signal(capsys: pytest.CaptureFixture[str], as_json: 
     assert len(out) == (3 if as_json else 15)
     if as_json:
         assert [json.loads(line)["command"] for line in out] == ["stats"] * 3
+
+
+@pytest.mark.usefixtures("handled")
+def test_on_a_terminal_the_table_changes_in_its_place() -> None:
+    seen: list[Look | None] = []
+
+    def look(before: Look | None) -> Look:
+        seen.append(before)
+        if len(seen) == 3:
+            send(signal.SIGINT)
+        return LOOK
+
+    shown = on_terminal(lambda: tally.live(look, Style(), 0.001), columns=100)
+    assert shown.count("past the last program: 58") >= 3
+    assert "\x1b[2J" not in shown
+
+
+def of(path: tuple[tuple[Any, int], ...], verdict: int, last: Any) -> Packet:
+    steps = tuple(Step(member, answer) for member, answer in path)
+    return Packet(10**18 + 5, b"\1\2", 60, verdict, steps, last)
+
+
+def test_a_packet_and_its_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    count = running("count", 11, label="wall")
+    dropped = of(((count, 2), (EVIL, 200)), 200, EVIL)
+    told = r"wall (id 11): XDP_PASS; evil\x1b[2J (id 12): 200; the last word"
+    assert tally.comment(dropped) == told
+    passed = of(((count, 2),), 2, None)
+    assert tally.comment(passed) == "wall (id 11): XDP_PASS; end of the chain: XDP_PASS"
+    tally.packet(dropped, Style())
+    assert capsys.readouterr().out.endswith(f" 60 B: {told}\n")
+    tally.packet(passed, Style(json=True))
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "time": 1e9,
+        "length": 60,
+        "verdict": "XDP_PASS",
+        "last_word": None,
+        "path": [{"id": 11, "name": "count", "label": "wall", "verdict": "XDP_PASS"}],
+        "data": "0102",
+    }

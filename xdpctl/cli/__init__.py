@@ -27,6 +27,7 @@ COMMANDS = {
     "rollback": "rollback",
     "history": "history",
     "stats": "stats",
+    "trace": "trace",
     "swap-dispatcher": "swap",
     "test": "test",
     "clean": "clean",

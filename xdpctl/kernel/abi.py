@@ -203,6 +203,8 @@ class BtfType(ctypes.Structure):
 
 
 PRINT_FN = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
+SAMPLE_FN = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_void_p, c_uint32)
+LOST_FN = ctypes.CFUNCTYPE(None, c_void_p, c_int, ctypes.c_uint64)
 
 # name: (result, arguments). An int result below zero is a negated errno, a pointer result of NULL
 # leaves it in errno.
@@ -295,5 +297,11 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_xdp_attach": (c_int, [c_int, c_int, c_uint32, POINTER(XdpAttachOpts)]),
     "bpf_xdp_detach": (c_int, [c_int, c_uint32, POINTER(XdpAttachOpts)]),
     "bpf_xdp_query": (c_int, [c_int, c_int, POINTER(XdpQueryOpts)]),
+    "perf_buffer__new": (
+        c_void_p,
+        [c_int, c_size_t, SAMPLE_FN, LOST_FN, c_void_p, c_void_p],
+    ),
+    "perf_buffer__poll": (c_int, [c_void_p, c_int]),
+    "perf_buffer__free": (None, [c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
 }

@@ -36,6 +36,7 @@ BPF_F_RDONLY_PROG = 1 << 7
 BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1, 2, 3, 4
 BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
 BPF_FUNC_map_lookup_elem, BPF_FUNC_ktime_get_ns, BPF_FUNC_tail_call = 1, 5, 12
+BPF_FUNC_xdp_output = 121
 XDP_FLAGS_UPDATE_IF_NOEXIST, XDP_FLAGS_REPLACE = 1 << 0, 1 << 4
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
 XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
@@ -581,6 +582,36 @@ def log_buffer(size: int) -> Any:
     import mmap
 
     return (ctypes.c_char * size).from_buffer(mmap.mmap(-1, size))
+
+
+class PerfBuffer:
+    """What BPF programs put into a map of perf events; what has no room is lost, and counted."""
+
+    def __init__(self, map_fd: int, pages: int) -> None:
+        self.lost = 0
+        self._samples: list[bytes] = []
+        # Kept here: the library calls them for as long as the buffer is there.
+        self._calls = abi.SAMPLE_FN(self._sample), abi.LOST_FN(self._miss)
+        self._handle = pointer("perf_buffer__new", map_fd, pages, *self._calls, None, None)
+
+    def _sample(self, _context: int, _cpu: int, data: int, size: int) -> None:
+        self._samples.append(ctypes.string_at(data, size))
+
+    def _miss(self, _context: int, _cpu: int, count: int) -> None:
+        self.lost += count
+
+    def poll(self, seconds: float) -> list[bytes]:
+        """What there is, after a wait of so long at most if there is nothing yet."""
+        self._samples.clear()
+        try:
+            call("perf_buffer__poll", self._handle, round(seconds * 1000))
+        except KernelError as error:
+            if error.errno != errno.EINTR:
+                raise
+        return list(self._samples)
+
+    def close(self) -> None:
+        lib().perf_buffer__free(self._handle)
 
 
 def version() -> str:

@@ -1,0 +1,114 @@
+"""trace: live packets with their paths, in a form that others read, and nothing left of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.kernel import net, oracle
+from tests.kernel.conftest import Objects, kinds
+from tests.kernel.tool import ROOT, Result, Tool
+
+RATE = 2000
+
+
+def chain(tool: Tool, veth: net.Veth, objects: Objects) -> list[int]:
+    """A chain in which packets come to five different ends."""
+    tool("load", veth.dev, objects["count"], "-P", 10)
+    tool("load", veth.dev, objects["nth"], "-P", 20, "-A", "PASS,DROP")
+    tool("load", veth.dev, objects["count_drop"], "-P", 30, "-A", "DROP")
+    return tool.ids(veth.dev)
+
+
+def documents(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+@kinds("ext")
+def test_paths(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """Each packet with what every program answered; some of them, as others read them, too."""
+    before = oracle.snapshot()
+    count, nth, drop = chain(tool, veth, objects)
+    running = oracle.settle(before)
+    with net.Flood(veth, rate=RATE):
+        seen = documents(tool("trace", veth.dev, "-c", 25, "--json"))
+        dropped = documents(
+            tool("trace", veth.dev, "-c", 5, "--json", "--verdict", "pass", "--sample", 3)
+        )
+        file = tmp_path / "trace.pcapng"
+        tool("trace", veth.dev, "-c", 20, "-w", file, "--snap", 60)
+        plain = tool("trace", veth.dev, "-c", 3, "--verdict", "XDP_TX").out
+    assert not oracle.settle(running).added(running)
+    ends = set()
+    for packet in seen:
+        path = [(step["id"], step["verdict"]) for step in packet["path"]]
+        assert path[0] == (count, "XDP_PASS")
+        assert path[1][0] == nth
+        if path[1][1] in ("XDP_PASS", "XDP_DROP"):
+            assert path[2:] == [(drop, "XDP_DROP")]
+            assert (packet["last_word"], packet["verdict"]) == (None, "XDP_PASS")
+        else:
+            assert path[2:] == []
+            assert (packet["last_word"], packet["verdict"]) == (nth, path[1][1])
+        ends.add((packet["verdict"], packet["last_word"]))
+        frame = bytes.fromhex(packet["data"])
+        assert (len(frame), packet["length"]) == (100, 100)
+        assert net.seq_of(frame) is not None
+    assert len(ends) == 4
+    assert [packet["verdict"] for packet in dropped] == ["XDP_PASS"] * 5
+    told = f"count (id {count}): XDP_PASS; nth (id {nth}): XDP_TX; the last word"
+    assert [line.partition(" B: ")[2] for line in plain.splitlines()] == [told] * 3
+    data = file.read_bytes()
+    assert told.encode() in data
+    read = subprocess.run(["tcpdump", "-nr", file], capture_output=True, text=True, check=True)
+    assert len(read.stdout.splitlines()) == 20
+    assert read.stdout.count("10.9.0.2.1000 > 10.9.0.1.2000") == 20
+
+
+@kinds("ext")
+def test_follows_the_chain_and_goes_with_its_process(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """Programs that come are traced, those that leave are let go; killed, it leaves nothing."""
+    tool("load", veth.dev, objects["count"])
+    before = oracle.snapshot()
+    words = [sys.executable, "-m", "xdpctl", "trace", veth.dev, "--json"]
+    with (
+        net.Flood(veth, rate=100),
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child,
+    ):
+        assert child.stdout is not None
+        out = child.stdout
+
+        def until(names: list[str]) -> None:
+            while [one["name"] for one in json.loads(out.readline())["path"]] != names:
+                pass
+
+        until(["count"])
+        tool("load", veth.dev, objects["pass"], "-P", 5)
+        until(["pass", "count"])
+        leaving = tool.ids(veth.dev)[1]
+        tool("unload", veth.dev, "-i", leaving)
+        until(["pass"])
+        assert leaving not in oracle.prog_ids()
+        tool("load", veth.dev, objects["count"])
+        tool("unload", veth.dev, "-n", "pass")
+        until(["count"])
+        child.send_signal(signal.SIGKILL)
+    after = oracle.settle(before)
+    for kind in ("progs", "links", "maps"):
+        assert len(getattr(after, kind)) == len(getattr(before, kind)), before.diff(after)
+
+
+@kinds("fused")
+def test_a_fused_root_says_so(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """What cannot be had is refused at once, with a way out."""
+    assert tool.try_("trace", veth.dev).code == 3
+    tool("load", veth.dev, objects["count"])
+    refused = tool.try_("trace", veth.dev, "-c", 1)
+    assert (refused.code, refused.out) == (7, "")
+    assert f"xdpctl stats {veth.dev} --on" in refused.err

@@ -1,0 +1,162 @@
+"""xdpctl.trace: the path that the instructions write down, and what is made of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.unit.machine import Machine, Pointer
+from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
+from xdpctl import trace
+from xdpctl.bpffs import Bpffs
+from xdpctl.chain import USUAL, Member, Rules
+from xdpctl.errors import NotFoundError, UnsupportedError, XdpctlError
+from xdpctl.kernel import libbpf
+from xdpctl.observe import State
+from xdpctl.trace import ALL, Packet, Step, Trace, Wanted
+
+PATHS, PLACES, EVENTS = 40, 41, 42
+FRAME = bytes(range(100))
+ANY = Wanted()
+
+
+class Path:
+    """One CPU's path, and the packets that were handed out."""
+
+    def __init__(self, wanted: Wanted = ANY, rules: Rules = USUAL) -> None:
+        self.wanted, self.rules = wanted, rules
+        self.state = bytearray(trace._SIZE)
+        self.places = bytearray(trace._PLACES * trace._PLACE.size)
+        self.sent: list[bytes] = []
+
+    def place(self, number: int, codes: int, flags: int) -> None:
+        size = trace._PLACE.size
+        packed = trace._PLACE.pack(codes, flags, *self.rules[:2])
+        self.places[number * size : (number + 1) * size] = packed
+
+    def chain(self, *masks: int) -> None:
+        """Programs in places 3 and after."""
+        for at, mask in enumerate(masks):
+            self.place(3 + at, mask, (at == len(masks) - 1) | 2 * (at == 0))
+
+    def answers(self, *verdicts: int) -> None:
+        for at, verdict in enumerate(verdicts):
+            self.answer(3 + at, verdict)
+
+    def answer(self, place: int, verdict: int) -> None:
+        packet = bytearray(FRAME)
+        buffer, arguments = bytearray(16), bytearray(16)
+        struct.pack_into("=QQ", buffer, 0, 5000, 5000 + len(packet))
+        struct.pack_into("=QQ", arguments, 0, 7, verdict)
+        calls: dict[int, Callable[..., object]] = {
+            libbpf.BPF_FUNC_map_lookup_elem: lambda *_: Pointer(self.state, 0),
+            libbpf.BPF_FUNC_ktime_get_ns: lambda *_: 12345,
+            libbpf.BPF_FUNC_xdp_output: self.send,
+        }
+        code = trace.observer(place, PATHS, PLACES, EVENTS, self.wanted)
+        machine = Machine(code, {PLACES: self.places}, calls)
+        machine.addresses = {7: Pointer(buffer, 0)}
+        assert machine.run(r1=Pointer(arguments, 0))["r0"] == 0
+
+    def send(self, packet: object, found: object, flags: int, record: Pointer, size: int) -> int:
+        assert found == ("map", EVENTS)
+        assert flags & 0xFFFFFFFF == 0xFFFFFFFF
+        assert packet == 7
+        out = bytes(record.memory[record.offset : record.offset + size])
+        self.sent.append(out + FRAME[: flags >> 32])
+        return 0
+
+    def packets(self, members: Sequence[Member]) -> list[Packet]:
+        session = Trace(Bpffs("/bpffs"), INTERFACE, self.wanted)
+        session._offset = 0
+        session._members = {3 + at: member for at, member in enumerate(members)}
+        found = [session._packet(one) for one in self.sent]
+        assert all(found)
+        return [one for one in found if one]
+
+
+FIRST, SECOND, THIRD = (running(name, number) for name, number in (("a", 1), ("b", 2), ("c", 3)))
+MEMBERS = [FIRST, SECOND, THIRD]
+
+
+def test_a_path_ends_with_the_last_word() -> None:
+    path = Path()
+    path.chain(PASS, PASS | DROP, PASS)
+    path.answers(2, 1, 3)
+    path.answers(0)
+    path.answers(2, 2, 2)
+    first, second, third = path.packets(MEMBERS)
+    assert first.path == (Step(FIRST, 2), Step(SECOND, 1), Step(THIRD, 3))
+    assert (first.verdict, first.last) == (3, THIRD)
+    assert (first.time, first.length, first.data) == (12345, 100, FRAME)
+    assert (second.path, second.verdict, second.last) == ((Step(FIRST, 0),), 0, FIRST)
+    assert (third.verdict, third.last, len(third.path)) == (2, None, 3)
+
+
+def test_the_rules_of_the_interface_are_the_verdict_where_no_program_has_one() -> None:
+    path = Path(rules=Rules(on_end=1, on_vacant=0))
+    path.chain(PASS, PASS)
+    path.answers(2, 2)
+    path.answers(31)
+    assert [one.verdict for one in path.packets(MEMBERS)] == [1, 0]
+
+
+def test_only_what_is_wanted_is_handed_out() -> None:
+    path = Path(Wanted(verdicts=DROP, sample=3, snap=14))
+    path.chain(PASS, PASS)
+    for verdict in (1, 0, 1, 2, 1, 1, 200, 1):
+        path.answers(2, verdict)
+    found = path.packets(MEMBERS)
+    assert len(found) == 2
+    assert {(one.verdict, one.data, one.length) for one in found} == {(1, FRAME[:14], 100)}
+
+
+def test_codes_that_are_no_action_are_shown_too() -> None:
+    path = Path(Wanted(verdicts=ALL ^ PASS))
+    path.chain(PASS)
+    for verdict in (2, 200, 2**32 - 1):
+        path.answers(verdict)
+    first, second = path.packets(MEMBERS)
+    assert (first.path[0].verdict, second.path[0].verdict) == (200, 2**32 - 1)
+
+
+def test_a_path_without_its_beginning_stays_within_bounds() -> None:
+    path = Path()
+    path.place(3, PASS, 0)
+    for _ in range(trace._STEPS + 10):
+        path.answer(3, 2)
+    path.place(4, 0, 1)
+    path.answer(4, 1)
+    path.answer(4, 1)
+    first, second = path.packets(MEMBERS)
+    assert len(first.path) == trace._STEPS
+    assert second.path == (Step(SECOND, 1),)
+
+
+def test_a_program_that_is_not_known_any_more_gives_no_packet() -> None:
+    session = Trace(Bpffs("/bpffs"), INTERFACE, Wanted())
+    assert session._packet(struct.pack("=QIIIIIi", 1, 0, 2, 1, 0, 9, 2)) is None
+
+
+def test_places_are_used_again_as_late_as_can_be() -> None:
+    session = Trace(Bpffs("/bpffs"), INTERFACE, Wanted())
+    session._links = {1: (1, -1)}
+    found = [session._free() for _ in range(trace._PLACES)]
+    assert found == [0, *range(2, trace._PLACES), 0]
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (state_of(None), NotFoundError),
+        (state_of([FIRST], owner="other"), NotFoundError),
+        (state_of([FIRST], kind="fused"), UnsupportedError),
+    ],
+)
+def test_what_cannot_be_traced(state: State, error: type[XdpctlError]) -> None:
+    with pytest.raises(error) as caught:
+        trace._check(state)
+    assert INTERFACE.name in caught.value.what
+    assert "xdpctl" in caught.value.hint

@@ -1,0 +1,47 @@
+"""Packets with comments, as Wireshark and tcpdump read them: pcapng, the parts that serve here.
+
+https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html
+"""
+
+from __future__ import annotations
+
+import struct
+
+_SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
+_BYTE_ORDER, _UNKNOWN_LENGTH = 0x1A2B3C4D, -1
+_ETHERNET = 1
+_COMMENT, _APPLICATION, _NAME, _RESOLUTION, _VERDICT = 1, 4, 2, 9, 7
+_NANOSECONDS, _XDP = bytes([9]), bytes([2])
+
+
+def head(application: str, interface: str, snap: int) -> bytes:
+    """What a file begins with: who writes it, and the interface that all packets are of."""
+    section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, _UNKNOWN_LENGTH)
+    device = struct.pack("=HHI", _ETHERNET, 0, snap)
+    return _block(
+        _SECTION, section + _options((_APPLICATION, application.encode()))
+    ) + _block(
+        _INTERFACE,
+        device + _options((_NAME, interface.encode()), (_RESOLUTION, _NANOSECONDS)),
+    )  # fmt: skip
+
+
+def packet(nanoseconds: int, data: bytes, length: int, comment: str, verdict: int) -> bytes:
+    """A packet, or the beginning of one of this length; the time is since 1970."""
+    fixed = struct.pack("=IIIII", 0, nanoseconds >> 32, nanoseconds & 0xFFFFFFFF, len(data), length)
+    options = _options((_COMMENT, comment.encode()), (_VERDICT, _XDP + struct.pack("=Q", verdict)))
+    return _block(_PACKET, fixed + _padded(data) + options)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    size = len(body) + 12
+    return struct.pack("=II", kind, size) + body + struct.pack("=I", size)
+
+
+def _options(*options: tuple[int, bytes]) -> bytes:
+    found = (struct.pack("=HH", code, len(value)) + _padded(value) for code, value in options)
+    return b"".join(found) + bytes(4)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
