@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.kernel.test_chain import SEEDS, masks_of
 from tests.kernel.test_trial import SHAPES
-from xdpctl.chain import DEFAULT_ACTIONS
+from xdpctl.chain import DEFAULT_ACTIONS, Rules
 from xdpctl.dispatcher import object_for
 from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
 
@@ -17,6 +17,9 @@ def main() -> None:
         object_for((DEFAULT_ACTIONS,) * members)
     for shape in SHAPES:
         object_for(shape)
+    for rules in (Rules(on_end=0), Rules(on_end=1), Rules(on_vacant=1)):
+        for members in (1, 2):
+            object_for((DEFAULT_ACTIONS,) * members, rules=rules)
     for seed in SEEDS:
         object_for(masks_of(seed))
 
