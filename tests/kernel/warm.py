@@ -6,6 +6,7 @@ python -m tests.kernel.warm
 from __future__ import annotations
 
 from tests.kernel.test_chain import SEEDS, masks_of
+from tests.kernel.test_confirm import SHAPES as SHAPES_WITH_RULES
 from tests.kernel.test_trial import SHAPES
 from xdpctl.chain import DEFAULT_ACTIONS, Rules
 from xdpctl.dispatcher import object_for
@@ -20,6 +21,8 @@ def main() -> None:
     for rules in (Rules(on_end=0), Rules(on_end=1), Rules(on_vacant=1)):
         for members in (1, 2):
             object_for((DEFAULT_ACTIONS,) * members, rules=rules)
+    for masks, rules in SHAPES_WITH_RULES:
+        object_for(masks, rules=rules)
     for seed in SEEDS:
         object_for(masks_of(seed))
 
