@@ -36,10 +36,11 @@ _STEPS = MAX_SLOTS
 _SEEN, _TIME, _LENGTH, _VERDICT, _COUNT, _FATE, _STEP = 0, 8, 16, 20, 24, 28, 32
 _HEAD = struct.Struct("=QIIII")
 _SIZE = _STEP + 8 * _STEPS
-# In one map, a line a place: mask, whether it is the last or the first, and the rules' verdicts.
+# In one map, a line a place: mask, flags, the rules' verdicts. A place is _LIVE once all of the
+# chain is traced: until then paths would lack programs.
 _PLACE = struct.Struct("=IIII")
 _PLACES = 2 * _STEPS
-_LAST, _FIRST = 1, 2
+_LAST, _FIRST, _LIVE = 1, 2, 4
 _EVERY = 0.5
 _PAGES = 64
 """Pages of the buffer a CPU."""
@@ -122,22 +123,24 @@ class Trace:
         """Trace the programs that run now, and no others."""
         state = observe(self.interface, self.bpffs)
         _check(state)
-        members = state.chain.members
-        rules = state.chain.rules
-        for at, member in enumerate(members):
+        members, rules = state.chain.members, state.chain.rules
+        for member in members:
             if member.id not in self._links:
                 self._links[member.id] = (self._free(), -1)
-            place, _link = self._links[member.id]
-            flags = _LAST * (at == len(members) - 1) | _FIRST * (at == 0)
-            codes = member.handed_on(rules)
-            self._places[place] = _PLACE.pack(codes, flags, rules.on_end, rules.on_vacant)
-            self._members[place] = member
-        libbpf.map_update(self._table, bytes(4), b"".join(self._places))
-        for member in members:
             place, link = self._links[member.id]
             if link < 0:
+                self._members[place] = member
                 self._links[member.id] = (place, self._observe(member, place))
         self._drop({member.id for member in members})
+        self._places = [bytes(_PLACE.size)] * _PLACES
+        for at, member in enumerate(members):
+            flags = _LIVE | _LAST * (at == len(members) - 1) | _FIRST * (at == 0)
+            place, _link = self._links[member.id]
+            self._members[place] = member
+            self._places[place] = _PLACE.pack(
+                member.handed_on(rules), flags, rules.on_end, rules.on_vacant
+            )
+        libbpf.map_update(self._table, bytes(4), b"".join(self._places))
 
     def _free(self) -> int:
         """A place that no program has; one that had it last had it long ago."""
@@ -217,7 +220,8 @@ def _check(state: State) -> None:
 
 # <linux/bpf_common.h> and <linux/bpf.h>.
 _MOV32_K, _MOV32_X, _MOV64_X, _ADD32_K, _ADD64_K, _ADD64_X = 0xB4, 0xBC, 0xBF, 0x04, 0x07, 0x0F
-_SUB64_X, _OR64_X, _AND32_K, _LSH64_K, _RSH32_X, _MOD64_K = 0x1F, 0x4F, 0x54, 0x67, 0x7C, 0x97
+_SUB64_X, _OR32_X, _OR64_X, _AND32_K = 0x1F, 0x4C, 0x4F, 0x54
+_LSH64_K, _RSH32_X, _MOD64_K = 0x67, 0x7C, 0x97
 _LDX_W, _LDX_DW, _STX_W, _STX_DW, _ST_W = 0x61, 0x79, 0x63, 0x7B, 0x62
 _JEQ64_K, _JNE64_K, _JLE64_K, _JEQ32_K, _JNE32_K = 0x15, 0x55, 0xB5, 0x16, 0x56
 _JGT32_K, _JLE32_K = 0x26, 0xB6
@@ -228,8 +232,6 @@ def observer(place: int, paths: int, places: int, events: int, wanted: Wanted) -
 
     `paths`, `places` and `events` are ids of maps.
     """
-    begin = insn(_LDX_W, dst=1, src=9, off=4) + insn(_AND32_K, dst=1, imm=_FIRST)
-    begin += over(_JEQ32_K, 1, insn(_ST_W, dst=7, off=_COUNT))
     step = (
         insn(_MOV64_X, dst=3, src=2)
         + insn(_LSH64_K, dst=3, imm=3)
@@ -239,16 +241,26 @@ def observer(place: int, paths: int, places: int, events: int, wanted: Wanted) -
         + insn(_ADD32_K, dst=2, imm=1)
         + insn(_STX_W, dst=7, src=2, off=_COUNT)
     )
-    whole = (
-        insn(LD_IMM64, dst=9, src=libbpf.BPF_PSEUDO_MAP_VALUE, imm=places)
-        + insn(0, imm=place * _PLACE.size)
-        + begin
-        + insn(_LDX_W, dst=2, src=7, off=_COUNT)
-        + over(_JGT32_K, 2, step, imm=_STEPS - 1)
+    traced = (
+        step
         + insn(_LDX_W, dst=3, src=9)
         + insn(_LDX_W, dst=4, src=9, off=4)
         + fate()
         + over(_JEQ64_K, 3, _ended(events, wanted), imm=1)
+    )
+    live = (
+        insn(_AND32_K, dst=1, imm=_FIRST)
+        + over(_JEQ32_K, 1, insn(_ST_W, dst=7, off=_COUNT))
+        + insn(_LDX_W, dst=2, src=7, off=_COUNT)
+        + insn(_OR32_X, dst=1, src=2)
+        # Nothing is known of a packet whose way did not begin with the first program.
+        + over(_JEQ32_K, 1, over(_JGT32_K, 2, traced, imm=_STEPS - 1))
+    )
+    whole = (
+        insn(LD_IMM64, dst=9, src=libbpf.BPF_PSEUDO_MAP_VALUE, imm=places)
+        + insn(0, imm=place * _PLACE.size)
+        + insn(_LDX_W, dst=1, src=9, off=4)
+        + over(_JEQ32_K, 1, live)
     )
     return (
         insn(_MOV64_X, dst=6, src=1)

@@ -56,7 +56,7 @@ def test_counts_equal_packets_sent(
         ("set", veth.dev, "pass", "-A", "PASS,TX"),
         ("unload", veth.dev, "-n", "pass"),
     ]
-    with net.Flood(veth, rate=20000) as flood:
+    with net.Flood(veth, rate=4000) as flood:
         for number in range(swaps):
             tool(*changes[number % len(changes)])
         sent = flood.stop()

@@ -39,7 +39,7 @@ class Path:
     def chain(self, *masks: int) -> None:
         """Programs in places 3 and after."""
         for at, mask in enumerate(masks):
-            self.place(3 + at, mask, (at == len(masks) - 1) | 2 * (at == 0))
+            self.place(3 + at, mask, 4 | (at == len(masks) - 1) | 2 * (at == 0))
 
     def answers(self, *verdicts: int) -> None:
         for at, verdict in enumerate(verdicts):
@@ -122,17 +122,28 @@ def test_codes_that_are_no_action_are_shown_too() -> None:
     assert (first.path[0].verdict, second.path[0].verdict) == (200, 2**32 - 1)
 
 
-def test_a_path_without_its_beginning_stays_within_bounds() -> None:
+def test_nothing_is_shown_before_all_are_traced() -> None:
     path = Path()
-    path.place(3, PASS, 0)
-    for _ in range(trace._STEPS + 10):
-        path.answer(3, 2)
-    path.place(4, 0, 1)
-    path.answer(4, 1)
-    path.answer(4, 1)
-    first, second = path.packets(MEMBERS)
-    assert len(first.path) == trace._STEPS
-    assert second.path == (Step(SECOND, 1),)
+    for place in (3, 4):
+        path.place(place, PASS, 0)
+    path.answers(2, 1)
+    assert path.sent == []
+    path.chain(PASS, PASS)
+    path.answer(4, 1)  # on its way past the first one when that began to be traced
+    path.answers(2, 1)
+    (only,) = path.packets(MEMBERS)
+    assert only.path == (Step(FIRST, 2), Step(SECOND, 1))
+
+
+def test_a_path_without_its_beginning_or_end_is_not_shown() -> None:
+    path = Path()
+    path.place(3, PASS, 4)
+    path.place(4, 0, 5)
+    path.answers(2, 1)
+    assert path.sent == []
+    path.chain(*[PASS] * (trace._STEPS + 1))
+    path.answers(*[2] * (trace._STEPS + 1))
+    assert path.sent == []
 
 
 def test_a_program_that_is_not_known_any_more_gives_no_packet() -> None:
