@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import image
+from . import cache, image
 from .chain import USUAL, Member, Rules, takes_entry
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .kernel import abi, libbpf
@@ -21,7 +21,6 @@ from .kernel.btf import BTF_KIND_FUNC, Btf
 from .protocol import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
 from .rights import explain_refusal
 
-CACHE = "/var/cache/xdpctl"
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
 
@@ -168,21 +167,8 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
 
 def _cached(source: bytes, *shape: str) -> bytes:
     """Compile, or take the result of the same source and flags from the cache."""
-    import hashlib
-
-    key = hashlib.sha256("\0".join([*CFLAGS, *shape, ""]).encode() + source).hexdigest()[:32]
-    directory = _cache_directory()
-    path = directory / f"dispatcher-{key}.o"
-    # What is loaded into the kernel as root must not be for others to write.
-    safe = _safe_directory(directory)
-    if safe:
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
-    image = compile_c(source, *shape)
-    if safe:
-        with contextlib.suppress(OSError):
-            _write_whole(path, image)
-    return image
+    key = "\0".join([*CFLAGS, *shape, ""]).encode() + source
+    return cache.kept("dispatcher", key, lambda: compile_c(source, *shape))
 
 
 def compile_c(source: bytes, *flags: str) -> bytes:
@@ -200,44 +186,6 @@ def compile_c(source: bytes, *flags: str) -> bytes:
     return result.stdout
 
 
-def _cache_directory() -> Path:
-    return Path(os.environ.get("XDPCTL_CACHE") or CACHE)
-
-
-def _safe_directory(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _is_safe(path)
-    return False
-
-
 def has_general() -> bool:
     """Whether there is a dispatcher for machines without clang."""
     return _shipped(general(PROTOCOL)) is not None
-
-
-def cache_state() -> tuple[str, bool | None]:
-    """The cache's directory, and whether it is root's alone; None: it is not there yet."""
-    directory = _cache_directory()
-    try:
-        return str(directory), _is_safe(directory)
-    except OSError:
-        return str(directory), None
-
-
-def _is_safe(path: Path) -> bool:
-    status = path.stat()
-    return status.st_uid == 0 and not status.st_mode & 0o022
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a power failure."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

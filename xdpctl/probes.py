@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from . import dispatcher, fused, image, rights
+from . import cache, dispatcher, fused, image, rights
 from .bpffs import Bpffs
 from .chain import Member
 from .errors import BpffsError, KernelError, UnsupportedError, XdpctlError
@@ -156,7 +156,7 @@ def _look_around(found: Machine) -> None:
     found.grace_period = bool(libbpf.membarrier_commands() & libbpf.MEMBARRIER_CMD_GLOBAL)
     found.clang, found.clang_problem = _clang()
     found.general_dispatcher = dispatcher.has_general()
-    found.cache, found.cache_safe = dispatcher.cache_state()
+    found.cache, found.cache_safe = cache.state()
     found.bcc = _bcc()
     for path in (f"/lib/modules/{found.release}/build", "/sys/kernel/kheaders.tar.xz"):
         if os.path.exists(path):

@@ -1,4 +1,4 @@
-"""xdpctl.objects: the process that libbpf works on users' files in, and how it ends."""
+"""xdpctl.child: the process that libbpf works on users' files in, and how it ends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from xdpctl import objects
-from xdpctl.errors import BadObjectError, KernelError, XdpctlError
+from xdpctl import child, signals
+from xdpctl.errors import BadObjectError, Interrupted, KernelError, XdpctlError
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -23,7 +24,7 @@ Work = Callable[[], tuple[Any, list[int]]]
 
 
 def in_child(work: Work) -> tuple[Any, list[int]]:
-    return objects._in_child("some.o", work)
+    return child.in_child("some.o", work)
 
 
 @pytest.mark.usefixtures("quiet_crashes")
@@ -76,15 +77,30 @@ def test_other_errors_come_over_as_ours() -> None:
     assert caught.value.why == "RuntimeError: not foreseen"
 
 
+def test_a_signal_to_the_parent_ends_the_child() -> None:
+    begin = time.monotonic()
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def work() -> tuple[Any, list[int]]:
+        time.sleep(60)
+        return None, []
+
+    timer.start()
+    with signals.handled(), pytest.raises(Interrupted):
+        in_child(work)
+    timer.join()
+    assert time.monotonic() - begin < 20
+
+
 def test_a_child_ends_with_its_parent() -> None:
     """It has the parent's locks, and would keep them."""
     script = """
 import os, time
-from xdpctl import objects
+from xdpctl import child, signals
 def work():
     print(os.getpid(), flush=True)
     time.sleep(60)
-objects._in_child("some.o", work)
+child.in_child("some.o", work)
 """
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
