@@ -18,23 +18,33 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from . import bcc as dialect
 from . import chain, locks, objects, pins
+from .bcc import BPF
 from .bpffs import DEFAULT_BPFFS, Bpffs
 from .commit import transact
-from .errors import KernelError, LockTimeoutError, NotFoundError, VanishedError, XdpctlError
+from .errors import (
+    KernelError,
+    LockTimeoutError,
+    NotFoundError,
+    UsageError,
+    VanishedError,
+    XdpctlError,
+)
 from .history import Terms
 from .interfaces import Interface
 from .kernel import libbpf
 from .observe import State, config_of, may_run_elsewhere, observe
 from .pins import InterfacePins
 from .plan import AskedKind, AskedMode
+from .sources import Build
 
 _LOOK_MS = 2000
 """No event tells that an interface is gone, so that one looks now and then."""
 
 
 def attach(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | bytes | BPF,
     interface: str,
     *,
     program: str | None = None,
@@ -46,10 +56,15 @@ def attach(
     root: AskedKind | None = None,
     bpffs: str | None = None,
     lock_timeout: float = locks.DEFAULT_TIMEOUT,
+    flags: Iterable[str] = (),
+    bcc: bool | None = None,
 ) -> Attachment:
-    """Add the XDP program of an object file to an interface's chain, for as long as it is held.
+    """Add an XDP program to an interface's chain, for as long as this process holds it.
 
-    `source` is the file's path; `program` or `section` name one of several in it. `priority` and
+    `source` is the path of an object file or a C source, the bytes of an object, or a `bcc.BPF`,
+    whose tables are then those of the program in the chain. `program`, a function's name, or
+    `section` name one of several in it. A C source is compiled with `flags`, such as
+    ``["-DLIMIT=5"]``, by BCC if it is in that dialect or `bcc` says so. `priority` and
     `actions`, such as ``["XDP_PASS", "XDP_TX"]``, go before what the object says. `mode` and
     `attach` are for a first program, `root` is the kind of root (default: what is there, else
     XDPCTL_ROOT or "auto"). `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
@@ -59,23 +74,50 @@ def attach(
     path = bpffs or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
     pinned = Bpffs(path.rstrip("/"), locks.Patience(lock_timeout))
     found = Interface.named(interface)
-    member = objects.member(
-        os.fspath(source),
-        section=section,
-        program=program,
-        priority=priority,
-        actions=None if actions is None else chain.parse_actions(",".join(actions) or "none"),
-        pin_path=path,
-    )
+    mask = None if actions is None else chain.parse_actions(",".join(actions) or "none")
+    member = _member(source, program, section, priority, mask, path, Build(tuple(flags), bcc))
 
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
 
     terms = Terms("attach")
-    report = transact(pinned, found, target, mode=mode, attach=attach, kind=root, terms=terms)
+    with objects.letting_go([member]):
+        report = transact(pinned, found, target, mode=mode, attach=attach, kind=root, terms=terms)
     ((program_id, fd),) = report.holds.items()
     held = ArrayAttachment if report.plan.kind == "fused" else Attachment
     return held(pinned, found, program_id, fd)
+
+
+def _member(
+    source: str | os.PathLike[str] | bytes | BPF,
+    program: str | None,
+    section: str | None,
+    priority: int | None,
+    actions: int | None,
+    pin_path: str,
+    build: Build,
+) -> chain.Member:
+    if dialect.is_module(source):
+        if section is not None:
+            raise UsageError("a bcc.BPF has no sections", hint="name a function: program=")
+        name, code = dialect.of_module(source, program)
+        return objects.of_image(chain.Source("<bcc.BPF>", b"", name, image=code), priority, actions)
+    if isinstance(source, bytes):
+        path, data = "<bytes>", source
+    elif isinstance(source, str | os.PathLike):
+        path, data = os.fspath(source), None
+    else:
+        raise TypeError(f"a {type(source).__name__} is no source of a program")
+    return objects.member(
+        path,
+        data,
+        section=section,
+        program=program,
+        priority=priority,
+        actions=actions,
+        pin_path=pin_path,
+        build=build,
+    )
 
 
 class Attachment:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from .image import Image, Tables
 
 Kind = Literal["ext", "fused"]
 """What a root makes of the members: EXT programs on a dispatcher, or functions of one program."""
@@ -102,6 +105,9 @@ class Source(NamedTuple):
     `maps_of` is the id of a program whose maps it shares, 0 for none. Its code is to be that
     program's, unless it is `forced`; one that `replaces` it has constants and program arrays of its
     own. `maps` says otherwise of single maps, each with ``keep``, ``new`` or the path of a pin.
+
+    One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
+    are pinned for as long as it is a member.
     """
 
     path: str
@@ -112,6 +118,8 @@ class Source(NamedTuple):
     forced: bool = False
     replaces: bool = False
     maps: tuple[tuple[str, str], ...] = ()
+    image: Image | None = None
+    tables: Tables | None = None
 
 
 @dataclass(frozen=True)

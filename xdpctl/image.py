@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import struct
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -144,6 +145,11 @@ class Image(NamedTuple):
         )
         return self.bound_to(fd)
 
+    def load_xdp(self, name: str) -> int:
+        """Load the code as an XDP program of its own; returns its descriptor."""
+        fd = load(libbpf.BPF_PROG_TYPE_XDP, name, self.code, gpl=self.gpl, frags=self.frags)
+        return self.bound_to(fd)
+
     def bound_to(self, program_fd: int) -> int:
         """Keep the image with a program, whose descriptor is returned, or else closed."""
         try:
@@ -152,6 +158,19 @@ class Image(NamedTuple):
             os.close(program_fd)
             raise
         return program_fd
+
+
+class Tables(dict[str, int]):
+    """Descriptors of maps by name, which are closed at the latest when nobody has them any more."""
+
+    def __init__(self, fds: Mapping[str, int]) -> None:
+        super().__init__(fds)
+        self.close = weakref.finalize(self, _close, tuple(fds.values()))
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def capture(handle: int, program: int, program_fd: int, frags: bool) -> Image | None:

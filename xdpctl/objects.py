@@ -1,20 +1,19 @@
 """Users' object files: what is in them, and loading one of their programs.
 
-libbpf can crash on a corrupt object, so it sees users' bytes only in a forked child, which hands
-its answer and its descriptors back over a socket.
+libbpf can crash on a corrupt object, so it sees users' bytes only in a child process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
-import socket
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import chain, image
+from . import chain, image, sources
+from .child import in_child
 from .errors import (
     BadObjectError,
     KernelError,
@@ -27,11 +26,11 @@ from .errors import (
 from .kernel import abi, libbpf
 from .kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_FUNC, BTF_KIND_PTR, Btf
 from .rights import explain_refusal
+from .sources import Build
 
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
-_CPU_SECONDS = 120
 _SHARING, _CALLING = "sharing maps", "making tail calls"
 _FILLING = "filling program arrays"
 _CONSTANTS = ("rodata", "kconfig")
@@ -72,10 +71,10 @@ class Loaded:
 
 
 def read(path: str) -> bytes:
-    """An object file's bytes. Raises NotFoundError or BadObjectError."""
+    """A file's bytes. Raises NotFoundError or BadObjectError."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}") from error
     except OSError as error:
@@ -84,17 +83,21 @@ def read(path: str) -> bytes:
             why=os.strerror(error.errno or 0),
             number=libbpf.LIBBPF_ERRNO__LIBELF,
         ) from error
+
+
+def _check_elf(path: str, data: bytes) -> None:
     if not data.startswith(b"\x7fELF"):
         raise BadObjectError(
             f"{path} is not an ELF object file",
-            hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o",
+            hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o; a source is "
+            f"known by its name, which ends in {sources.SUFFIX}",
             number=libbpf.LIBBPF_ERRNO__FORMAT,
         )
-    return data
 
 
 def member(
     path: str,
+    data: bytes | None = None,
     *,
     section: str | None = None,
     program: str | None = None,
@@ -102,27 +105,70 @@ def member(
     actions: int | None = None,
     pin_path: str | None = None,
     first_of_several: bool = False,
+    build: Build = Build(),  # noqa: B008 - a tuple
 ) -> chain.Member:
-    """A member to be, from an object file; its run configuration holds unless an argument does.
+    """A member to be, from an object file or a C source, or an object's bytes.
 
-    With `first_of_several` it is the first program that may be meant, as xdp-loader takes it.
+    Its run configuration holds unless an argument does. With `first_of_several` it is the first
+    program that may be meant, as xdp-loader takes it.
 
-    Raises NotFoundError, BadObjectError, UsageError.
+    Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
     """
-    data = read(path)
+    compiled = data is None and sources.is_source(path)
+    if data is None:
+        data = read(path)
+    if compiled:
+        if build.is_bcc(data):
+            from . import bcc
+
+            if section is not None:
+                raise UsageError(
+                    f"no section {section} in {path}",
+                    why="programs in BCC's dialect have no sections",
+                    hint="name one with -n PROGRAM",
+                )
+            name, code, tables = bcc.compiled(path, data, build.flags, program)
+            source = chain.Source(path, b"", name, image=code, tables=tables)
+            return of_image(source, priority, actions)
+        data = sources.compiled(path, build.flags)
+    _check_elf(path, data)
     found = _choose(path, _inspect(path, data), section, program, first_of_several)
-
-    def first(*values: int | None) -> int:
-        return next(value for value in values if value is not None)
-
     return chain.Member(
         name=found.name,
-        priority=first(priority, found.priority, chain.DEFAULT_PRIORITY),
-        actions=first(actions, found.actions, chain.DEFAULT_ACTIONS),
+        priority=_first(priority, found.priority, chain.DEFAULT_PRIORITY),
+        actions=_first(actions, found.actions, chain.DEFAULT_ACTIONS),
         frags=found.frags,
         size=found.size,
         source=chain.Source(path, data, found.name, pin_path),
     )
+
+
+def of_image(source: chain.Source, priority: int | None, actions: int | None) -> chain.Member:
+    """A member to be, from code that was compiled in memory."""
+    assert source.image is not None
+    return chain.Member(
+        name=source.program,
+        priority=_first(priority, chain.DEFAULT_PRIORITY),
+        actions=_first(actions, chain.DEFAULT_ACTIONS),
+        frags=source.image.frags,
+        size=len(source.image.code),
+        source=source,
+    )
+
+
+@contextlib.contextmanager
+def letting_go(members: Sequence[chain.Member]) -> Iterator[None]:
+    """At the end of the block nothing of members that were to be loaded is open any more."""
+    try:
+        yield
+    finally:
+        for one in members:
+            if one.source and one.source.tables is not None:
+                one.source.tables.close()
+
+
+def _first(*values: int | None) -> int:
+    return next(value for value in values if value is not None)
 
 
 def _choose(
@@ -173,79 +219,6 @@ def _choose(
 # --- in the child -------------------------------------------------------------------------------
 
 
-def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any, list[int]]:
-    """Run `work` in a forked process; returns its answer (JSON values) and its descriptors."""
-    ours, theirs = socket.socketpair()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
-        try:
-            ours.close()
-            libbpf.die_with_parent()
-            if os.getppid() == parent:
-                _child(theirs, work)
-        finally:
-            os._exit(70)
-    theirs.close()
-    with ours:
-        fds: list[int] = []
-        try:
-            answer, fds, _flags, _address = socket.recv_fds(ours, 65536, 250)
-            for fd in fds:
-                os.set_inheritable(fd, False)
-            while chunk := ours.recv(65536):
-                answer += chunk
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        finally:
-            _pid, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        import signal
-
-        raise BadObjectError(
-            f"{path} is corrupt",
-            why=f"libbpf died on it by {signal.Signals(os.WTERMSIG(status)).name} "
-            "(in a process of its own: nothing else was harmed)",
-        )
-    if not answer:
-        raise XdpctlError(f"cannot handle {path}", why="the process that loads it gave no answer")
-    try:
-        message = json.loads(answer)
-    except ValueError as error:
-        raise XdpctlError(
-            f"cannot handle {path}", why="the process that loads it could not give its answer"
-        ) from error
-    if "errno" in message:
-        raise KernelError(message["call"], message["errno"], message["log"])
-    if "unexpected" in message:
-        raise XdpctlError(f"cannot handle {path}", why=message["unexpected"])
-    return message["answer"], fds
-
-
-def _child(out: socket.socket, work: Callable[[], tuple[Any, list[int]]]) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    fds: list[int] = []
-    message: dict[str, Any]
-    try:
-        answer, fds = work()
-        message = {"answer": answer}
-    except KernelError as error:
-        message = {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}
-    except Exception as error:
-        message = {"unexpected": f"{type(error).__name__}: {error}"}
-    data = json.dumps(message).encode()
-    # A descriptor travels with at least one byte of data.
-    socket.send_fds(out, [data[:1]], fds)
-    out.sendall(data[1:])
-    os._exit(0)
-
-
 def _open(path: str, data: bytes, pin_path: str | None = None) -> int:
     # libbpf names internal maps after the object: the file's name up to its first dot.
     name = os.path.basename(path).split(".")[0]
@@ -282,7 +255,7 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
         return found, []
 
     try:
-        answer, _fds = _in_child(path, work)
+        answer, _fds = in_child(path, work)
     except KernelError as error:
         raise BadObjectError(
             f"{path} is not a usable BPF object",
@@ -359,6 +332,8 @@ def load(
 
     Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
     """
+    if source.image:
+        return _load_image(source, source.image, target)
 
     def work() -> tuple[Any, list[int]]:
         try:
@@ -369,7 +344,7 @@ def load(
             return _load(source, frags, target, error, apart=apart)
 
     try:
-        answer, fds = _in_child(source.path, work)
+        answer, fds = in_child(source.path, work)
     except KernelError as error:
         what = f"{source.program} of {source.path}"
         if error.call == _FILLING:
@@ -482,15 +457,36 @@ def _load(
 
 def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
     """Load a program's image as EXT for a function of a root."""
-    root_fd, function = target
-    with Btf.from_kernel(libbpf.prog_info(root_fd).btf_id) as btf:
-        number = btf.find(function, BTF_KIND_FUNC)
     try:
-        return code.load_ext(name, root_fd, number)
+        return _load_ext(name, code, target)
     except KernelError as error:
         if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
             raise KernelError(_CALLING, errno.EINVAL) from error
         raise
+
+
+def _load_ext(name: str, code: image.Image, target: tuple[int, str]) -> int:
+    root_fd, function = target
+    with Btf.from_kernel(libbpf.prog_info(root_fd).btf_id) as btf:
+        number = btf.find(function, BTF_KIND_FUNC)
+    return code.load_ext(name, root_fd, number)
+
+
+def _load_image(source: chain.Source, code: image.Image, target: tuple[int, str] | None) -> Loaded:
+    """Load a program that was compiled in memory."""
+    name, what = source.program, f"{source.program} of {source.path}"
+    if source.maps_of:
+        raise UnsupportedError(
+            f"{what} cannot share the maps of program {source.maps_of}",
+            why="BCC gives its programs maps of their own",
+            hint="xdpctl replace --maps new leaves them to it",
+        )
+    try:
+        fd = _load_ext(name, code, target) if target else code.load_xdp(name)
+    except KernelError as error:
+        raise explain(what, error, ext=bool(target)) from error
+    tables = (source.tables or {}).items()
+    return Loaded(fd, {table: os.dup(number) for table, number in tables}, {})
 
 
 def _sharing_hint(source: chain.Source) -> str:

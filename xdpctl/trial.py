@@ -316,6 +316,8 @@ class _Programs:
     def _new(self, member: Member) -> int:
         """A member to be. Its maps are its own already, but for those that are pinned."""
         assert member.source is not None
+        if code := member.source.image:  # its maps are there already: it will run on them
+            return self._load(member, code, self._stand_ins(image.maps_of(code.code)))
         if member.source.maps_of and not member.source.forced:
             check_same(member, None)
         loaded = objects.load(member.source, member.frags, apart=True)

@@ -1,8 +1,9 @@
 """A process that holds a program in a chain by xdpctl's Python API, told what to do line by line.
 
-    python -m tests.kernel.api_holder OBJECT INTERFACE PRIORITY
+    python -m tests.kernel.api_holder OBJECT|SOURCE INTERFACE PRIORITY
 
 prints a JSON line at first and after each word on its standard input; tests talk to it by `Holder`.
+A SOURCE is in BCC's dialect: the process compiles it itself, as a script of BCC's does.
 """
 
 from __future__ import annotations
@@ -89,7 +90,14 @@ def main(path: str, dev: str, priority: str) -> None:
     import xdpctl
     from xdpctl.kernel import libbpf
 
-    attachment = xdpctl.attach(path, dev, priority=int(priority))
+    module = None
+    if path.endswith(".c"):
+        from bcc import BPF
+
+        module = BPF(text=Path(path).read_bytes())
+        attachment = xdpctl.attach(module, dev, program="seen", priority=int(priority))
+    else:
+        attachment = xdpctl.attach(path, dev, priority=int(priority))
     fd = attachment.fd
 
     def held() -> dict[str, int | None]:
@@ -110,6 +118,9 @@ def main(path: str, dev: str, priority: str) -> None:
     for word in map(str.strip, sys.stdin):
         if word == "look":
             tell(**held())
+        elif word == "count":
+            assert module is not None
+            tell(count=module["packets_seen_by_bcc"][0].value)
         elif word == "use":
             tell(fd=attachment.fd, slot=attachment.slot, attached=attachment.attached)
         elif word == "wait":

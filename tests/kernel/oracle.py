@@ -19,6 +19,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -990,6 +991,14 @@ def _probe_all_namespaces() -> None:
             os.stat(f"/proc/{process}/ns/net")
 
 
+def _probe_bcc() -> None:
+    code = "from bcc import BPF; BPF(text='int one(struct xdp_md *ctx) { return 2; }')"
+    try:
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as e:
+        raise OSError(errno.ENOENT, (e.stderr.strip() or str(e)).split("\n")[-1]) from e
+
+
 def _probe_own_machine() -> None:
     if not Path("/run/xdpctl-vm").exists():
         raise OSError(errno.EBUSY, "not a guest of tests/vm: others use this kernel, too")
@@ -997,6 +1006,7 @@ def _probe_own_machine() -> None:
 
 PROBES = {
     "all_namespaces": _probe_all_namespaces,
+    "bcc": _probe_bcc,
     "bpf_loop": _probe_bpf_loop,
     "ext": _probe_ext,
     "frags": _probe_frags,

@@ -44,6 +44,7 @@ from xdpctl import (
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
 from xdpctl.bpffs import Bpffs
+from xdpctl.cache import CACHE
 from xdpctl.chain import VACANT, XDP_PASS, Chain, Kind, Rules
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
@@ -72,7 +73,7 @@ PACKAGE = ROOT / "xdpctl"
 PROSE = ["README.md", "docs/architecture.md", "docs/protocol.md"]
 UNIT = "systemd/xdpctl-watch.service"
 # Read by what xdpctl stands on: clang is looked for in PATH, rich reads NO_COLOR, click the last.
-FOREIGN_VARIABLES = {"PATH", "NO_COLOR", "_XDPCTL_COMPLETE"}
+FOREIGN_VARIABLES = {"PATH", "BCC_KERNEL_SOURCE", "NO_COLOR", "_XDPCTL_COMPLETE"}
 
 
 def read(path: str) -> str:
@@ -797,7 +798,7 @@ def test_the_service_may_do_what_it_has_to() -> None:
     assert families == set(settings["RestrictAddressFamilies"])
     assert settings["RestrictNamespaces"] == ["net"]
     (cache_name,) = settings["CacheDirectory"]
-    assert f"/var/cache/{cache_name}" == dispatcher.CACHE
+    assert f"/var/cache/{cache_name}" == CACHE
     # Each of them would hide what it has to see, or /sys/fs/bpf from its hands.
     blind = {"PrivateNetwork", "PrivateUsers", "PrivatePIDs", "ProtectProc", "ProcSubset"}
     assert not settings.keys() & {*blind, "ProtectKernelTunables", "MemoryDenyWriteExecute"}

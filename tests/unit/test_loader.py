@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.samples import built
+from tests.unit.samples import built, fresh
 from xdpctl import cli, errors, rights
+from xdpctl.chain import Member
 from xdpctl.cli import loader
 from xdpctl.interfaces import Interface
 
@@ -259,7 +261,12 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
     monkeypatch.setattr(rights, "require", lambda: None)
     monkeypatch.setattr(load, "change", lambda *_words, **options: asked.update(options))
-    monkeypatch.setattr("xdpctl.objects.member", lambda path, **options: asked.update(options))
+
+    def member(_path: str, **options: Any) -> Member:
+        asked.update(options)
+        return fresh()
+
+    monkeypatch.setattr("xdpctl.objects.member", member)
     assert loader.run(["load", "lo", "a.o"]) == 0
     assert (asked["first_attach"], asked["attach"]) == ("netlink", None)
     assert (asked["pin_path"], asked["first_of_several"]) == (None, True)

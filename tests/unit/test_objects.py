@@ -517,7 +517,7 @@ def loaded(
         return {"arrays": [], "maps": []}, [70 + len(tried)]
 
     patch.setattr(objects, "_load", load)
-    patch.setattr(objects, "_in_child", lambda _path, work: work())
+    patch.setattr(objects, "in_child", lambda _path, work: work())
     try:
         return objects.load(Source("/old.o", b"", "old"), False, target), tried
     except XdpctlError as error:

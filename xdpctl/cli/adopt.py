@@ -11,7 +11,7 @@ from ..chain import Chain
 from ..errors import HookBusyError, NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, gate_option, root_options
+from .common import Settings, build_options, common_options, gate_option, root_options
 from .many import change
 
 
@@ -42,6 +42,7 @@ from .many import change
 @click.option(
     "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
 )
+@build_options()
 @root_options()
 @gate_option()
 @common_options(changes=True)
@@ -71,12 +72,14 @@ def command(
         priority=prio,
         actions=chain.parse_actions(actions) if actions is not None else None,
         pin_path=bpffs.path,
+        build=settings.build,
     )
 
     def target(state: State) -> Chain:
         return state.chain.with_added([_in_place_of(state, new, force)])
 
-    change(settings, "adopt", bpffs, interface, target, **settings.root_asked, adopts=True)
+    with objects.letting_go([new]):
+        change(settings, "adopt", bpffs, interface, target, **settings.root_asked, adopts=True)
 
 
 def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:

@@ -18,6 +18,7 @@ from ..pins import Attach
 from ..plan import AskedKind
 from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
+from ..sources import Build
 
 if TYPE_CHECKING:
     from ..pcap import Packet
@@ -61,6 +62,9 @@ class Settings(Style):
     must_pass: str | None = None
     trial: Asked | None = None
     confirm_within: float = 0
+    include: tuple[str, ...] = ()
+    define: tuple[str, ...] = ()
+    bcc: bool | None = None
     # What another name of the program than its own makes different: see loader.py.
     program: str = "xdpctl"
     first_attach: Attach | None = None
@@ -95,6 +99,12 @@ class Settings(Style):
             words += [option, value] if value else []
         return " ".join([*words, interface])
 
+    @property
+    def build(self) -> Build:
+        """How C sources are to be compiled."""
+        flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]
+        return Build(tuple(flags), self.bcc)
+
     def _tell(self, text: str) -> None:
         if not self.quiet:
             click.echo(f"{self.program}: {text}", err=True)
@@ -128,7 +138,9 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
     settings = context.ensure_object(Settings)
     if parameter.name == "verbose":
         settings.verbose += value  # -v before the command and -v after it make two
-    elif value is not None and value is not False and parameter.name:
+    elif value in (None, ()) or (value is False and parameter.name != "bcc"):
+        pass
+    elif parameter.name:
         setattr(settings, parameter.name, value)
 
 
@@ -175,6 +187,36 @@ def confirm_option() -> Callable[[Command], Command]:
         expose_value=False,
         help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
     )
+
+
+def build_options() -> Callable[[Command], Command]:
+    """How C sources are compiled, for commands that take object files."""
+    include = click.option(
+        "-I",
+        "--include",
+        multiple=True,
+        metavar="DIR",
+        callback=_store,
+        expose_value=False,
+        help="Look in DIR for what a C source includes.",
+    )
+    define = click.option(
+        "-D",
+        "--define",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        callback=_store,
+        expose_value=False,
+        help="Define a macro for a C source.",
+    )
+    bcc = click.option(
+        "--bcc/--no-bcc",
+        default=None,
+        callback=_store,
+        expose_value=False,
+        help="A C source is in BCC's dialect, or is not [as it looks].",
+    )
+    return lambda function: include(define(bcc(function)))
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:

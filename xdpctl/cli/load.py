@@ -7,7 +7,14 @@ import click
 from .. import chain, objects
 from ..errors import UsageError
 from . import complete
-from .common import Settings, common_options, confirm_option, gate_option, root_options
+from .common import (
+    Settings,
+    build_options,
+    common_options,
+    confirm_option,
+    gate_option,
+    root_options,
+)
 from .many import change
 
 
@@ -47,6 +54,7 @@ from .many import change
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
+@build_options()
 @root_options()
 @gate_option()
 @confirm_option()
@@ -64,7 +72,7 @@ def command(
     actions: str | None,
     pin_path: str | None,
 ) -> None:
-    """Add the XDP programs of object files to the chain of an interface, or of several.
+    """Add the XDP programs of object files or C sources to an interface's chain, or several.
 
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
     PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
@@ -82,17 +90,19 @@ def command(
             actions=mask,
             pin_path=pin_path or (bpffs.path if settings.pins_maps else None),
             first_of_several=settings.first_of_several,
+            build=settings.build,
         )
         for path in files
     ]
-    change(
-        settings,
-        "load",
-        bpffs,
-        interface,
-        lambda state: state.chain.with_added(new),
-        mode=mode,
-        attach=attach,
-        first_attach=settings.first_attach,
-        **settings.root_asked,
-    )
+    with objects.letting_go(new):
+        change(
+            settings,
+            "load",
+            bpffs,
+            interface,
+            lambda state: state.chain.with_added(new),
+            mode=mode,
+            attach=attach,
+            first_attach=settings.first_attach,
+            **settings.root_asked,
+        )

@@ -11,7 +11,14 @@ from ..chain import Chain
 from ..errors import UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, confirm_option, gate_option, root_options
+from .common import (
+    Settings,
+    build_options,
+    common_options,
+    confirm_option,
+    gate_option,
+    root_options,
+)
 from .many import change
 
 
@@ -33,6 +40,7 @@ from .many import change
     metavar="keep|new|MAP=keep|new|PIN",
     help="Whose maps it uses: the old program's, new ones, or for one MAP a pinned one [keep].",
 )
+@build_options()
 @root_options()
 @gate_option()
 @confirm_option()
@@ -59,7 +67,12 @@ def command(
     mask = chain.parse_actions(actions) if actions is not None else None
     bpffs = settings.enter(changes=True)
     new = objects.member(
-        file, section=section, program=prog_name, actions=mask, pin_path=bpffs.path
+        file,
+        section=section,
+        program=prog_name,
+        actions=mask,
+        pin_path=bpffs.path,
+        build=settings.build,
     )
 
     def target(state: State) -> Chain:
@@ -71,7 +84,8 @@ def command(
         kept = new.actions if mask is not None else old.actions
         return state.chain.with_replaced(old, replace(new, source=source, actions=kept))
 
-    change(settings, "replace", bpffs, interface, target, keeps=True, **settings.root_asked)
+    with objects.letting_go([new]):
+        change(settings, "replace", bpffs, interface, target, keeps=True, **settings.root_asked)
 
 
 def _maps(words: tuple[str, ...]) -> tuple[bool, tuple[tuple[str, str], ...]]:

@@ -1,0 +1,149 @@
+"""xdpctl.sources: C that clang compiles, once for the same text and flags."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.unit.samples import ROOT, needs_root
+from xdpctl import objects, sources
+from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError
+from xdpctl.sources import Build
+
+PROGRAM = """
+#include <stddef.h>
+#include <stdint.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <netinet/in.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "verdict.h"
+SEC("xdp") int mine(struct xdp_md *ctx) { return VERDICT; }
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "dir/mine.c"
+    path.parent.mkdir()
+    path.write_text(PROGRAM)
+    (path.parent / "verdict.h").write_text("#define VERDICT XDP_PASS\n")
+    return path
+
+
+def tree(path: Path) -> list[str]:
+    return sorted(str(one.relative_to(path)) for one in path.rglob("*"))
+
+
+def test_a_source_is_a_program_like_an_object(source: Path) -> None:
+    member = objects.member(str(source))
+    assert (member.name, member.size) == ("mine", 16)
+    assert member.source
+    assert (member.source.path, member.source.image) == (str(source), None)
+    assert member.source.data.startswith(b"\x7fELF")
+
+
+@needs_root
+def test_the_same_is_compiled_once(
+    source: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is the text with all that it includes, and the flags."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    first = sources.compiled(str(source))
+    (file,) = cache.iterdir()
+    assert (file.name[:7], file.read_bytes()) == ("source-", first)
+    file.write_bytes(b"taken from here")
+    assert sources.compiled(str(source)) == b"taken from here"
+    source.touch()
+    assert sources.compiled(str(source)) == b"taken from here"
+    (source.parent / "verdict.h").write_text("#define VERDICT XDP_DROP\n")
+    second = sources.compiled(str(source))
+    assert second not in (first, b"taken from here")
+    (source.parent / "verdict.h").write_text("#ifndef VERDICT\n#define VERDICT XDP_PASS\n#endif\n")
+    assert sources.compiled(str(source), ["-DVERDICT=XDP_TX"]) != sources.compiled(str(source))
+    assert len(list(cache.iterdir())) == 4
+    assert tree(tmp_path / "tmp") == []
+    assert tree(source.parent) == ["mine.c", "verdict.h"]
+
+
+def test_flags_of_the_user(source: Path, tmp_path: Path) -> None:
+    header = tmp_path / "elsewhere/verdict.h"
+    header.parent.mkdir()
+    (source.parent / "verdict.h").rename(header)
+    with pytest.raises(BadObjectError, match="clang cannot compile") as caught:
+        sources.compiled(str(source))
+    assert "mine.c:10:10: fatal error: 'verdict.h' file not found" in caught.value.why
+    assert caught.value.hint.startswith("-I DIR")
+    assert sources.compiled(str(source), [f"-I{header.parent}"])
+    assert sources.compiled(str(source), ["-DVERDICT=0", f"-I{header.parent}"])
+
+
+def test_errors_are_the_compiler_s(source: Path) -> None:
+    """With the lines, files and macros of the source, as if it had compiled the file itself."""
+    (source.parent / "verdict.h").write_text("#define VERDICT PASS + \\\n nothing\n")
+    with pytest.raises(BadObjectError) as caught:
+        sources.compiled(str(source))
+    command = ["clang", "-target", "bpf", *sources._system(), "-c", str(source), "-o", "/dev/null"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert caught.value.why == said.strip()
+    assert "expanded from macro 'VERDICT'" in said
+
+
+def test_what_cannot_be_compiled(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFoundError, match=r"no such file: .*none\.c"):
+        objects.member(str(tmp_path / "none.c"))
+    (tmp_path / "dir.c").mkdir()
+    with pytest.raises(BadObjectError, match="cannot read"):
+        objects.member(str(tmp_path / "dir.c"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError) as caught:
+        objects.member(str(source))
+    assert "apt install clang" in caught.value.hint
+
+
+def test_a_name_that_looks_like_an_option(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    source.rename("-DX=.c")
+    assert objects.member("-DX=.c").name == "mine"
+
+
+@pytest.mark.parametrize("name", ["count", "core", "subprogs", "tailcall", "timer", "xsk"])
+def test_the_test_programs_compile_without_flags(name: str) -> None:
+    assert sources.compiled(str(ROOT / f"tests/bpf/{name}.c")).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize(
+    ("text", "bcc"),
+    [
+        ("BPF_ARRAY(a, u64, 1);\nint f(struct xdp_md *c) { return 2; }", True),
+        ('BPF_TABLE("percpu_array", u32, long, dropcnt, 256);', True),
+        ("\n  BPF_DEVMAP(tx, 1);", True),
+        ("// BPF_ARRAY(a, u64, 1);", False),
+        ("/*\nBPF_ARRAY(a, u64, 1);\n*/", False),
+        ("/* not SEC( */ // section(\nBPF_ARRAY(a, u64, 1);", True),
+        ('BPF_ARRAY(a, u64, 1);\nSEC("xdp") int f(void);', False),
+        ('BPF_ARRAY(a, u64, 1);\n__attribute__((section("xdp"))) int f(void);', False),
+        ("#define BPF_ARRAY(name) x\n", False),
+        ("int f(struct xdp_md *c) { return 2; }", False),
+        ("", False),
+    ],
+)
+def test_which_sources_are_for_bcc(text: str, bcc: bool) -> None:
+    """Recognised only where libbpf could find no program at all."""
+    assert sources.is_bcc(text.encode()) is bcc
+    assert Build().is_bcc(text.encode()) is bcc
+    assert Build(bcc=True).is_bcc(text.encode())
+    assert not Build(bcc=False).is_bcc(text.encode())
+
+
+def test_no_test_program_is_taken_for_bcc_s() -> None:
+    for path in (ROOT / "tests/bpf").glob("*.c"):
+        assert not sources.is_bcc(path.read_bytes()), path
+    assert sources.is_bcc((ROOT / "tests/bcc/seen.c").read_bytes())
