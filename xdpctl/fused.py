@@ -27,7 +27,8 @@ from .protocol import FUSED, FUSED_RECORD, Config
 from .rights import explain_refusal
 
 # <linux/bpf_common.h> and <linux/bpf.h>.
-_MOV32_K, _MOV64_X, _JA, _JEQ32_K, _JNE32_K, _EXIT = 0xB4, 0xBF, 0x05, 0x16, 0x56, 0x95
+_MOV32_K, _MOV64_X, _EXIT = 0xB4, 0xBF, 0x95
+_JEQ32_K, _JNE32_K, _JNE64_K = 0x16, 0x56, 0x55
 _LDX_W, _XOR32_X = 0x61, 0xAC
 _RX_QUEUE_INDEX = 16
 """Where struct xdp_md has a number that the verifier does not know."""
@@ -143,7 +144,9 @@ def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
         code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
         code += after
         leave = end + _count(others) - _count(code) - 1
-        code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JA, off=leave)
+        # With an empty mask always: a jump whose condition holds, for the verifier wants every
+        # instruction to be within reach.
+        code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JNE64_K, 6, off=leave)
         for verdict in on[1:]:
             others += insn(_JEQ32_K, off=_count(code) - end - _count(others) - 1, imm=verdict)
         if rules.on_vacant != XDP_PASS:

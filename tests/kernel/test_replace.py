@@ -155,6 +155,12 @@ def test_a_vacant_slot_that_fails_closed(tool: Tool, veth: net.Veth, objects: Ob
     tool("swap-dispatcher", veth.dev)
     assert net.exchange(veth, FRAMES) == FRAMES
     assert tool.status(veth.dev)["root"]["on_vacant"] == "drop"
+    # No verdict at all hands on from the first to the last.
+    tool("load", "-P", 1, "-A", "none", veth.dev, objects["count"])
+    first, last = tool.ids(veth.dev)
+    tool("set", veth.dev, last, "-A", "none")
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(first) == len(FRAMES)
 
 
 @pytest.mark.parametrize("verb", ["replace", "set"])

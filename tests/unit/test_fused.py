@@ -22,7 +22,7 @@ from xdpctl.observe import config_of
 from xdpctl.protocol import FUSED, MAX_SLOTS, Config
 
 MOV32, MOV64, JEQ32, JNE32, EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
-LDX_W, XOR32, JA = 0x61, 0xAC, 0x05
+LDX_W, XOR32, JNE64 = 0x61, 0xAC, 0x55
 QUEUE = 0x51F
 CONTEXT = object()
 
@@ -53,7 +53,8 @@ class Machine:
             elif code in (JEQ32, JNE32):
                 equal = registers[dst] == imm & 0xFFFFFFFF
                 place += off if equal == (code == JEQ32) else 0
-            elif code == JA:
+            elif code == JNE64:
+                assert (registers[dst], imm) == (CONTEXT, 0)
                 place += off
             elif (code, off) == (LDX_W, 16):
                 assert registers[src] is CONTEXT
