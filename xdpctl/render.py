@@ -255,7 +255,7 @@ def _changed_lines(plan: Plan) -> list[str]:
             continue  # it comes back from an earlier chain
         before = plan.current.members[order.index(member.id)]
         told = [
-            f"{word} {new}"
+            f"{word} {new or 'none'}"
             for word, old, new in (
                 ("label", before.label, member.label),
                 ("priority", before.priority, member.priority),

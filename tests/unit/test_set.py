@@ -139,6 +139,11 @@ def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[st
         "veth7: order: x, count",
         "veth7: on end drop, on vacant pass",
     ]
+    back = BUSY.chain.with_changed(11, label="")
+    render.change(
+        "rollback", Report(make_plan(BUSY, back, None), BUSY, back.members), render.Style()
+    )
+    assert capsys.readouterr().out == "veth7: last (id 11): label none\n"
     target = asked("replace", "lo", "count", built("recount"))
     plan = make_plan(BUSY, target, None)
     after = (replace(target.members[0], id=30), target.members[1])
