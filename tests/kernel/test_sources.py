@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.kernel import net, oracle
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_holders import gone, until
 from tests.kernel.test_trial import record
 from tests.kernel.tool import ROOT, Tool
@@ -26,6 +26,7 @@ def table(tool: Tool, program_id: int) -> int:
     return oracle.pinned_map(path).id
 
 
+@kinds("fused")  # clang is slow in a guest, and knows of no root
 def test_a_c_source_is_a_member_like_any(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
@@ -48,8 +49,6 @@ def test_a_c_source_is_a_member_like_any(
     assert "undeclared identifier 'XDP_NOTHING'" in failed.err
     assert "expanded from macro 'VERDICT'" in failed.err
     assert (tool.chain(veth.ifindex), tool.pins()) == (before, pins)
-    assert tool.try_("load", veth.dev, SOURCES / "refuse.c").code == 5
-    assert (tool.chain(veth.ifindex), tool.pins()) == (before, pins)
 
     # The same file again, with another header: other code in the same place, with the same map.
     header.write_text("#define VERDICT(what) XDP_DROP\n")
@@ -62,6 +61,7 @@ def test_a_c_source_is_a_member_like_any(
 
 
 @needs("bcc")
+@kinds("ext")  # BCC is slower still; the other kind comes later
 def test_a_source_in_bcc_s_dialect(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
@@ -70,20 +70,19 @@ def test_a_source_in_bcc_s_dialect(
     # A trial is on copies of its maps, which are there before it is loaded.
     capture = record(tmp_path / "trace.pcap", FRAMES)
     tool("load", veth.dev, SEEN, "-n", "seen", "-P", "90", "--must-pass", capture)
-    first, second = tool.ids(veth.dev)
-    number, sent = table(tool, second), 0
-    for words in ((), ("-q",), ("--root", "fused"), ("--root", tool.kind)):
+    number, sent = table(tool, tool.ids(veth.dev)[1]), 0
+    for words in ((), ("-q",), ("--root", "fused"), ("--root", "ext")):
         assert net.exchange(veth, FRAMES) == FRAMES
         sent += len(FRAMES)
         assert oracle.packets(tool.ids(veth.dev)[0]) == oracle.array_counter(number) == sent
         tool("swap-dispatcher", veth.dev, *words)
         assert table(tool, tool.ids(veth.dev)[1]) == number
-    assert tool.ids(veth.dev)[0] == first or tool.kind == "ext"
     tool("unload", veth.dev, "-a")
     assert tool.pins() == []
 
 
 @needs("bcc")
+@kinds("ext")
 def test_a_script_of_bcc_s_is_a_good_neighbour(
     tool: Tool, veth: net.Veth, objects: Objects
 ) -> None:
@@ -99,11 +98,11 @@ def test_a_script_of_bcc_s_is_a_good_neighbour(
             script.settle(oracle.xdp_prog_id(veth.ifindex)[0])
             assert tool.chain(veth.ifindex) == [first, script.prog_id]
         script.kill()
-    gone(script.prog_id)
     until(lambda: tool.status(veth.dev)["programs"][1]["vacant"])
     assert net.exchange(veth, FRAMES) == FRAMES
     tool("swap-dispatcher", veth.dev)
     assert tool.ids(veth.dev) == [first]
+    gone(script.prog_id)
     tool("unload", veth.dev, "-a")
 
 
