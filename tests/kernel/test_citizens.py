@@ -33,11 +33,12 @@ def test_af_xdp_lives_on(
     with Receiver(veth.ifindex, oracle.prog_map(program, "xsks_map")) as receiver:
         with net.Flood(veth, rate=2000) as flood:
             for number in range(swaps):
-                tool("swap-dispatcher", dev) if number % 2 else tool(
-                    "load", "-P", 90, dev, objects["pass"]
-                )
-                if number % 4 == 3:
+                if number % 4 == 0:
+                    tool("load", "-P", 90, dev, objects["pass"])
+                elif number % 4 == 3:
                     tool("unload", dev, "-i", tool.ids(dev)[-1])
+                else:
+                    tool("swap-dispatcher", dev)
             sent = flood.stop()
         end = time.monotonic() + 3
         while receiver.count < sent and time.monotonic() < end:
