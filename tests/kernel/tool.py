@@ -109,4 +109,10 @@ class Tool:
 
     def pins(self) -> list[str]:
         """The paths below the bpffs, relative to it, without libxdp's lock directory."""
-        return sorted(str(path.relative_to(self.bpffs)) for path in self.bpffs.glob("xdp/**/*"))
+        # Others may be removing some: what is gone by the time that it is looked into is not there.
+        found = os.walk(self.bpffs / "xdp")
+        return sorted(
+            os.path.relpath(f"{top}/{name}", self.bpffs)
+            for top, directories, files in found
+            for name in (*directories, *files)
+        )
