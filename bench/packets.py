@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,15 +35,15 @@ SCATTER = 5
 Key = tuple[str, int]
 
 
-def measure(directory: Path, rounds: int, repeat: int) -> None:
-    """Print the table: test runs of each root, taken in turns, the least of each."""
+def measure(directory: Path, rounds: int, repeat: int, sizes: Sequence[int] = SIZES) -> None:
+    """Print the tables: test runs of each root, taken in turns, the least of each."""
     program = directory / "check.o"
     program.write_bytes(compile_c(SOURCE.read_bytes()))
     with ExitStack() as stack:
         fds: dict[Key, int] = {}
         missing: list[str] = []
         for who, load in LOADS.items():
-            for size in SIZES:
+            for size in sizes:
                 dev = stack.enter_context(interface(f"{who}{size}"))
                 if why := refusal(*load, dev, *[program] * size):
                     missing.append(f"{who} has no chain of {size}: {why}")
@@ -50,7 +51,7 @@ def measure(directory: Path, rounds: int, repeat: int) -> None:
                 stack.callback(run, load[0], *load[1 : load.index("load")], "unload", dev, "--all")
                 fds[who, size] = stack.enter_context(libbpf.owned(root_of(dev)))
         for who, kind in COUNTED.items():
-            for size in SIZES:
+            for size in sizes:
                 if (kind, size) not in fds:
                     continue
                 dev = stack.enter_context(interface(f"{kind}{size}on"))
@@ -67,8 +68,8 @@ def measure(directory: Path, rounds: int, repeat: int) -> None:
         for _ in range(rounds):
             for key, fd in fds.items():
                 best[key] = min(best[key], libbpf.prog_test_run(fd, PACKET, repeat)[2])
-        report_counting(best)
-        report(best, {key: libbpf.prog_info(fd).size // 8 for key, fd in fds.items()})
+        report_counting(best, sizes)
+        report(best, sizes, {key: libbpf.prog_info(fd).size // 8 for key, fd in fds.items()})
     print(*missing, sep="\n", flush=True)
 
 
@@ -77,12 +78,12 @@ def root_of(dev: str) -> int:
     return libbpf.prog_fd(libbpf.xdp_query(socket.if_nametoindex(dev))[0])
 
 
-def report(best: dict[Key, int], instructions: dict[Key, int]) -> None:
+def report(best: dict[Key, int], sizes: Sequence[int], instructions: dict[Key, int]) -> None:
     bare = best["bare", 0]
     print(f"\ncost a packet, ns added to a bare program's {bare}, and the kernel's instructions")
     heads = [*LOADS, "fused/libxdp", "ext/libxdp", "fused/ext", "fused each", "ext each"]
     print(f"{'programs':>8} " + " ".join(f"{head:>12}" for head in heads))
-    for size in SIZES:
+    for size in sizes:
         added = {who: best[who, size] - bare for who in LOADS if (who, size) in best}
         cells = [
             f"{added[who]} ({instructions[who, size]})" if who in added else "-" for who in LOADS
@@ -95,10 +96,10 @@ def report(best: dict[Key, int], instructions: dict[Key, int]) -> None:
         print(f"{size:>8} " + " ".join(f"{cell:>12}" for cell in cells))
 
 
-def report_counting(best: dict[Key, int]) -> None:
+def report_counting(best: dict[Key, int], sizes: Sequence[int]) -> None:
     print("\nwhat counting adds, ns a packet, and a member")
     print(f"{'programs':>8} " + " ".join(f"{kind:>8} {'a member':>8}" for kind in COUNTED.values()))
-    for size in SIZES:
+    for size in sizes:
         cells = []
         for who, kind in COUNTED.items():
             if (who, size) in best:
