@@ -8,10 +8,10 @@ import click
 
 from .. import chain, objects
 from ..chain import Chain
-from ..errors import HookBusyError, NotFoundError, UsageError
+from ..errors import HookBusyError, NotFoundError
 from ..observe import State
 from . import complete
-from .common import Settings, build_options, common_options, gate_option, root_options
+from .common import Settings, common_options, gate_option, program_options, root_options
 from .many import change
 
 
@@ -25,24 +25,10 @@ from .many import change
     type=click.Path(readable=False),
     help="The object file that the running program was loaded from.",
 )
-@click.option("-s", "--section", help="The program of this ELF section.")
-@click.option("-n", "--prog-name", metavar="PROG", help="The program of this name.")
-@click.option(
-    "-P",
-    "--prio",
-    type=click.IntRange(0, chain.MAX_PRIORITY),
-    help="Run priority, lowest first [the object's, or 50].",
-)
-@click.option(
-    "-A",
-    "--actions",
-    metavar="ACTION,...|none",
-    help="Verdicts after which the next program runs [the object's, or XDP_PASS].",
-)
 @click.option(
     "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
 )
-@build_options()
+@program_options()
 @root_options()
 @gate_option()
 @common_options(changes=True)
@@ -51,10 +37,6 @@ def command(
     settings: Settings,
     interface: str,
     path: str,
-    section: str | None,
-    prog_name: str | None,
-    prio: int | None,
-    actions: str | None,
     force: bool,
 ) -> None:
     """Make the XDP program that an interface runs the first member of a chain.
@@ -62,17 +44,11 @@ def command(
     The program, which another tool attached without a dispatcher, goes on running until the root
     takes its place with the same code and the same maps: no packet misses it.
     """
-    if section is not None and prog_name is not None:
-        raise UsageError("-s and -n exclude each other", hint="give one of them")
     bpffs = settings.enter(changes=True)
     new = objects.member(
         path,
-        section=section,
-        program=prog_name,
-        priority=prio,
-        actions=chain.parse_actions(actions) if actions is not None else None,
+        **settings.program_asked,
         pin_path=bpffs.path,
-        build=settings.build,
     )
 
     def target(state: State) -> Chain:

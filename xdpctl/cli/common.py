@@ -13,6 +13,7 @@ import click
 
 from .. import __version__, interfaces, locks, rights
 from ..bpffs import DEFAULT_BPFFS, Bpffs
+from ..chain import MAX_PRIORITY, parse_actions
 from ..errors import NotFoundError, UsageError, XdpctlError
 from ..pins import Attach
 from ..plan import AskedKind
@@ -62,6 +63,10 @@ class Settings(Style):
     must_pass: str | None = None
     trial: Asked | None = None
     confirm_within: float = 0
+    section: str | None = None
+    prog_name: str | None = None
+    prio: int | None = None
+    actions: str | None = None
     include: tuple[str, ...] = ()
     define: tuple[str, ...] = ()
     bcc: bool | None = None
@@ -100,10 +105,21 @@ class Settings(Style):
         return " ".join([*words, interface])
 
     @property
-    def build(self) -> Build:
-        """How C sources are to be compiled."""
+    def program_asked(self) -> dict[str, Any]:
+        """What was asked for of a program of a file, as options of `objects.member`.
+
+        Raises UsageError.
+        """
+        if self.section is not None and self.prog_name is not None:
+            raise UsageError("-s and -n exclude each other", hint="give one of them")
         flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]
-        return Build(tuple(flags), self.bcc)
+        return {
+            "section": self.section,
+            "program": self.prog_name,
+            "priority": self.prio,
+            "actions": None if self.actions is None else parse_actions(self.actions),
+            "build": Build(tuple(flags), self.bcc),
+        }
 
     def _tell(self, text: str) -> None:
         if not self.quiet:
@@ -189,8 +205,43 @@ def confirm_option() -> Callable[[Command], Command]:
     )
 
 
-def build_options() -> Callable[[Command], Command]:
-    """How C sources are compiled, for commands that take object files."""
+def program_options(*, placed: bool = True) -> Callable[[Command], Command]:
+    """Which program of a file is meant, how it stands in the chain, how a C source is compiled.
+
+    For commands that take files. One that is not `placed` stands where another one stood.
+    """
+    section = click.option(
+        "-s",
+        "--section",
+        callback=_store,
+        expose_value=False,
+        help="The program of this ELF section.",
+    )
+    name = click.option(
+        "-n",
+        "--prog-name",
+        metavar="PROG",
+        callback=_store,
+        expose_value=False,
+        help="The program of this name.",
+    )
+    prio = click.option(
+        "-P",
+        "--prio",
+        type=click.IntRange(0, MAX_PRIORITY),
+        callback=_store,
+        expose_value=False,
+        help="Run priority, lowest first [the object's, or 50].",
+    )
+    usual = "the object's, or XDP_PASS" if placed else "what they are"
+    actions = click.option(
+        "-A",
+        "--actions",
+        metavar="ACTION,...|none",
+        callback=_store,
+        expose_value=False,
+        help=f"Verdicts after which the next program runs [{usual}].",
+    )
     include = click.option(
         "-I",
         "--include",
@@ -216,7 +267,14 @@ def build_options() -> Callable[[Command], Command]:
         expose_value=False,
         help="A C source is in BCC's dialect, or is not [as it looks].",
     )
-    return lambda function: include(define(bcc(function)))
+    options = [section, name, *([prio] if placed else []), actions, include, define, bcc]
+
+    def decorate(function: Command) -> Command:
+        for decorator in reversed(options):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import click
 
-from .. import chain, objects
-from ..errors import UsageError
+from .. import objects
 from . import complete
 from .common import (
     Settings,
-    build_options,
     common_options,
     confirm_option,
     gate_option,
+    program_options,
     root_options,
 )
 from .many import change
@@ -34,27 +33,13 @@ from .many import change
     type=click.Choice(["link", "netlink"]),
     help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
 )
-@click.option("-s", "--section", help="Load the program of this ELF section.")
-@click.option("-n", "--prog-name", metavar="PROG", help="Load the program of this name.")
-@click.option(
-    "-P",
-    "--prio",
-    type=click.IntRange(0, chain.MAX_PRIORITY),
-    help="Run priority, lowest first [the object's, or 50].",
-)
-@click.option(
-    "-A",
-    "--actions",
-    metavar="ACTION,...|none",
-    help="Verdicts after which the next program runs [the object's, or XDP_PASS].",
-)
 @click.option(
     "-p",
     "--pin-path",
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
-@build_options()
+@program_options()
 @root_options()
 @gate_option()
 @confirm_option()
@@ -66,10 +51,6 @@ def command(
     files: tuple[str, ...],
     mode: str | None,
     attach: str | None,
-    section: str | None,
-    prog_name: str | None,
-    prio: int | None,
-    actions: str | None,
     pin_path: str | None,
 ) -> None:
     """Add the XDP programs of object files or C sources to an interface's chain, or several.
@@ -77,20 +58,13 @@ def command(
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
     PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
     """
-    if section is not None and prog_name is not None:
-        raise UsageError("-s and -n exclude each other", hint="give one of them")
-    mask = chain.parse_actions(actions) if actions is not None else None
     bpffs = settings.enter(changes=True)
     new = [
         objects.member(
             path,
-            section=section,
-            program=prog_name,
-            priority=prio,
-            actions=mask,
+            **settings.program_asked,
             pin_path=pin_path or (bpffs.path if settings.pins_maps else None),
             first_of_several=settings.first_of_several,
-            build=settings.build,
         )
         for path in files
     ]

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import click
 
-from .. import chain, objects
+from .. import objects
 from ..chain import Chain
 from ..errors import UsageError
 from ..observe import State
 from . import complete
 from .common import (
     Settings,
-    build_options,
     common_options,
     confirm_option,
     gate_option,
+    program_options,
     root_options,
 )
 from .many import change
@@ -26,21 +26,13 @@ from .many import change
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("program", metavar="NAME|ID", shell_complete=complete.programs)
 @click.argument("file", metavar="FILE", type=click.Path(readable=False))
-@click.option("-s", "--section", help="The program of this ELF section.")
-@click.option("-n", "--prog-name", metavar="PROG", help="The program of this name.")
-@click.option(
-    "-A",
-    "--actions",
-    metavar="ACTION,...|none",
-    help="Verdicts after which the next program runs [what they are].",
-)
 @click.option(
     "--maps",
     multiple=True,
     metavar="keep|new|MAP=keep|new|PIN",
     help="Whose maps it uses: the old program's, new ones, or for one MAP a pinned one [keep].",
 )
-@build_options()
+@program_options(placed=False)
 @root_options()
 @gate_option()
 @confirm_option()
@@ -51,9 +43,6 @@ def command(
     interface: str,
     program: str,
     file: str,
-    section: str | None,
-    prog_name: str | None,
-    actions: str | None,
     maps: tuple[str, ...],
 ) -> None:
     """Put new code in the place of a program: the same slot, the same maps.
@@ -61,19 +50,9 @@ def command(
     Every packet meets the old program or the new one. The old one is kept for xdpctl rollback,
     until the next change.
     """
-    if section is not None and prog_name is not None:
-        raise UsageError("-s and -n exclude each other", hint="give one of them")
     keeps, single = _maps(maps)
-    mask = chain.parse_actions(actions) if actions is not None else None
     bpffs = settings.enter(changes=True)
-    new = objects.member(
-        file,
-        section=section,
-        program=prog_name,
-        actions=mask,
-        pin_path=bpffs.path,
-        build=settings.build,
-    )
+    new = objects.member(file, **settings.program_asked, pin_path=bpffs.path)
 
     def target(state: State) -> Chain:
         old = state.chain.find(program)
@@ -81,7 +60,7 @@ def command(
         source = new.source._replace(
             maps_of=old.id if keeps else 0, forced=True, replaces=True, maps=single
         )
-        kept = new.actions if mask is not None else old.actions
+        kept = old.actions if settings.actions is None else new.actions
         return state.chain.with_replaced(old, replace(new, source=source, actions=kept))
 
     with objects.letting_go([new]):
