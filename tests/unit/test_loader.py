@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import built, fresh
+from tests.unit.samples import built, fresh, running, state_of
 from xdpctl import cli, errors, rights
-from xdpctl.chain import Member
+from xdpctl.chain import Chain, Member
 from xdpctl.cli import loader
 from xdpctl.interfaces import Interface
+from xdpctl.observe import State
 
 Line = tuple[int, str, str]
 XdpLoader = Callable[..., Line]
@@ -260,7 +261,13 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = {}
     monkeypatch.setattr(rights, "require", lambda: None)
-    monkeypatch.setattr(load, "change", lambda *_words, **options: asked.update(options))
+    targets: list[Callable[[State], Chain]] = []
+
+    def change(*words: Any, **options: Any) -> None:
+        targets.append(words[4])
+        asked.update(options)
+
+    monkeypatch.setattr(load, "change", change)
 
     def member(_path: str, **options: Any) -> Member:
         asked.update(options)
@@ -273,6 +280,10 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.run(["load", "lo", "a.o"]) == 0
     assert (asked["first_attach"], asked["first_of_several"]) == (None, False)
     assert asked["pin_path"]
+    full = state_of([running("one", number) for number in range(1, 11)])
+    with pytest.raises(errors.ChainFullError, match="would have 11 programs"):
+        targets[0](full)
+    assert len(targets[1](full).members) == 11
 
 
 def test_reports_go_to_standard_error(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 
 from .. import objects
+from ..chain import Chain
+from ..errors import ChainFullError
+from ..observe import State
 from . import complete
 from .common import (
     Settings,
@@ -68,13 +71,24 @@ def command(
         )
         for path in files
     ]
+
+    def target(state: State) -> Chain:
+        found = state.chain.with_added(new)
+        if len(found.members) > settings.most:
+            raise ChainFullError(
+                f"the chain would have {len(found.members)} programs",
+                why=f"{settings.program} takes {settings.most}",
+                hint="under its own name xdpctl takes more",
+            )
+        return found
+
     with objects.letting_go(new):
         change(
             settings,
             "load",
             bpffs,
             interface,
-            lambda state: state.chain.with_added(new),
+            target,
             mode=mode,
             attach=attach,
             first_attach=settings.first_attach,

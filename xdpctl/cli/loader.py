@@ -37,6 +37,7 @@ from ..errors import (
     XdpctlError,
 )
 from ..interfaces import Interface
+from ..protocol import LIBXDP_SLOTS
 from .common import Settings
 
 NAME = "xdp-loader"
@@ -145,6 +146,7 @@ class _Settings(Settings):
     first_attach = "netlink"  # libxdp's tools and ip-link(8) may go on with the interface
     pins_maps = False
     first_of_several = True
+    most = LIBXDP_SLOTS
     asks = False
 
     def __init__(self, command: str) -> None:
