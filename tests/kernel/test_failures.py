@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
@@ -18,7 +19,6 @@ from xdpctl.errors import KernelError
 from xdpctl.kernel import libbpf
 
 FRAMES = net.udps(10)
-ATTACH = pytest.mark.parametrize("attach", ["link", "netlink"])
 
 
 def refused(code: int) -> Callable[..., int]:
@@ -39,14 +39,20 @@ STEPS = {
 OF_ONE_KIND: dict[str, Kind] = {"hook": "ext", "compile": "ext", "image": "fused"}
 
 
-@ATTACH
-@pytest.mark.parametrize(
-    "step",
-    [
-        pytest.param(step, marks=kinds(OF_ONE_KIND[step]) if step in OF_ONE_KIND else ())
-        for step in (*STEPS, "compile", "flip")
-    ],
-)
+def cases() -> Iterator[ParameterSet]:
+    """Each step on a root by link, the flip by netlink as well; the rest is for the soak test.
+
+    What comes before the flip knows nothing of how a root is attached.
+    """
+    for attach in ("link", "netlink"):
+        for step in (*STEPS, "compile", "flip"):
+            marks = [kinds(OF_ONE_KIND[step])] if step in OF_ONE_KIND else []
+            if attach == "netlink" and step != "flip":
+                marks.append(pytest.mark.soak)
+            yield pytest.param(attach, step, marks=marks)
+
+
+@pytest.mark.parametrize(("attach", "step"), [*cases()])
 def test_each_step_may_fail(
     tool: Tool,
     veth: net.Veth,
@@ -91,7 +97,7 @@ def test_each_step_may_fail(
     assert refusals
 
 
-@ATTACH
+@pytest.mark.parametrize("attach", [pytest.param("link", marks=pytest.mark.soak), "netlink"])
 def test_sockets_may_fail(tool: Tool, veth: net.Veth, objects: Objects, attach: str) -> None:
     """Netlink and everything else that is sent, refused one after another, by the kernel itself."""
     tool("load", "--attach", attach, veth.dev, objects["count"])
