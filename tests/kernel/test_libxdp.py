@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +14,7 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_packets import Traffic
-from tests.kernel.tool import Tool
+from tests.kernel.tool import Result, Tool
 
 pytestmark = kinds("ext")
 
@@ -24,9 +26,11 @@ def rows(tool: Tool, dev: str) -> list[int]:
 
 
 @contextmanager
-def counted(tool: Tool, veth: net.Veth, *programs: int) -> Iterator[None]:
+def counted(
+    tool: Tool, veth: net.Veth, *programs: int, rate: float | None = None
+) -> Iterator[None]:
     """Meanwhile no packet misses any of some programs."""
-    with Traffic(veth, programs) as traffic:
+    with Traffic(veth, programs, rate=rate) as traffic:
         yield
         assert traffic.missed(1, "a change") == [0] * len(programs)
 
@@ -119,36 +123,47 @@ def test_a_program_array_outlives_the_other_tools_swaps(
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.soak)])
 def test_both_at_once(tool: Tool, veth: net.Veth, objects: Objects, rounds: int) -> None:
-    """Both add and remove at the same time: no program is lost, no false state is told."""
-    dev = veth.dev
+    """Each round both begin a load at once: no program is lost, no false state is told."""
+    dev, begin = veth.dev, threading.Barrier(2)
     tool("load", "--attach", "netlink", "-P", 1, dev, objects["count"])
     (kept,) = tool.ids(dev)
-    refused = {"xdp-loader": 0, "xdpctl": 0}
+    codes = {name: Counter[int]() for name in ("xdp-loader load", "load", "unload")}
 
     def theirs() -> None:
-        for _ in range(rounds):
-            done = subprocess.run(
-                ["/usr/sbin/xdp-loader", "load", dev, str(objects["pass"])], capture_output=True
-            )
-            refused["xdp-loader"] += done.returncode != 0
+        words = ["/usr/sbin/xdp-loader", "load", dev, str(objects["pass"])]
+        with contextlib.suppress(threading.BrokenBarrierError):
+            for _ in range(rounds):
+                begin.wait()
+                codes["xdp-loader load"][subprocess.run(words, capture_output=True).returncode] += 1
 
-    with counted(tool, veth, kept):
+    def count(result: Result, name: str) -> bool:
+        codes[name][result.code] += 1
+        return result.code == 0
+
+    with counted(tool, veth, kept, rate=2000):
         thread = threading.Thread(target=theirs)
         thread.start()
-        added = 0
-        for number in range(rounds):
-            done = tool.process("load", dev, objects["percpu"])
-            added += not done.code
-            refused["xdpctl"] += done.code != 0
-            assert kept in tool.ids(dev), number
-            if len(tool.ids(dev)) > 7:
-                for one in tool.ids(dev)[1:]:
-                    tool.process("unload", dev, "-i", one)
-        thread.join()
+        try:
+            ours = {kept}
+            for number in range(rounds):
+                begin.wait()
+                done = tool.try_("load", dev, objects["percpu"], "--json")
+                if count(done, "load"):
+                    ours |= {one["id"] for one in done.json["programs"] if one["name"] == "percpu"}
+                ids = tool.ids(dev)
+                assert ours <= set(ids), number
+                for one in ids[1:] if len(ids) > 7 else []:
+                    if count(tool.try_("unload", dev, "-i", one), "unload"):
+                        ours.discard(one)
+        finally:
+            begin.abort()
+            thread.join()
     ids = tool.ids(dev)
+    print(f"{rounds} rounds, by exit code: {codes}; {len(ids)} programs at the end")
     assert ids == tool.chain(veth.ifindex)
     assert ids[0] == kept
-    print(f"{rounds} rounds: {added} added, refused {refused}, {len(ids)} programs at the end")
+    assert ours <= set(ids)
+    assert len(ids) == 1 + codes["xdp-loader load"][0] + codes["load"][0] - codes["unload"][0]
     tool("unload", dev, "--all")
     tool("clean")
     assert tool.pins() == []
