@@ -93,12 +93,18 @@ int (*dispatcher_version)[PROTOCOL] SECTION("xdp_metadata");
 SLOTS
 #undef SLOT
 
+/* Whether the next slot runs, where no code hands on to it: never, but neither clang nor the verifier
+ * can tell. A slot that is out of their reach cannot be replaced. */
+#define NO_QUEUE 0xffffffff
+
 /* Whether the next slot runs. With a constant mask every term but those of its bits folds away and
  * the usual verdict is tested first: three instructions are run a slot. A code of 32 or more is in
  * no mask. */
-static inline __attribute__((always_inline)) int goes_on(u32 code, u32 mask)
+static inline __attribute__((always_inline)) int goes_on(struct xdp_md *ctx, u32 code, u32 mask)
 {
 #define ON(n) ((mask >> (n) & 1) && code == (n))
+	if (__builtin_constant_p(mask) && !mask && ON_VACANT != XDP_PASS)
+		return ctx->rx_queue_index == NO_QUEUE;
 	if (__builtin_constant_p(mask))
 		return __builtin_expect(ON(XDP_PASS), 1) || ON(0) || ON(1) || ON(3) || ON(4) ||
 		       (ON_VACANT == XDP_PASS && code == VACANT);
@@ -119,7 +125,7 @@ SECTION("xdp") int xdp_dispatcher(struct xdp_md *ctx)
 	if (!ENABLED(n))                                                                           \
 		return XDP_PASS;                                                                   \
 	code = prog##n(ctx);                                                                       \
-	if (!goes_on(code, MASK(n, mask)))                                                         \
+	if (!goes_on(ctx, code, MASK(n, mask)))                                                    \
 		return verdict(code);
 	SLOTS
 	return ON_END;
