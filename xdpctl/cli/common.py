@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -161,33 +161,43 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
         setattr(settings, parameter.name, value)
 
 
+def _option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+    """An option that is kept in Settings, not passed to the command."""
+    return click.option(*names, callback=_store, expose_value=False, **attributes)
+
+
+def _all(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """Some options as one, in their order."""
+
+    def decorate(function: Command) -> Command:
+        for decorator in reversed(options):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
 def root_options() -> Callable[[Command], Command]:
     """What kind of root is meant, for commands that load one."""
-    kind = click.option(
+    kind = _option(
         "--root",
         type=click.Choice(["ext", "fused", "auto"]),
-        callback=_store,
-        expose_value=False,
         help="EXT programs on a dispatcher, all in one program, or what the kernel allows [what "
         "is there, or auto].",
     )
-    protocol = click.option(
+    protocol = _option(
         "--protocol",
         type=click.IntRange(PROTOCOLS[0], PROTOCOLS[-1]),
-        callback=_store,
-        expose_value=False,
         help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
     )
-    return lambda function: kind(protocol(function))
+    return _all([kind, protocol])
 
 
 def gate_option() -> Callable[[Command], Command]:
     """For commands that change a chain by `many.change`: these are what `test` can try."""
-    return click.option(
+    return _option(
         GATE,
         metavar="FILE",
-        callback=_store,
-        expose_value=False,
         type=click.Path(readable=False),
         help="Change nothing unless each packet of this pcap file would pass the new chain.",
     )
@@ -211,96 +221,73 @@ def program_options(*, placed: bool = True) -> Callable[[Command], Command]:
 
     For commands that take files. One that is not `placed` stands where another one stood.
     """
-    section = click.option(
+    section = _option(
         "-s",
         "--section",
-        callback=_store,
-        expose_value=False,
         help="The program of this ELF section.",
     )
-    name = click.option(
+    name = _option(
         "-n",
         "--prog-name",
         metavar="PROG",
-        callback=_store,
-        expose_value=False,
         help="The program of this name.",
     )
-    prio = click.option(
+    prio = _option(
         "-P",
         "--prio",
         type=click.IntRange(0, MAX_PRIORITY),
-        callback=_store,
-        expose_value=False,
         help="Run priority, lowest first [the object's, or 50].",
     )
     usual = "the object's, or XDP_PASS" if placed else "what they are"
-    actions = click.option(
+    actions = _option(
         "-A",
         "--actions",
         metavar="ACTION,...|none",
-        callback=_store,
-        expose_value=False,
         help=f"Verdicts after which the next program runs [{usual}].",
     )
-    include = click.option(
+    include = _option(
         "-I",
         "--include",
         multiple=True,
         metavar="DIR",
-        callback=_store,
-        expose_value=False,
         help="Look in DIR for what a C source includes.",
     )
-    define = click.option(
+    define = _option(
         "-D",
         "--define",
         multiple=True,
         metavar="NAME[=VALUE]",
-        callback=_store,
-        expose_value=False,
         help="Define a macro for a C source.",
     )
-    bcc = click.option(
+    bcc = _option(
         "--bcc/--no-bcc",
         default=None,
-        callback=_store,
-        expose_value=False,
         help="A C source is in BCC's dialect, or is not [as it looks].",
     )
     options = [section, name, *([prio] if placed else []), actions, include, define, bcc]
 
-    def decorate(function: Command) -> Command:
-        for decorator in reversed(options):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return _all(options)
 
 
 def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
     """The global options, for a command and for the group alike."""
 
-    def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
-        # Kept in Settings, not passed to the command.
-        return click.option(*names, callback=_store, expose_value=False, **attributes)
-
     options = [
-        option("--json", is_flag=True, help="Print one JSON document."),
-        option("--netns", metavar="NAME|PATH", help="Work in this network namespace."),
-        option(
+        _option("--json", is_flag=True, help="Print one JSON document."),
+        _option("--netns", metavar="NAME|PATH", help="Work in this network namespace."),
+        _option(
             "--bpffs",
             metavar="PATH",
             help=f"The BPF file system to keep pins in [{DEFAULT_BPFFS}].",
         ),
-        option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
-        option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        _option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
+        _option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.version_option(__version__, message="xdpctl %(version)s"),
     ]
     if changes:
         options += [
-            option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
-            option(
+            _option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
+            _option(
                 "--lock-timeout",
                 metavar="SECONDS",
                 type=click.FloatRange(0),
@@ -309,9 +296,4 @@ def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
             ),
         ]
 
-    def decorate(function: Command) -> Command:
-        for decorator in reversed(options):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return _all(options)
