@@ -60,9 +60,9 @@ def slope(points: list[tuple[int, int]]) -> float:
 # more each, and a program with its BTF takes pages. What a swap leaked of any would show as such a
 # slope at least. Percpu and VmallocUsed move in pages of everybody's, so for few swaps the noise
 # of some pages is allowed on top; MemAvailable and Slab are the whole guest's, with more of it.
-# On a machine that others use, only the process's own says something.
+# On a machine that others use, only the process's own says something; its heap grows in steps.
 BOUND = 200
-NOISE = {"Percpu": 1 << 17, "VmallocUsed": 1 << 18, "SUnreclaim": 2 << 20, "resident": 2 << 20}
+NOISE = {"Percpu": 1 << 17, "VmallocUsed": 1 << 18, "SUnreclaim": 2 << 20, "resident": 8 << 20}
 NOISE_AVAILABLE = 16 << 20
 
 

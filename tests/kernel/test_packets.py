@@ -367,4 +367,4 @@ def test_a_grace_period_left_out_is_seen(
             swap()
 
         staying = tool.chain(veth.ifindex)[1:]
-        swaps_until_missed(veth, staying, hasty, "no grace period", 100)
+        swaps_until_missed(veth, staying, hasty, "no grace period", 400)

@@ -17,7 +17,7 @@ from ..chain import MAX_PRIORITY, parse_actions
 from ..errors import NotFoundError, UsageError, XdpctlError
 from ..pins import Attach
 from ..plan import AskedKind
-from ..protocol import MAX_SLOTS, PROTOCOL, PROTOCOLS
+from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
 from ..sources import Build
 
@@ -75,7 +75,7 @@ class Settings(Style):
     first_attach: Attach | None = None
     pins_maps: bool = True
     first_of_several: bool = False
-    most: int = MAX_SLOTS
+    most: int | None = None
     asks: bool = True
 
     def ended_by(self, error: XdpctlError) -> int:

@@ -74,7 +74,7 @@ def command(
 
     def target(state: State) -> Chain:
         found = state.chain.with_added(new)
-        if len(found.members) > settings.most:
+        if settings.most and len(found.members) > settings.most:
             raise ChainFullError(
                 f"the chain would have {len(found.members)} programs",
                 why=f"{settings.program} takes {settings.most}",
