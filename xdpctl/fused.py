@@ -1,8 +1,9 @@
-"""The fused kind of root: the members' code as functions of one program, called in order.
+"""The fused kind of root: the members' code in one program, in order.
 
-For kernels that refuse EXT programs, and for speed: a direct call a member. A member is a program
-of its own all the same, loaded alone, with its id, name and tag; the root is made of the code that
-is kept with it (image.py).
+For kernels that refuse EXT programs, and for speed: a member of one function stands in line, and
+costs a jump at most; another one is a function, and costs a direct call. A member is a program of
+its own all the same, loaded alone, with its id, name and tag; the root is made of the code that is
+kept with it (image.py).
 
 A held member's code is not in the root. It is called through a program array that its process
 holds: when the last such process ends, the kernel empties the array and the slot is vacant.
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from . import counters, image
@@ -29,9 +31,15 @@ from .rights import explain_refusal
 # <linux/bpf_common.h> and <linux/bpf.h>.
 _MOV32_K, _MOV64_X, _EXIT = 0xB4, 0xBF, 0x95
 _JEQ32_K, _JNE32_K, _JNE64_K = 0x16, 0x56, 0x55
-_LDX_W, _XOR32_X = 0x61, 0xAC
+_JA, _ADD64_K = 0x05, 0x07
+_LDX_W, _LDX_DW, _STX_DW, _XOR32_X = 0x61, 0x79, 0x7B, 0xAC
+_CLASS, _LDX, _ST, _STX = 0x07, 0x01, 0x02, 0x03
+_FRAME, _STACK = 10, 512
 _RX_QUEUE_INDEX = 16
 """Where struct xdp_md has a number that the verifier does not know."""
+
+_MAX_IN_LINE = 1 << 14
+"""How many instructions the main function may have: its jumps reach twice as far."""
 
 
 class Part(NamedTuple):
@@ -56,8 +64,12 @@ def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, l
     """
     try:
         fd = _load(parts, rules=rules)
-    except KernelError as error:
-        raise _explain(parts, error) from error
+    except KernelError:
+        try:
+            # In line they share a frame; as functions each may have more of the stack.
+            fd = _load(parts, rules=rules, in_line=False)
+        except KernelError as error:
+            raise _explain(parts, error) from error
     try:
         config = Config.of([part.member for part in parts], protocol=0)._replace(
             programs=tuple(part.program_id for part in parts),
@@ -93,8 +105,10 @@ def held_array(program_fd: int) -> int:
 # --- the code -----------------------------------------------------------------------------------
 
 
-def _load(parts: Sequence[Part], gpl: bool | None = None, rules: Rules = USUAL) -> int:
-    code, names = assemble(parts, rules)
+def _load(
+    parts: Sequence[Part], gpl: bool | None = None, rules: Rules = USUAL, *, in_line: bool = True
+) -> int:
+    code, names = assemble(parts, rules, in_line=in_line)
     return image.load(
         libbpf.BPF_PROG_TYPE_XDP,
         FUSED,
@@ -110,49 +124,115 @@ def _is_gpl(parts: Sequence[Part]) -> bool:
     return all(part.image.gpl or part.array_id for part in parts)
 
 
-def assemble(parts: Sequence[Part], rules: Rules = USUAL) -> tuple[bytes, dict[int, str]]:
+def assemble(
+    parts: Sequence[Part], rules: Rules = USUAL, *, in_line: bool = True
+) -> tuple[bytes, dict[int, str]]:
     """The root's code, its maps named by id, and its functions' names by first instruction.
 
-    A lone program whose verdict is the chain's is the root itself. The rules are the interface's.
+    A lone program whose verdict is the chain's is the root itself. With `in_line` a body that can
+    stands in the main function; else every one is a function. The rules are the interface's.
     """
     lone = not (parts[0].array_id or parts[0].counter)
     if lone and takes_entry([part.member for part in parts], rules):
         return parts[0].image.code, {0: FUSED}
     bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]
-    main = _count(_main(parts, [0] * len(parts), rules))
-    names, begins, end = {0: FUSED}, [], main
+    inner, depth = _in_line(parts, bodies) if in_line else ({}, 0)
+    main = _count(_main(parts, [0] * len(parts), rules, inner, depth))
+    names, begins, end, functions = {0: FUSED}, [], main, b""
     for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
         begins.append(end)
-        names[end] = f"prog{slot}_{part.member.name}"[:100]
-        end += _count(body)
-    return _main(parts, begins, rules) + b"".join(bodies), names
+        if slot not in inner:
+            names[end] = f"prog{slot}_{part.member.name}"[:100]
+            functions += body
+            end += _count(body)
+    return _main(parts, begins, rules, inner, depth) + functions, names
 
 
-def _main(parts: Sequence[Part], begins: Sequence[int], rules: Rules) -> bytes:
-    """Call the bodies in order, the context kept in r6, until a verdict is in no mask.
+def _main(
+    parts: Sequence[Part],
+    begins: Sequence[int],
+    rules: Rules,
+    inner: Mapping[int, bytes],
+    depth: int,
+) -> bytes:
+    """Run the bodies in order, until a verdict is in no mask: those of `inner` in line, by slot.
 
-    The usual verdict falls through to the next call: three instructions a slot, and no jump. The
-    others are looked at behind the end.
+    The context is kept in r6, or `depth` bytes below the frame's top for bodies in line, which have
+    the registers. The usual verdict falls through to the next body: with a call three instructions
+    a slot, and no jump. The others are looked at behind the end.
     """
-    code, others = insn(_MOV64_X, dst=6, src=1), b""
-    around = [_around(part, rules, slot + 1 == len(parts)) for slot, part in enumerate(parts)]
-    end = 1 + sum(3 + _count(before + after) for before, after in around) + 2
-    for part, begin, (before, after) in zip(parts, begins, around, strict=True):
+    keep = insn(_STX_DW, _FRAME, 1, -depth) if inner else insn(_MOV64_X, dst=6, src=1)
+    bodies = []
+    for slot, part in enumerate(parts):
+        before, after = _around(part, rules, slot + 1 == len(parts))
+        if slot in inner:
+            bodies.append((insn(_LDX_DW, 1, _FRAME, -depth) + inner[slot], b""))
+        else:
+            found = insn(_LDX_DW, 6, _FRAME, -depth) if inner else b""
+            call = insn(CALL, src=libbpf.BPF_PSEUDO_CALL)
+            bodies.append((found + before + insn(_MOV64_X, dst=1, src=6) + call, after))
+    end = _count(keep) + sum(_count(body + after) + 1 for body, after in bodies) + 2
+    code, others = keep, b""
+    for slot, (part, begin) in enumerate(zip(parts, begins, strict=True)):
         mask = part.member.handed_on(rules)
         on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
-        code += before + insn(_MOV64_X, dst=1, src=6)
-        code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
+        body, after = bodies[slot]
+        code += body
+        if slot not in inner:
+            call = insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code))
+            code = code[:-INSN_SIZE] + call
         code += after
         leave = end + _count(others) - _count(code) - 1
         # With an empty mask always: a jump whose condition holds, for the verifier wants every
         # instruction to be within reach.
-        code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JNE64_K, 6, off=leave)
+        code += insn(_JNE32_K, off=leave, imm=on[0]) if on else insn(_JNE64_K, _FRAME, off=leave)
         for verdict in on[1:]:
             others += insn(_JEQ32_K, off=_count(code) - end - _count(others) - 1, imm=verdict)
         if rules.on_vacant != XDP_PASS:
             others += insn(_JNE32_K, off=1, imm=VACANT) + insn(_MOV32_K, imm=rules.on_vacant)
         others += insn(_EXIT)
     return code + insn(_MOV32_K, imm=rules.on_end) + insn(_EXIT) + others
+
+
+def _in_line(parts: Sequence[Part], bodies: Sequence[bytes]) -> tuple[dict[int, bytes], int]:
+    """The bodies that can stand in the main function, by slot, and how deep the context lies there.
+
+    Each is one function, which goes on behind itself where it ended, and makes no tail call: that
+    would leave the root. Whether the context's place is free of all of them is the verifier's to
+    say: what it loads from there has to be the context. Where packets are counted, the registers
+    are in use for that.
+    """
+    if any(part.counter for part in parts):
+        return {}, 0
+    inner, deepest, size = dict[int, bytes](), 0, 0
+    for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
+        count = _count(body)
+        if part.array_id or size + count > _MAX_IN_LINE:
+            continue
+        if image.makes_tail_calls(body) or len(image.starts(body)) > 1:
+            continue
+        depth = _depth(body)
+        if depth + 8 > _STACK:
+            continue
+        changed, opcodes, place = bytearray(body), body[::INSN_SIZE], -1
+        while (place := opcodes.find(_EXIT, place + 1)) >= 0:
+            changed[place * INSN_SIZE : (place + 1) * INSN_SIZE] = insn(_JA, off=count - place - 1)
+        inner[slot] = bytes(changed)
+        deepest, size = max(deepest, depth), size + count
+    return inner, (deepest + 7) // 8 * 8 + 8
+
+
+def _depth(body: bytes) -> int:
+    """How much of the stack a function seems to use, in bytes: what it adds to pointers, too."""
+    deepest = 0
+    for opcode, registers, off, imm in struct.iter_unpack("=BBhi", body):
+        kind = opcode & _CLASS
+        base = registers >> 4 if kind == _LDX else registers & 15
+        if kind in (_LDX, _ST, _STX) and base == _FRAME:
+            deepest = max(deepest, -off)
+        elif opcode == _ADD64_K and -_STACK <= imm < 0:
+            deepest = max(deepest, -imm)
+    return deepest
 
 
 def _around(part: Part, rules: Rules, last: bool) -> tuple[bytes, bytes]:
@@ -261,7 +341,7 @@ def _filler(*, frags: bool) -> Part:
 
 def _fits(parts: Sequence[Part], gpl: bool | None = None) -> bool:
     try:
-        os.close(_load(parts, gpl))
+        os.close(_load(parts, gpl, in_line=False))
     except KernelError:
         return False
     return True
@@ -276,7 +356,7 @@ def _culprit(parts: Sequence[Part], error: KernelError) -> tuple[Part, bool, Ker
 
     def refused(some: Sequence[Part]) -> KernelError | None:
         try:
-            os.close(_load(some, gpl))
+            os.close(_load(some, gpl, in_line=False))
         except KernelError as refusal:
             return refusal
         return None

@@ -44,6 +44,9 @@ def test_a_stack_that_is_too_deep(
     result = tool.try_("load", "-P", 1, veth.dev, objects["pass"], objects["deepstack"])
     if result.code == 0 and name == "twoframes":
         print("a main function that uses no stack has none here, so that it fits")
+        # It has some with deepstack's code in line, which therefore stands as a function.
+        functions = oracle.btf_funcs(oracle.prog(root_of(veth)).btf_id)
+        assert {"prog0_deepstack", "prog1_pass"} <= set(functions)
         assert net.exchange(veth, FRAMES) == FRAMES
         return
     assert result.code == 5, result.err

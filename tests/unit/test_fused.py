@@ -14,6 +14,7 @@ import pytest
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl import fused, image
 from xdpctl.chain import USUAL, Member, Rules
+from xdpctl.counters import Counter
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.fused import Part
 from xdpctl.image import CALL, LD_IMM64, Image, insn
@@ -22,13 +23,14 @@ from xdpctl.observe import config_of
 from xdpctl.protocol import FUSED, MAX_SLOTS, Config
 
 MOV32, MOV64, JEQ32, JNE32, EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
-LDX_W, XOR32, JNE64 = 0x61, 0xAC, 0x55
+LDX_W, XOR32, JNE64, JA = 0x61, 0xAC, 0x55, 0x05
+LDX, STX, ST, ADD64, FRAME = 0x79, 0x7B, 0x7A, 0x07, 10
 QUEUE = 0x51F
 CONTEXT = object()
 
 
 class Machine:
-    """Runs what `assemble` makes: moves, calls, jumps and tail calls, as the kernel does.
+    """Runs what `assemble` makes: moves, stack, calls, jumps, tail calls, as the kernel does.
 
     `arrays` has by id what each program array's program answers; an array not in it is empty.
     """
@@ -40,7 +42,8 @@ class Machine:
 
     def run(self, place: int = 0) -> int:
         """A function's result, from its first instruction; each has registers of its own."""
-        registers: list[object] = [None, CONTEXT, *[None] * 8]
+        registers: list[object] = [None, CONTEXT, *[None] * 8, "frame"]
+        stack: dict[int, object] = {}
         while True:
             code, both, off, imm = self.code[place]
             dst, src = both & 15, both >> 4
@@ -54,8 +57,17 @@ class Machine:
                 equal = registers[dst] == imm & 0xFFFFFFFF
                 place += off if equal == (code == JEQ32) else 0
             elif code == JNE64:
-                assert (registers[dst], imm) == (CONTEXT, 0)
+                assert (registers[dst], imm) == ("frame", 0)
                 place += off
+            elif code == JA:
+                place += off
+            elif code == STX:
+                assert registers[dst] == "frame"
+                assert -512 <= off <= -8 == off % 8 - 8
+                stack[off] = registers[src]
+            elif code == LDX:
+                assert registers[src] == "frame"
+                registers[dst] = stack[off]
             elif (code, off) == (LDX_W, 16):
                 assert registers[src] is CONTEXT
                 registers[dst] = QUEUE
@@ -83,9 +95,19 @@ class Machine:
                 pytest.fail(f"unknown instruction {code:#x} at {place - 1}")
 
 
-def answering(verdict: int, *, deep: bool = False) -> bytes:
-    """A program that answers so; a deep one by a function of its own, behind another."""
+def answering(verdict: int, *, deep: bool = False, stack: int = 0) -> bytes:
+    """A program that answers so; a deep one by a function of its own, behind another.
+
+    With a `stack` it writes all over that many bytes, and over the registers that are its own.
+    """
     answer = insn(MOV32, imm=verdict - (verdict >> 31 << 32)) + insn(EXIT)
+    if stack:
+        spoilt = b"".join(insn(MOV32, dst=register, imm=77) for register in (6, 7, 8, 9))
+        spoilt += b"".join(insn(STX, FRAME, 6, -place) for place in range(8, stack + 8, 8))
+        # Two ends: the first one jumps, the second one falls through.
+        return (
+            spoilt + insn(JNE32, dst=6, off=2, imm=1) + insn(MOV32, imm=1234) + insn(EXIT) + answer
+        )
     if not deep:
         return answer
     wrong = insn(MOV32, imm=1234) + insn(EXIT)
@@ -107,8 +129,10 @@ def rule(
     return rules.on_end
 
 
-def part(verdict: int, mask: int = PASS, *, deep: bool = False, array_id: int = 0) -> Part:
-    code = Image(answering(verdict, deep=deep), frags=False, gpl=True)
+def part(
+    verdict: int, mask: int = PASS, *, deep: bool = False, stack: int = 0, array_id: int = 0
+) -> Part:
+    code = Image(answering(verdict, deep=deep, stack=stack), frags=False, gpl=True)
     return Part(fresh("member", actions=mask), 9, code, array_id)
 
 
@@ -136,7 +160,13 @@ def test_any_chain_decides_as_a_dispatcher_does(seed: int) -> None:
         for slot, (mask, verdict) in enumerate(zip(masks, verdicts, strict=True)):
             held = chance.random() < 0.3
             parts.append(
-                part(verdict, mask, deep=chance.random() < 0.3, array_id=slot + 1 if held else 0)
+                part(
+                    verdict,
+                    mask,
+                    deep=chance.random() < 0.3,
+                    stack=chance.choice((0, 0, 8, 64, 504, 512)),
+                    array_id=slot + 1 if held else 0,
+                )
             )
             if held and chance.random() < 0.7:
                 arrays[slot + 1] = verdict
@@ -144,7 +174,7 @@ def test_any_chain_decides_as_a_dispatcher_does(seed: int) -> None:
         rules = (
             USUAL if chance.random() < 0.5 else Rules(chance.randint(0, 2), chance.randint(1, 2))
         )
-        code, _names = fused.assemble(parts, rules)
+        code, _names = fused.assemble(parts, rules, in_line=chance.random() < 0.7)
         # A held program is never the root itself.
         held = any(one.array_id for one in parts)
         expected = rule(masks, answers, dispatched=held, rules=rules)
@@ -170,12 +200,68 @@ def test_a_lone_program_is_the_root_itself() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 10, 200])
-def test_the_usual_verdict_costs_three_instructions_a_slot(count: int) -> None:
-    """With the two of the member itself; one at the root's begin and two at its end."""
+@pytest.mark.parametrize("in_line", [False, True])
+def test_the_usual_verdict_costs_so_many_instructions_a_slot(count: int, in_line: bool) -> None:
+    """With the two of the member itself; one at the root's begin and two at its end.
+
+    Three for a call. In line two, and a member's end is a jump to what follows.
+    """
     masks = [PASS, PASS | DROP | TX]
-    machine = Machine(fused.assemble([part(2, masks[slot % 2]) for slot in range(count)])[0])
+    parts = [part(2, masks[slot % 2]) for slot in range(count)]
+    machine = Machine(fused.assemble(parts, in_line=in_line)[0])
     assert machine.run() == 2
-    assert machine.steps == 3 + (3 + 2) * count
+    assert machine.steps == 3 + (2 + 2 if in_line else 3 + 2) * count
+
+
+def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
+    def functions(*parts: Part) -> list[str]:
+        return list(fused.assemble([*parts, part(2)])[1].values())[1:]
+
+    assert functions(part(2), part(1, stack=504)) == []
+    held, deep, full = part(2, array_id=9), part(2, deep=True), part(2, stack=512)
+    calling = Image(insn(CALL, imm=libbpf.BPF_FUNC_tail_call) + answering(2), False, True)
+    tail = part(2)._replace(image=calling)
+    large = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 14) + insn(EXIT), False, True))
+    named = [f"prog{slot}_member" for slot in range(5)]
+    assert functions(held, deep, full, tail, large) == named
+    # All of it together has to be in reach of the jumps.
+    half = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 13) + insn(EXIT), False, True))
+    code, names = fused.assemble([half, half, half])
+    assert len(names) == 3
+    assert Machine(code).run() == 2
+    counted = part(2)._replace(counter=Counter(5, 0))
+    assert functions(part(2), counted) == [f"prog{slot}_member" for slot in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("code", "bytes_used"),
+    [
+        (answering(2), 0),
+        (answering(2, stack=64), 64),
+        (insn(MOV64, 2, FRAME) + insn(ADD64, 2, imm=-100), 100),
+        (insn(ADD64, 2, imm=-513) + insn(ADD64, 2, imm=8), 0),
+        (insn(ST, FRAME, off=-4) + insn(LDX_W, 3, FRAME, -12) + insn(LDX, 3, 1, -99), 12),
+    ],
+)
+def test_how_deep_a_function_seems_to_use_the_stack(code: bytes, bytes_used: int) -> None:
+    assert fused._depth(code) == bytes_used
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_what_does_not_fit_in_line_stands_as_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bool] = []
+
+    def load(_parts: Sequence[Part], in_line: bool = True, **_rest: object) -> int:
+        tried.append(in_line)
+        if in_line:
+            raise KernelError("verifier", 22, "no")
+        return os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(fused, "_load", load)
+    monkeypatch.setattr(image, "keep", lambda *_record: None)
+    monkeypatch.setattr(libbpf, "prog_info", lambda _fd: ROOT)
+    os.close(fused.build([part(2), part(2)], 0)[0])
+    assert tried == [True, False]
 
 
 # --- functions and maps -------------------------------------------------------------------------
@@ -424,6 +510,6 @@ def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -
 
 def test_as_many_members_as_there_are_slots() -> None:
     """Without functions of their own they leave room below Linux's 256 functions."""
-    code, names = fused.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)])
+    code, names = fused.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)], in_line=False)
     assert len(image.starts(code)) == len(names) == MAX_SLOTS + 1 < 256
     assert Machine(code).run() == 2

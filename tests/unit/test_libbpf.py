@@ -181,7 +181,18 @@ OPCODES = {
     "BPF_ALU | BPF_MOV | BPF_K": fused._MOV32_K,
     "BPF_ALU64 | BPF_MOV | BPF_X": fused._MOV64_X,
     "BPF_JMP32 | BPF_JEQ | BPF_K": fused._JEQ32_K,
+    "BPF_JMP32 | BPF_JNE | BPF_K": fused._JNE32_K,
+    "BPF_JMP | BPF_JNE | BPF_K": fused._JNE64_K,
+    "BPF_JMP | BPF_JA": fused._JA,
     "BPF_JMP | BPF_EXIT": fused._EXIT,
+    "BPF_ALU64 | BPF_ADD | BPF_K": fused._ADD64_K,
+    "BPF_LDX | BPF_MEM | BPF_DW": fused._LDX_DW,
+    "BPF_STX | BPF_MEM | BPF_DW": fused._STX_DW,
+    "0xffU & BPF_CLASS(0xff)": fused._CLASS,
+    "BPF_LDX": fused._LDX,
+    "BPF_ST": fused._ST,
+    "BPF_STX": fused._STX,
+    "BPF_REG_10": fused._FRAME,
 }
 
 
