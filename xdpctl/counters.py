@@ -34,7 +34,7 @@ _LSH64_K, _RSH64_K, _RSH64_X = 0x67, 0x77, 0x7F
 _LDX_W, _LDX_DW, _STX_DW, _ST_W, _ST_DW = 0x61, 0x79, 0x7B, 0x62, 0x7A
 _JEQ64_K, _JNE32_K, _JLE32_K = 0x15, 0x56, 0xB6
 _FRAME = 10
-_ROW_AT, _VERDICT = 7, 8
+ROW_AT, _VERDICT = 7, 8
 """Registers: where the row is, between the two pieces; and what the program answered."""
 
 
@@ -102,17 +102,17 @@ def enter(counter: Counter) -> bytes:
     """
     clock = (
         insn(CALL, imm=libbpf.BPF_FUNC_ktime_get_ns)
-        + insn(_STX_DW, dst=_ROW_AT, src=0, off=_START)
+        + insn(_STX_DW, dst=ROW_AT, src=0, off=_START)
     )  # fmt: skip
     tick = (
-        insn(_LDX_DW, dst=1, src=_ROW_AT, off=_TICK)
+        insn(_LDX_DW, dst=1, src=ROW_AT, off=_TICK)
         + insn(_MOV64_X, dst=2, src=1)
         + insn(_ADD64_K, dst=1, imm=1)
-        + insn(_STX_DW, dst=_ROW_AT, src=1, off=_TICK)
+        + insn(_STX_DW, dst=ROW_AT, src=1, off=_TICK)
         + insn(_AND32_K, dst=2, imm=_EVERY - 1)
         + over(_JNE32_K, 2, clock)
     )
-    return find(counter) + over(_JEQ64_K, _ROW_AT, tick)
+    return find(counter) + over(_JEQ64_K, ROW_AT, tick)
 
 
 def leave(mask: Mask | bytes) -> bytes:
@@ -122,14 +122,14 @@ def leave(mask: Mask | bytes) -> bytes:
     """
     stop = (
         insn(CALL, imm=libbpf.BPF_FUNC_ktime_get_ns)
-        + insn(_LDX_DW, dst=1, src=_ROW_AT, off=_START)
+        + insn(_LDX_DW, dst=1, src=ROW_AT, off=_START)
         + insn(_SUB64_X, dst=0, src=1)
         + _add(_NS, insn(_ADD64_X, dst=2, src=0))
         + _add(_TIMED, insn(_ADD64_K, dst=2, imm=1))
-        + insn(_ST_DW, dst=_ROW_AT, off=_START)
+        + insn(_ST_DW, dst=ROW_AT, off=_START)
     )
     count = (
-        insn(_LDX_DW, dst=1, src=_ROW_AT, off=_START)
+        insn(_LDX_DW, dst=1, src=ROW_AT, off=_START)
         + over(_JEQ64_K, 1, stop)
         + (mask if isinstance(mask, bytes) else _wide(3, mask.pack()))
         + insn(_MOV64_X, dst=4, src=3)
@@ -140,12 +140,12 @@ def leave(mask: Mask | bytes) -> bytes:
         + insn(_MUL32_K, dst=1, imm=FATES)
         + insn(_ADD32_X, dst=1, src=3)
         + insn(_LSH64_K, dst=1, imm=3)
-        + insn(_ADD64_X, dst=1, src=_ROW_AT)
+        + insn(_ADD64_X, dst=1, src=ROW_AT)
         + insn(_LDX_DW, dst=2, src=1, off=_CELLS)
         + insn(_ADD64_K, dst=2, imm=1)
         + insn(_STX_DW, dst=1, src=2, off=_CELLS)
     )
-    return over(_JEQ64_K, _ROW_AT, count)
+    return over(_JEQ64_K, ROW_AT, count)
 
 
 def observer_entry(counter: Counter) -> bytes:
@@ -197,7 +197,7 @@ def find(counter: Counter) -> bytes:
         + insn(_MOV64_X, dst=2, src=_FRAME)
         + insn(_ADD64_K, dst=2, imm=-4)
         + insn(CALL, imm=libbpf.BPF_FUNC_map_lookup_elem)
-        + insn(_MOV64_X, dst=_ROW_AT, src=0)
+        + insn(_MOV64_X, dst=ROW_AT, src=0)
     )
 
 
@@ -207,8 +207,8 @@ def over(jump: int, register: int, code: bytes, imm: int = 0) -> bytes:
 
 
 def _add(field: int, how: bytes) -> bytes:
-    load = insn(_LDX_DW, dst=2, src=_ROW_AT, off=field)
-    return load + how + insn(_STX_DW, dst=_ROW_AT, src=2, off=field)
+    load = insn(_LDX_DW, dst=2, src=ROW_AT, off=field)
+    return load + how + insn(_STX_DW, dst=ROW_AT, src=2, off=field)
 
 
 def at_most(register: int, most: int, else_: int) -> bytes:

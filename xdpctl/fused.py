@@ -164,9 +164,10 @@ def _main(
     keep = insn(_STX_DW, _FRAME, 1, -depth) if inner else insn(_MOV64_X, dst=6, src=1)
     bodies = []
     for slot, part in enumerate(parts):
-        before, after = _around(part, rules, slot + 1 == len(parts))
+        last = slot + 1 == len(parts)
+        before, after = _around(part, rules, last, depth + 8 if slot in inner else 0)
         if slot in inner:
-            bodies.append((insn(_LDX_DW, 1, _FRAME, -depth) + inner[slot], b""))
+            bodies.append((before + insn(_LDX_DW, 1, _FRAME, -depth) + inner[slot], after))
         else:
             found = insn(_LDX_DW, 6, _FRAME, -depth) if inner else b""
             call = insn(CALL, src=libbpf.BPF_PSEUDO_CALL)
@@ -199,11 +200,8 @@ def _in_line(parts: Sequence[Part], bodies: Sequence[bytes]) -> tuple[dict[int, 
 
     Each is one function, which goes on behind itself where it ended, and makes no tail call: that
     would leave the root. Whether the context's place is free of all of them is the verifier's to
-    say: what it loads from there has to be the context. Where packets are counted, the registers
-    are in use for that.
+    say: what it loads from there has to be the context. Below it, one for the counting.
     """
-    if any(part.counter for part in parts):
-        return {}, 0
     inner, deepest, size = dict[int, bytes](), 0, 0
     for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
         count = _count(body)
@@ -212,7 +210,7 @@ def _in_line(parts: Sequence[Part], bodies: Sequence[bytes]) -> tuple[dict[int, 
         if image.makes_tail_calls(body) or len(image.starts(body)) > 1:
             continue
         depth = _depth(body)
-        if depth + 8 > _STACK:
+        if depth + 16 > _STACK:
             continue
         changed, opcodes, place = bytearray(body), body[::INSN_SIZE], -1
         while (place := opcodes.find(_EXIT, place + 1)) >= 0:
@@ -235,14 +233,21 @@ def _depth(body: bytes) -> int:
     return deepest
 
 
-def _around(part: Part, rules: Rules, last: bool) -> tuple[bytes, bytes]:
-    """What runs before a body, and behind it."""
+def _around(part: Part, rules: Rules, last: bool, depth: int) -> tuple[bytes, bytes]:
+    """What runs before a body, and behind it.
+
+    A body in line has all registers: where a row for counting is, is kept at a depth meanwhile.
+    """
     after = _HIDING if _is_to_hide(part) else b""
     if part.counter is None:
         return b"", after
+    before = counters.enter(part.counter)
     counts = counters.leave(Mask(part.member.handed_on(rules), last))
+    if depth:
+        before += insn(_STX_DW, _FRAME, counters.ROW_AT, -depth)
+        after += insn(_LDX_DW, counters.ROW_AT, _FRAME, -depth)
     keep, give = insn(_MOV64_X, dst=8, src=0), insn(_MOV64_X, dst=0, src=8)
-    return counters.enter(part.counter), after + keep + counts + give
+    return before, after + keep + counts + give
 
 
 # w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1
