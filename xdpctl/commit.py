@@ -100,6 +100,7 @@ def transact(
     kind: AskedKind | None = None,
     protocol: int | None = None,
     adopts: bool = False,
+    bare: bool = False,
     dry_run: bool = False,
     check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
@@ -108,20 +109,22 @@ def transact(
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
-    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
-    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back. `check` may
-    raise an error before anything is made. A lost race is observed and planned anew, so `target`
-    and `check` may be called several times. A change before that was not confirmed in time goes
-    back first. Raises any XdpctlError; the interface then runs what it ran before.
+    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`,
+    `adopts` and `bare` are those of `make_plan`; `terms` say how the change can be taken back.
+    `check` may raise an error before anything is made. A lost race is observed and planned anew, so
+    `target` and `check` may be called several times. A change before that was not confirmed in time
+    goes back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
     refused = 0  # the errno with which EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
-        bare = state.root is None or state.root.config is None
-        asked = kind or (default_kind() if bare else None)
+        first = state.root is None or state.root.config is None
+        asked = kind or (default_kind() if first else None)
         how = attach if state.root else attach or first_attach
         try:
-            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused)
+            return make_plan(
+                state, target(state), mode, how, asked, protocol, adopts, refused, bare
+            )
         except HookBusyError as error:
             _name_holders(error, state)
             raise
@@ -259,10 +262,13 @@ class _Commit:
         made = self.build(closing, undo) if self.plan.flip != "detach" else None
         self.remember(undo)
         if made:
-            self.pin(made, undo)
             root_fd = made.root_fd
+            if not self.plan.bare:
+                self.pin(made, undo)
             if self.plan.adopts and self.plan.attach == "link":
                 hook.adopt(undo)
+            elif self.plan.bare and self.plan.attach == "link":
+                hook.note_adopted(undo)
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
             number, text, ids = hook.flip(root_fd, self.report.root_id)
@@ -313,8 +319,10 @@ class _Commit:
             history.note(history.back, f"{terms.back} {after}")
             return
         kept = bool(terms.within) or terms.keeps
-        if not (terms.command or kept) or self.plan.adopts or self.plan.is_same:
+        if not (terms.command or kept) or self.plan.is_same:
             return
+        if self.plan.adopts and not terms.within:
+            return  # the program that goes is nobody's to keep
         if self.plan.flip == "detach" and not kept:
             return
         number = history.next_number()
@@ -328,6 +336,8 @@ class _Commit:
             # What others hold is theirs: it leaves the kernel when they want it to.
             if slot.member and slot.member.id in leaving and slot.pin and not slot.origin:
                 history.keep(number, slot.member.id)
+        if self.plan.adopts and self.state.root:
+            history.keep(number, self.state.root.id)
         if self.watchdog:
             deadline = now() + int(terms.within * 1e9)
             self.report.pending = Pending(number, deadline, self.watchdog.pid)
@@ -400,7 +410,9 @@ class _Commit:
         old = self.state.root
         places = self.made.places if self.made else {}
         try:
-            self.history.tidy(self.report.root_id)
+            if self.plan.bare:
+                self.paths.remove_root_link()
+            self.history.tidy(-1 if self.plan.bare else self.report.root_id)
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pins.remove(self.paths.adopting)

@@ -63,12 +63,27 @@ class Construction:
 
     def build(self) -> None:
         """Load the root and put every member on it."""
+        if self.plan.bare:
+            self._find_bare()
+            return
         if self.plan.target.rules.counted:
             self.begin_counting()
         if self.plan.kind == "fused":
             self._build_fused()
         else:
             self._build_ext()
+
+    def _find_bare(self) -> None:
+        """The program that had the hook to itself is the root; nothing is hooked onto it."""
+        (member,) = self.plan.target.members
+        try:
+            self.root_fd = libbpf.prog_fd(member.id)
+        except KernelError as error:
+            raise LostRace from error
+        self.closing.callback(os.close, self.root_fd)
+        self.root_id = member.id
+        self.members.append(member)
+        self.step("4", f"found {member.name}, which ran before", root=member.id)
 
     # --- EXT programs on a dispatcher -----------------------------------------------------------
 

@@ -84,7 +84,8 @@ def now() -> int:
 class Generation:
     """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
 
-    `time` is in seconds of the calendar. It `keeps` its programs until the next change.
+    `time` is in seconds of the calendar. It `keeps` its programs until the next change. A `bare`
+    one is another tool's program that had the hook to itself until it was adopted.
     """
 
     number: int
@@ -93,17 +94,23 @@ class Generation:
     time: int
     mode: Literal["native", "skb", "hw"]
     attach: Attach
-    kind: Kind
+    kind: Kind | Literal["bare"]
     protocol: int
     keeps: bool
     command: str
     chain: Chain
 
+    @property
+    def bare(self) -> bool:
+        return self.kind == "bare"
+
     @classmethod
     def of(cls, number: int, state: State, plan: Plan, after: int, terms: Terms) -> Generation:
         """What a change replaces."""
-        root = state.root
+        root, chain = state.root, plan.current
         mode = root.mode if root else "skb" if plan.mode == "skb" else "native"
+        if root and plan.adopts:
+            chain = Chain((Member(root.name, actions=0, id=root.id, tag=root.tag),))
         return cls(
             number=number,
             before=root.id if root else 0,
@@ -111,11 +118,11 @@ class Generation:
             time=int(time.time()),
             mode=mode,
             attach=plan.attach,
-            kind=root.kind if root else plan.kind,
+            kind="bare" if plan.adopts else root.kind if root else plan.kind,
             protocol=root.config.protocol if root and root.config else plan.protocol,
             keeps=terms.keeps,
             command=terms.command,
-            chain=plan.current,
+            chain=chain,
         )
 
     @property
@@ -153,7 +160,7 @@ class Generation:
                 time=int(when),
                 mode=cast(Literal["native", "skb", "hw"], mode),
                 attach=cast(Attach, attach),
-                kind=cast(Kind, kind),
+                kind=cast(Literal[Kind, "bare"], kind),
                 protocol=int(protocol),
                 keeps=keeps == "1",
                 command=command,

@@ -61,12 +61,19 @@ class Hook:
 
     def adopt(self, undo: contextlib.ExitStack) -> None:
         """Pin the link of another's program, lest the chain goes when its owner does."""
+        self.note_adopted(undo)
         with pins.failing("pin the root link in", self.paths.bpffs.path):
-            # Told apart by it, after a crash, from a link of ours that somebody gave a program.
-            undo.callback(pins.remove, self.paths.adopting)
-            os.symlink(str(libbpf.link_info(self.link).id), self.paths.adopting)
             undo.callback(pins.remove, self.paths.root_link)
             libbpf.pin(self.link, self.paths.root_link)
+
+    def note_adopted(self, undo: contextlib.ExitStack) -> None:
+        """Note that the link is another's, for a crash before it is pinned or let go.
+
+        It is told apart by that from a link of ours that somebody gave a program.
+        """
+        with pins.failing("make a record in", self.paths.bpffs.path):
+            undo.callback(pins.remove, self.paths.adopting)
+            os.symlink(str(libbpf.link_info(self.link).id), self.paths.adopting)
 
     def flip(self, root_fd: int, root_id: int) -> Done:
         """Do what the plan says. Raises LostRace, or why the kernel refuses."""

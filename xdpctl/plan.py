@@ -53,7 +53,8 @@ class Plan:
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
     refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by,
     a wide one once its chain is short again. A plan that `adopts` puts a root in the place of
-    another tool's program, which is none.
+    another tool's program, which is none; with `bare` the only member is such a program, which has
+    the hook to itself again.
     """
 
     interface: str
@@ -65,6 +66,7 @@ class Plan:
     kind: Kind = "ext"
     protocol: int = PROTOCOL
     adopts: bool = False
+    bare: bool = False
     auto: bool = False
     why: int = 0
 
@@ -97,12 +99,14 @@ def make_plan(
     protocol: int | None = None,
     adopts: bool = False,
     refused: int = 0,
+    bare: bool = False,
 ) -> Plan:
     """Plan the change; `mode`, `attach`, `kind` and `protocol` are what the command asked for.
 
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
-    most of libxdp's tools read. `adopts` allows to take over from a program without a dispatcher.
-    `refused` is the errno with which the kernel refuses EXT programs, as far as that is known.
+    most of libxdp's tools read. `adopts` allows to take over from a program without a dispatcher,
+    `bare` to go back to one. `refused` is the errno with which the kernel refuses EXT programs, as
+    far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
     cannot be had, ChainFullError for more programs than a root takes, or a protocol asked for.
@@ -151,6 +155,7 @@ def make_plan(
         kind=chosen,
         protocol=speaks,
         adopts=adopts and root is not None and root.owner == "other",
+        bare=bare and root is not None,
         auto=auto,
         why=why,
     )

@@ -53,6 +53,8 @@ def go_back(
     state = observe(interface, bpffs, view=view)
     wanted = find(state, number)
     gone: list[Member] = []
+    # Without the program of before, the same code goes on where it is.
+    bare = wanted.bare and not wanted.restored(state)[1]
 
     def target(state: State) -> Chain:
         one = find(state, wanted.number)
@@ -66,15 +68,17 @@ def go_back(
                 hint="load from its file what is missing; --confirm-within, and --keep of unload, "
                 "keep programs",
             )
-        return chain
+        return state.chain if one.bare and missing else chain
 
+    same = state.root and state.root.kind == wanted.kind
     report = transact(
         bpffs,
         interface,
         target,
         mode=None if state.root else wanted.mode,
         first_attach=wanted.attach,
-        kind=None if state.root and state.root.kind == wanted.kind else wanted.kind,
+        kind=None if same or wanted.kind == "bare" else wanted.kind,
+        bare=bare,
         protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
         dry_run=dry_run,
         on_step=on_step,

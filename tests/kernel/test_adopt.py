@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,4 +160,70 @@ def test_killed_while_it_adopts(
             tool("unload", veth.dev, "--all")
         assert tool.pins() == []
     print(f"\nadopt ({by.__name__}): {len(calls)} boundaries, killed at {len(points)}: {outcomes}")
+    assert set(outcomes) == {"before", "after"}
+
+
+@pytest.mark.parametrize("by", [bare, linked])
+def test_an_adoption_that_is_taken_back(
+    tool: Tool, veth: net.Veth, objects: Objects, by: Attach
+) -> None:
+    """The program has the hook to itself again, and counted every packet; nothing is left."""
+    words = ["adopt", veth.dev, "--object", objects["count"], "--force", "--confirm-within"]
+    (tool.bpffs / "xdp").mkdir(mode=0o700)
+    with by(tool, veth, objects["count"]) as running:
+        before = oracle.snapshot(tool.bpffs)
+        with Traffic(veth, [running]) as traffic:
+            tool(*words, "1s")
+            end = time.monotonic() + 20
+            while oracle.xdp_prog_id(veth.ifindex)[0] != running and time.monotonic() < end:
+                time.sleep(0.1)
+            assert traffic.missed(2, "not confirmed") == [0]
+        assert oracle.xdp_prog_id(veth.ifindex)[0] == running
+        assert not oracle.settle(before, exact=False).added(before)
+        with Traffic(veth, [running]) as traffic:
+            tool(*words, "1m")
+            told = tool("rollback", veth.dev).out
+            assert traffic.missed(2, "rolled back") == [0]
+        assert f"brought back count (id {running})" in told
+        assert not oracle.settle(before, exact=False).added(before)
+        tool(*words, "1m")
+        assert tool("confirm", veth.dev).out.endswith("does not go back to count\n")
+        assert "count" in tool("history", veth.dev).out
+        assert tool.status(veth.dev)["root"]["owner"] == "xdpctl"
+        tool("unload", veth.dev, "--all")
+    assert tool.pins() == []
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("by", [bare, linked])
+def test_killed_while_it_goes_back(
+    tool: Tool, veth: net.Veth, objects: Objects, by: Attach, count: int
+) -> None:
+    """SIGKILL around its system calls: the chain runs or the bare program does, in one piece."""
+    adopt = ["adopt", veth.dev, "--object", objects["count"], "--force", "--confirm-within", "5m"]
+    back = ["rollback", veth.dev, "-q"]
+    frames = net.udps(5)
+    with by(tool, veth, objects["count"]) as running:
+        packets, outcomes = oracle.prog_map(running), Counter[str]()
+        tool(*adopt)
+        calls = crash.boundaries(lambda: run(back))
+        points = [n for n, (call, _) in enumerate(calls, 1) if call not in crash.READS]
+        points = points[-1 :: -max(1, len(points) // count)]
+        for point in points:
+            tool(*adopt)
+            with crash.Stepped(lambda: run(back)) as child:
+                child.run_to(point)
+            root = oracle.xdp_prog_id(veth.ifindex)[0]
+            before = oracle.array_counter(packets)
+            net.exchange(veth, frames)
+            assert oracle.array_counter(packets) - before == len(frames), point
+            outcomes["after" if root == running else "before"] += 1
+            if root == running:
+                tool("clean")
+            else:
+                tool(*back)
+            assert oracle.xdp_prog_id(veth.ifindex)[0] == running, point
+            # Its directory, while it is new, may be another command's.
+            assert all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins()), point
+    print(f"\nback ({by.__name__}): {len(calls)} boundaries, killed at {len(points)}: {outcomes}")
     assert set(outcomes) == {"before", "after"}
