@@ -12,9 +12,9 @@ demo: ## show the tool at work on this machine
 
 test: ## linters, unit tests, and the kernel tests in guests on Linux 6.1 and 6.12
 	tests/setup test
-	tests/run 6.1 6.12
+	tests/run --quick 6.1 6.12
 
-test-matrix: ## the same on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7.x
+test-matrix: ## all of them on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7.x
 	tests/setup matrix
 	tests/run 5.10 6.1 6.12 6.18 7
 

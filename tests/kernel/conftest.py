@@ -6,12 +6,14 @@ what is missing. Without "xdp_link" nothing here can run, and the directory skip
 A test of the tool runs for both kinds of root; those of one kind alone say so, and why, with
 `kinds("ext")`. XDPCTL_KINDS=fused in the environment leaves the other kind out altogether: the
 tests then run natively where EXT programs are refused, beside whatever else the machine does.
+XDPCTL_FUSED=0/2 is for the first of two guests that share the tests on fused roots between them.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +58,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out kinds that a test is not about: such a test does not exist, and is not skipped."""
     wanted = os.environ.get("XDPCTL_KINDS", ",".join(KINDS)).split(",")
+    share, shares = map(int, os.environ.get("XDPCTL_FUSED", "0/1").split("/"))
     chosen, others = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
+        if kind == "fused":
+            meant = meant and zlib.crc32(item.nodeid.encode()) % shares == share
         (chosen if meant else others).append(item)
     items[:] = chosen
     config.hook.pytest_deselected(items=others)
