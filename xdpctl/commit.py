@@ -115,7 +115,8 @@ def transact(
     `target` and `check` may be called several times. A change before that was not confirmed in time
     goes back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
-    refused = 0  # the errno with which EXT programs are, once that is known
+    many = view
+    refused = many.refused if many else 0  # how EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
         first = state.root is None or state.root.config is None
@@ -170,6 +171,8 @@ def transact(
                 # The program's fault, or does this kernel refuse all of its kind?
                 if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
                     raise
+                if many:
+                    many.refused = refused
                 continue
             return report
     raise RaceError(

@@ -128,9 +128,13 @@ class State:
 
 @dataclass
 class View:
-    """What was read of the kernel in one go, to spare readers of many interfaces a query each."""
+    """What was read of the kernel in one go, to spare readers of many interfaces a query each.
+
+    `refused` is the errno with which it refuses EXT programs, once that was asked.
+    """
 
     programs: dict[int, tuple[int, int]] = field(default_factory=netlink.xdp_programs)
+    refused: int = 0
 
     @cached_property
     def links(self) -> list[libbpf.LinkInfo]:
