@@ -24,6 +24,8 @@ soak: ## the long tests (marked soak), with their full counts, on Linux 6.1 and 
 
 bench: ## measure against xdp-loader and others in a guest; the figures go to build/reports
 	tests/setup test
+	tests/vm run 6.12 --exact --timeout 7200 -- bench/run --only packets --unit instructions \
+		--turns 3 --repeat 200
 	tests/vm run 6.12 --timeout 7200 --share build/reports -- bench/run
 
 clean: ## remove what was built; .venv and the kernels stay

@@ -30,12 +30,14 @@ COUNTED = {f"{kind} counted": kind for kind in ("fused", "ext")}
 SOURCE = Path(__file__).with_name("check.c")
 PACKET = bytes(64)
 SCATTER = 5
-"""Differences in ns that mean nothing."""
+"""Differences that mean nothing."""
 
 Key = tuple[str, int]
 
 
-def measure(directory: Path, rounds: int, repeat: int, sizes: Sequence[int] = SIZES) -> None:
+def measure(
+    directory: Path, rounds: int, repeat: int, sizes: Sequence[int] = SIZES, unit: str = "ns"
+) -> None:
     """Print the tables: test runs of each root, taken in turns, the least of each."""
     program = directory / "check.o"
     program.write_bytes(compile_c(SOURCE.read_bytes()))
@@ -68,8 +70,8 @@ def measure(directory: Path, rounds: int, repeat: int, sizes: Sequence[int] = SI
         for _ in range(rounds):
             for key, fd in fds.items():
                 best[key] = min(best[key], libbpf.prog_test_run(fd, PACKET, repeat)[2])
-        report_counting(best, sizes)
-        report(best, sizes, {key: libbpf.prog_info(fd).size // 8 for key, fd in fds.items()})
+        report_counting(best, sizes, unit)
+        report(best, sizes, unit, {key: libbpf.prog_info(fd).size // 8 for key, fd in fds.items()})
     print(*missing, sep="\n", flush=True)
 
 
@@ -78,9 +80,13 @@ def root_of(dev: str) -> int:
     return libbpf.prog_fd(libbpf.xdp_query(socket.if_nametoindex(dev))[0])
 
 
-def report(best: dict[Key, int], sizes: Sequence[int], instructions: dict[Key, int]) -> None:
+def report(
+    best: dict[Key, int], sizes: Sequence[int], unit: str, instructions: dict[Key, int]
+) -> None:
     bare = best["bare", 0]
-    print(f"\ncost a packet, ns added to a bare program's {bare}, and the kernel's instructions")
+    print(
+        f"\ncost a packet, {unit} added to a bare program's {bare}, and the root's BPF instructions"
+    )
     heads = [*LOADS, "fused/libxdp", "ext/libxdp", "fused/ext", "fused each", "ext each"]
     print(f"{'programs':>8} " + " ".join(f"{head:>12}" for head in heads))
     for size in sizes:
@@ -96,8 +102,8 @@ def report(best: dict[Key, int], sizes: Sequence[int], instructions: dict[Key, i
         print(f"{size:>8} " + " ".join(f"{cell:>12}" for cell in cells))
 
 
-def report_counting(best: dict[Key, int], sizes: Sequence[int]) -> None:
-    print("\nwhat counting adds, ns a packet, and a member")
+def report_counting(best: dict[Key, int], sizes: Sequence[int], unit: str) -> None:
+    print(f"\nwhat counting adds, {unit} a packet, and a member")
     print(f"{'programs':>8} " + " ".join(f"{kind:>8} {'a member':>8}" for kind in COUNTED.values()))
     for size in sizes:
         cells = []
