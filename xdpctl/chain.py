@@ -122,6 +122,38 @@ class Source(NamedTuple):
     tables: Tables | None = None
 
 
+class MapsAsked(NamedTuple):
+    """Whose maps a program uses that takes another's place: that one's or new ones, all but some.
+
+    `single` says otherwise of single maps, as `Source.maps` does.
+    """
+
+    keeps: bool = True
+    single: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, words: Sequence[str], called: str) -> MapsAsked:
+        """Of ``keep``, ``new``, ``MAP=keep``, ``MAP=new`` and ``MAP=PIN``, as `called` has them.
+
+        Raises UsageError.
+        """
+        all_of_them = [word for word in words if "=" not in word]
+        pairs = (word.partition("=") for word in words)
+        single = tuple((name, how) for name, _, how in pairs if how)
+        if len(all_of_them) + len(single) < len(words) or len(all_of_them) > 1:
+            raise UsageError(f"{called} takes keep or new once, and MAP=keep, MAP=new or MAP=PIN")
+        for word in all_of_them:
+            if word not in ("keep", "new"):
+                raise UsageError(
+                    f"{called} {word} says nothing", hint="use keep, new, or MAP=keep|new|PIN"
+                )
+        if all_of_them == ["new"] and single:
+            raise UsageError(
+                f"{called} new leaves no single map to speak of", hint=f"leave out {called} new"
+            )
+        return cls(all_of_them != ["new"], single)
+
+
 @dataclass(frozen=True)
 class Member:
     """A program of the chain. A new one has a source and no id yet.
@@ -157,6 +189,14 @@ class Member:
     def known_as(self) -> str:
         """Its label, else its name."""
         return self.label or self.name
+
+    def instead_of(self, old: Member, maps: MapsAsked) -> Member:
+        """A new one that is to take an old one's place, with the maps that are asked for."""
+        assert self.source is not None
+        source = self.source._replace(
+            maps_of=old.id if maps.keeps else 0, forced=True, replaces=True, maps=maps.single
+        )
+        return replace(self, source=source, replaces=old.id)
 
     def handed_on(self, rules: Rules) -> int:
         """The return codes that run the next slot: a bit each, that of a vacant slot included."""
@@ -261,7 +301,7 @@ def arranged(members: Iterable[Member]) -> tuple[Member, ...]:
     for _round in range(len(found) + 1):
         moved = False
         for member in list(found):
-            here = found.index(member)
+            here = next(n for n, one in enumerate(found) if one is member)  # others may be equal
             first = [n for n, one in enumerate(found) if _is_meant(one, member, member.before)]
             last = [n for n, one in enumerate(found) if _is_meant(one, member, member.after)]
             if first and min(first) < here:

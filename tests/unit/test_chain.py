@@ -170,6 +170,13 @@ def test_who_asked_for_it_moves(asked: dict[str, dict[str, Any]], order: str) ->
         assert called(Chain().with_added(members[:number]).with_added(members[number:])) == order
 
 
+def test_equal_ones_move_together() -> None:
+    """The same file twice, not loaded yet: nothing but their places tells them apart."""
+    twins = [fresh("twin", priority=60, before=("other",)) for _ in range(2)]
+    found = Chain().with_added([*twins, fresh("other", priority=1)]).members
+    assert [one.name for one in found] == ["twin", "twin", "other"]
+
+
 def test_what_contradicts_itself_is_refused() -> None:
     one, other = fresh("one", before=("other",)), fresh("other", before=("one",))
     with pytest.raises(UsageError, match="such an order") as caught:

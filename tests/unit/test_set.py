@@ -10,11 +10,10 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, built, running, state_of
 from xdpctl import render
-from xdpctl.chain import Chain, Rules
+from xdpctl.chain import Chain, MapsAsked, Rules
 from xdpctl.cli import replace as replace_command
 from xdpctl.cli import run
 from xdpctl.cli import set as set_command
-from xdpctl.cli.replace import _maps
 from xdpctl.commit import Report
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.observe import State
@@ -118,15 +117,15 @@ def test_replace_takes_the_old_ones_place_and_maps(asked: Asked) -> None:
     ],
 )
 def test_whose_maps(words: list[str], expected: object) -> None:
-    assert _maps(tuple(words)) == expected
+    assert MapsAsked.parse(words, "--maps") == expected
 
 
 @pytest.mark.parametrize(
     "words", [["some"], ["keep", "new"], ["new", "a=keep"], ["a="], [""], ["keep", "keep"]]
 )
 def test_what_says_nothing_of_maps(words: list[str]) -> None:
-    with pytest.raises(UsageError):
-        _maps(tuple(words))
+    with pytest.raises(UsageError, match="--maps"):
+        MapsAsked.parse(words, "--maps")
 
 
 def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
