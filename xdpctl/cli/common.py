@@ -16,7 +16,7 @@ from ..bpffs import DEFAULT_BPFFS, Bpffs
 from ..chain import MAX_PRIORITY, parse_actions
 from ..errors import NotFoundError, UsageError, XdpctlError
 from ..pins import Attach
-from ..plan import AskedKind
+from ..plan import AskedKind, AskedMode
 from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
 from ..sources import Build
@@ -58,6 +58,8 @@ class Settings(Style):
     netns: str | None = None
     bpffs: str = ""
     lock_timeout: float = locks.DEFAULT_TIMEOUT
+    mode: AskedMode | None = None
+    attach: Attach | None = None
     root: AskedKind | None = None
     protocol: int | None = None
     must_pass: str | None = None
@@ -97,6 +99,11 @@ class Settings(Style):
     def root_asked(self) -> dict[str, Any]:
         """What was asked for of a new root, as options of `transact`."""
         return {"kind": self.root, "protocol": self.protocol}
+
+    @property
+    def first_asked(self) -> dict[str, Any]:
+        """The same for commands that may attach a first one."""
+        return {"mode": self.mode, "attach": self.attach, **self.root_asked}
 
     def line(self, command: str, interface: str) -> str:
         """A command line that works on an interface where this one does."""
@@ -191,6 +198,22 @@ def root_options() -> Callable[[Command], Command]:
         help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
     )
     return _all([kind, protocol])
+
+
+def first_options() -> Callable[[Command], Command]:
+    """How a first root is attached, and what kind is meant, for commands that may load it."""
+    mode = _option(
+        "-m",
+        "--mode",
+        type=click.Choice(["native", "skb", "hw", "unspecified"]),
+        help="How a first program is attached [native].",
+    )
+    attach = _option(
+        "--attach",
+        type=click.Choice(["link", "netlink"]),
+        help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
+    )
+    return _all([mode, attach, root_options()])
 
 
 def gate_option() -> Callable[[Command], Command]:

@@ -13,9 +13,9 @@ from .common import (
     Settings,
     common_options,
     confirm_option,
+    first_options,
     gate_option,
     program_options,
-    root_options,
 )
 from .many import change
 
@@ -26,24 +26,13 @@ from .many import change
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False)
 )
 @click.option(
-    "-m",
-    "--mode",
-    type=click.Choice(["native", "skb", "hw", "unspecified"]),
-    help="How a first program is attached [native].",
-)
-@click.option(
-    "--attach",
-    type=click.Choice(["link", "netlink"]),
-    help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
-)
-@click.option(
     "-p",
     "--pin-path",
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
 @program_options()
-@root_options()
+@first_options()
 @gate_option()
 @confirm_option()
 @common_options(changes=True)
@@ -52,8 +41,6 @@ def command(
     settings: Settings,
     interface: str,
     files: tuple[str, ...],
-    mode: str | None,
-    attach: str | None,
     pin_path: str | None,
 ) -> None:
     """Add the XDP programs of object files or C sources to an interface's chain, or several.
@@ -89,8 +76,6 @@ def command(
             bpffs,
             interface,
             target,
-            mode=mode,
-            attach=attach,
             first_attach=settings.first_attach,
-            **settings.root_asked,
+            **settings.first_asked,
         )
