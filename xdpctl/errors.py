@@ -52,7 +52,7 @@ class NotFoundError(XdpctlError):
 
 
 class BadObjectError(XdpctlError):
-    """A file cannot be used: an object without a fitting XDP program, a broken capture."""
+    """A file cannot be used: an object without a fitting XDP program, a broken capture or chain."""
 
     exit_code = 4
 

@@ -70,11 +70,11 @@ class Loaded:
     maps: dict[str, int]
 
 
-def read(path: str) -> bytes:
-    """A file's bytes. Raises NotFoundError or BadObjectError."""
+def read(path: str, most: int = -1) -> bytes:
+    """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(most)
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}") from error
     except OSError as error:
@@ -479,7 +479,7 @@ def _load_image(source: chain.Source, code: image.Image, target: tuple[int, str]
         raise UnsupportedError(
             f"{what} cannot share the maps of program {source.maps_of}",
             why="BCC gives its programs maps of their own",
-            hint="xdpctl replace --maps new leaves them to it",
+            hint='--maps new (in the file of apply: maps = "new") leaves them to it',
         )
     try:
         fd = _load_ext(name, code, target) if target else code.load_xdp(name)
@@ -491,7 +491,10 @@ def _load_image(source: chain.Source, code: image.Image, target: tuple[int, str]
 
 def _sharing_hint(source: chain.Source) -> str:
     if source.replaces:
-        return "--maps new gives the new program maps of its own, --maps MAP=new a single one"
+        return (
+            '--maps new (in the file of apply: maps = "new") gives the new program maps of its '
+            "own, MAP=new a single one"
+        )
     force = "" if source.forced else ", or --force to leave out maps that it lacks"
     return f"give the object file that the running program was loaded from{force}"
 

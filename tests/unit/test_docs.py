@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -22,6 +23,7 @@ import pytest
 
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
 from xdpctl import (
+    chainfile,
     commit,
     counting,
     dispatcher,
@@ -166,6 +168,22 @@ def test_help_explains_every_option(name: str) -> None:
     assert command.help
     for option in options(command):
         assert option.help, f"{name or 'xdpctl'} {option.opts[-1]} has no help"
+
+
+def test_every_key_of_a_chain_file_is_described() -> None:
+    described = re.findall(r"^\.It Li ([\w-]+)", command_pages()["apply"], flags=re.MULTILINE)
+    assert sorted(described) == sorted([*chainfile._INTERFACE, *chainfile._PROGRAM])
+
+
+def test_the_examples_of_chain_files_say_what_can_be() -> None:
+    (of_readme,) = re.findall(r"```toml\n(.*?)```", read("README.md"), flags=re.DOTALL)
+    of_page = page()["EXAMPLES"].split("# cat /etc/xdpctl/va.toml\n")[1].split("\n# xdpctl")[0]
+    for text in (of_readme, of_page):
+        document = tomllib.loads(text)
+        programs = document.pop("program")
+        assert len(programs) == 2
+        assert chainfile._values("", document, chainfile._INTERFACE)
+        assert all(chainfile._values("", one, chainfile._PROGRAM)["file"] for one in programs)
 
 
 def error_classes(base: type[errors.XdpctlError] = errors.XdpctlError) -> Iterator[tuple[str, str]]:

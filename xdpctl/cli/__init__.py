@@ -17,6 +17,7 @@ from .common import Settings, common_options
 # name: module. Each is imported when its command is used.
 COMMANDS = {
     "adopt": "adopt",
+    "apply": "apply",
     "load": "load",
     "unload": "unload",
     "replace": "replace",
