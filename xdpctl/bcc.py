@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from . import rights
@@ -76,21 +76,8 @@ def compiled(
     rights.require()  # the maps are made with the code
 
     def work() -> tuple[Any, list[int]]:
-        try:
-            from bcc import BPF as Module  # noqa: N811
-            from bcc.libbcc import lib
-        except ImportError as error:
-            raise KernelError(_MISSING, errno.ENOENT, str(error)) from error
-        log = os.memfd_create("log")
-        for number in (1, 2):  # where BCC and its compiler write
-            os.dup2(log, number)
         directory = os.path.dirname(os.path.abspath(path))
-        try:
-            # The kernel's headers make it warn, whatever the program is like.
-            module = Module(text=text, cflags=["-w", *flags, f"-I{directory}"])
-        except Exception as error:
-            said = os.pread(log, 1 << 20, 0).decode(errors="replace").strip()
-            raise KernelError(_COMPILING, errno.EINVAL, said or str(error)) from error
+        module, lib = _compile(text, [*flags, f"-I{directory}"])
         found = _functions(module, lib)
         meant = program or (found[0] if len(found) == 1 else "")
         code = None
@@ -101,15 +88,57 @@ def compiled(
         record = code.pack().hex() if code else ""
         return {"functions": found, "image": record, "tables": [*tables]}, [*tables.values()]
 
-    try:
-        answer, fds = in_child(path, work, "BCC")
-    except KernelError as error:
-        raise _explained(path, error) from error
+    answer, fds = _in_child(path, work)
     tables = Tables(dict(zip(answer["tables"], fds, strict=True)))
     name = _chosen(path, answer["functions"], program)
     code = Image.unpack(bytes.fromhex(answer["image"]))
     assert code is not None
     return name, code, tables
+
+
+def functions(
+    path: str, text: bytes, flags: Sequence[str], tables: Sequence[str]
+) -> dict[str, bytes]:
+    """The code of every function of a source, its maps named by their places in `tables`.
+
+    The maps that BCC makes with it go again. Raises as `compiled`.
+    """
+    rights.require()
+
+    def work() -> tuple[Any, list[int]]:
+        module, lib = _compile(text, flags)
+        fds = [lib.bpf_table_fd(module.module, name.encode()) for name in tables]
+        places = {fd: place for place, fd in enumerate(fds)}
+        codes = {name: module.dump_func(name.encode()) for name in _functions(module, lib)}
+        return {name: with_maps(code, places).hex() for name, code in codes.items()}, []
+
+    answer, _fds = _in_child(path, work)
+    return {name: bytes.fromhex(code) for name, code in answer.items()}
+
+
+def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any, list[int]]:
+    try:
+        return in_child(path, work, "BCC")
+    except KernelError as error:
+        raise _explained(path, error) from error
+
+
+def _compile(text: bytes, flags: Sequence[str]) -> tuple[BPF, ctypes.CDLL]:
+    """In a process of its own, whose output it takes away: a module, and BCC's C interface."""
+    try:
+        from bcc import BPF as Module  # noqa: N811
+        from bcc.libbcc import lib
+    except ImportError as error:
+        raise KernelError(_MISSING, errno.ENOENT, str(error)) from error
+    log = os.memfd_create("log")
+    for number in (1, 2):  # where BCC and its compiler write
+        os.dup2(log, number)
+    try:
+        # The kernel's headers make it warn, whatever the program is like.
+        return Module(text=text, cflags=["-w", *flags]), lib
+    except Exception as error:
+        said = os.pread(log, 1 << 20, 0).decode(errors="replace").strip()
+        raise KernelError(_COMPILING, errno.EINVAL, said or str(error)) from error
 
 
 def _functions(module: BPF, lib: ctypes.CDLL) -> list[str]:

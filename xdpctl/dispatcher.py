@@ -125,7 +125,7 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
 # --- compiling ----------------------------------------------------------------------------------
 
 
-def _shipped(name: str) -> Path | None:
+def shipped(name: str) -> Path | None:
     """A file of bpf/: inside an installed package, or beside it in a checkout."""
     here = Path(__file__).parent
     for path in (here / "bpf" / name, here.parent / "bpf" / name):
@@ -145,7 +145,7 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     From the cache, else from clang, else the general one that the package carries, which knows the
     usual rules alone and is not for a wide chain.
     """
-    source, wide = _shipped("dispatcher.c"), is_wide(len(masks))
+    source, wide = shipped("dispatcher.c"), is_wide(len(masks))
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     shape = [f"-DSLOTS={slots}", "-DWIDE" if wide else f"-DPROTOCOL={protocol}"]
     if rules != USUAL:
@@ -155,7 +155,7 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
             return _cached(source.read_bytes(), *shape)
     lacking = f" for more than {LIBXDP_SLOTS} programs" if wide else ""
     lacking = lacking or (" for these rules" if rules != USUAL else "")
-    compiled = None if lacking else _shipped(general(protocol))
+    compiled = None if lacking else shipped(general(protocol))
     if compiled is None:
         raise UnsupportedError(
             "no dispatcher for this chain",
@@ -188,4 +188,4 @@ def compile_c(source: bytes, *flags: str) -> bytes:
 
 def has_general() -> bool:
     """Whether there is a dispatcher for machines without clang."""
-    return _shipped(general(PROTOCOL)) is not None
+    return shipped(general(PROTOCOL)) is not None

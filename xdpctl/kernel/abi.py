@@ -254,6 +254,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "btf__load_into_kernel": (c_int, [c_void_p]),
     "btf__fd": (c_int, [c_void_p]),
     "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
+    "btf__load_vmlinux_btf": (c_void_p, []),
     "btf__free": (None, [c_void_p]),
     "btf__type_cnt": (c_uint32, [c_void_p]),
     "btf__type_by_id": (POINTER(BtfType), [c_void_p, c_uint32]),

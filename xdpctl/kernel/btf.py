@@ -12,6 +12,7 @@ from ..errors import KernelError
 from . import abi, libbpf
 
 BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_FUNC = 2, 3, 12
+BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_TYPEDEF, BTF_KIND_FUNC_PROTO = 4, 5, 8, 13
 BTF_KIND_DATASEC = 15
 BTF_INT_SIGNED = 1 << 0
 BTF_FUNC_STATIC, BTF_FUNC_GLOBAL = 0, 1
@@ -30,6 +31,11 @@ class Btf:
     @classmethod
     def from_kernel(cls, btf_id: int) -> Btf:
         return cls(libbpf.pointer("btf__load_from_kernel_by_id", btf_id))
+
+    @classmethod
+    def of_kernel(cls) -> Btf:
+        """The types of the running kernel (/sys/kernel/btf/vmlinux)."""
+        return cls(libbpf.pointer("btf__load_vmlinux_btf"))
 
     def __enter__(self) -> Btf:
         return self
@@ -62,6 +68,39 @@ class Btf:
         start = ctypes.addressof(found) + ctypes.sizeof(abi.BtfType)
         flat = (c_uint32 * (count * words)).from_address(start)
         return [tuple(flat[i : i + words]) for i in range(0, count * words, words)]
+
+    def offset(self, structure: str, member: str) -> int:
+        """Where a member of a structure lies, in bytes. Raises KernelError where it has none."""
+        found = self._bits(self.find(structure, BTF_KIND_STRUCT), member)
+        if found is None:
+            raise KernelError(f"BTF: struct {structure} has no {member}", errno.ENOENT)
+        return found // 8
+
+    def _bits(self, type_id: int, member: str) -> int | None:
+        """The same in bits; members of structures and unions without a name are its own."""
+        found = self.type(type_id)
+        if found.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
+            return None
+        for name, inner, place in self.records(found, found.vlen, 3):
+            place &= 0xFFFFFF  # above it stands the size of a bit field
+            if name and self.string(name) == member:
+                return place
+            if not name and (deeper := self._bits(inner, member)) is not None:
+                return place + deeper
+        return None
+
+    def arguments(self, tracepoint: str) -> list[int] | None:
+        """The kinds of a tracepoint's arguments; None where there is no such tracepoint.
+
+        Linux kernel commit e8c423fb31fa "bpf: Add typecast to raw_tracepoints to help BTF
+        generation" (in v5.5).
+        """
+        typedef = self.find(f"btf_trace_{tracepoint}", BTF_KIND_TYPEDEF)
+        if not typedef:
+            return None
+        prototype = self.type(self.type(self.type(typedef).size_or_type).size_or_type)
+        given = self.records(prototype, prototype.vlen, 2)
+        return [self.type(type_id).kind if type_id else 0 for _name, type_id in given[1:]]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from . import abi
 
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
+BPF_PROG_TYPE_RAW_TRACEPOINT = 17
 BPF_PROG_TYPE_TRACING = 26
 BPF_PROG_TYPE_EXT = 28
 BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 2, 3
@@ -384,10 +385,12 @@ def map_shape(handle: int) -> MapShape:
     return MapShape(*(getattr(lib(), f"bpf_map__{name}")(handle) for name in names))
 
 
-def map_create(kind: int, name: str, value_size: int, flags: int = 0, elements: int = 1) -> int:
-    """Make a map of one element or more, the key four bytes; returns its descriptor."""
+def map_create(
+    kind: int, name: str, value_size: int, flags: int = 0, elements: int = 1, key_size: int = 4
+) -> int:
+    """Make a map of one element or more; returns its descriptor."""
     options = ctypes.byref(abi.MapCreateOpts(map_flags=flags))
-    return call("bpf_map_create", kind, name.encode(), 4, value_size, elements, options)
+    return call("bpf_map_create", kind, name.encode(), key_size, value_size, elements, options)
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
@@ -443,6 +446,11 @@ def link_ext(program_fd: int, root_fd: int, function: int) -> int:
 def link_tracing(program_fd: int) -> int:
     """Attach a tracing program to what it was loaded for; returns the link's descriptor."""
     return call("bpf_raw_tracepoint_open", None, program_fd)
+
+
+def link_tracepoint(program_fd: int, name: str) -> int:
+    """Attach a program to a tracepoint of the kernel; returns the link's descriptor."""
+    return call("bpf_raw_tracepoint_open", name.encode(), program_fd)
 
 
 def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
