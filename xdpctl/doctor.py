@@ -288,7 +288,7 @@ def _machine(machine: Machine) -> Iterator[Check]:
             "btf",
             "warning",
             "no /sys/kernel/btf/vmlinux",
-            "objects that adapt to the kernel's types (CO-RE) do not load",
+            "objects that adapt to the kernel's types (CO-RE) and xdpctl monitor do not work",
             "take a kernel with CONFIG_DEBUG_INFO_BTF",
         )
     yield _policy(machine)
@@ -371,7 +371,7 @@ def _tools(machine: Machine) -> Iterator[Check]:
             "bcc",
             "warning",
             "the distribution's bcc is not installed",
-            "programs in BCC's dialect cannot be compiled; everything else works",
+            "xdpctl monitor and programs in BCC's dialect do not work; everything else does",
             "apt install python3-bpfcc (Fedora: python3-bcc); bcc on PyPI is something else",
         )
     if machine.headers:
@@ -381,7 +381,7 @@ def _tools(machine: Machine) -> Iterator[Check]:
             "headers",
             "warning",
             f"no kernel headers for {machine.release}",
-            "BCC cannot compile; everything else works",
+            "BCC cannot compile, for xdpctl monitor neither; everything else works",
             "install them (Debian: apt install linux-headers-$(uname -r))",
         )
     found = [one for one in (machine.xdp_tools, machine.libxdp) if one]

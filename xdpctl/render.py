@@ -50,6 +50,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def errno_name(number: int) -> str | None:
+    """EPERM for 1; None for 0, the number where it has no name."""
+    import errno
+
+    # 524 is of the kernel alone; 95 has two names.
+    names = {**errno.errorcode, 524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+    return names.get(number, str(number)) if number else None
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     import json
 

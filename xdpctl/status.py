@@ -16,7 +16,16 @@ from . import signals
 from .chain import USUAL, XDP_PASS, Rules, format_actions
 from .errors import Interrupted, RaceError
 from .past import pending_line
-from .render import Style, member_data, pending_data, print_line, printable, rule_lines, rules_data
+from .render import (
+    Style,
+    errno_name,
+    member_data,
+    pending_data,
+    print_line,
+    printable,
+    rule_lines,
+    rules_data,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,15 +33,6 @@ if TYPE_CHECKING:
     from .observe import Slot, State
 
 NOTHING = "<No XDP program loaded!>"
-
-
-def _errno_name(number: int) -> str | None:
-    """EPERM for 1; None for 0."""
-    import errno
-
-    # 524 is of the kernel alone; 95 has two names.
-    names = {**errno.errorcode, 524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
-    return names.get(number, str(number)) if number else None
 
 
 def state_data(state: State) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def state_data(state: State) -> dict[str, Any]:
             "mode": root.mode,
             "owner": root.owner,
             "kind": root.kind if root.config else None,
-            "ext_refused": _errno_name(root.config.why) if root.config else None,
+            "ext_refused": errno_name(root.config.why) if root.config else None,
             "attach": root.attach,
             "link_id": root.link_id or None,
             "link_pin": root.link_pin,
@@ -234,7 +234,7 @@ def interface_remarks(state: State) -> list[str]:
         if root.owner == "other":
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
         if root.kind == "fused" and root.config:
-            refused = _errno_name(root.config.why)
+            refused = errno_name(root.config.why)
             why = f"because EXT programs are refused here ({refused})" if refused else "as asked"
             found.append(f"the root is fused, {why}")
     if state.pending:

@@ -1,4 +1,4 @@
-"""What was counted, for people and scripts: a line a program, rates, who had the last word."""
+"""What was counted, for people and scripts: verdicts, paths, and what went wrong."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .counters import Counted
     from .counting import Reading
+    from .incidents import Incident, Program
     from .observe import Slot, State
     from .trace import Packet
 
@@ -232,3 +233,127 @@ def packet(packet: Packet, style: Style) -> None:
         print_line(document)
     else:
         print(f"{when:%H:%M:%S.%f} {packet.length} B: {comment(packet)}", flush=True)
+
+
+# --- what went wrong ----------------------------------------------------------------------------
+
+_COLUMNS = ("Interface", "Event", "Program", "Reason", "Packets", "Rate/s")
+
+
+def incident_data(one: Incident) -> dict[str, Any]:
+    """A kind of packets as ``monitor --json`` gives it."""
+    program, to = one.program, one.to
+    return {
+        "event": one.event,
+        "interface": one.interface,
+        "ifindex": one.ifindex or None,
+        "program": program
+        and {
+            "id": program.id,
+            "name": program.name or None,
+            "kind": program.kind,
+            "programs": [
+                {"id": member.id, "name": member.name, "label": member.label or None}
+                for member in program.members
+            ],
+        },
+        "reason": one.reason,
+        "verdict": one.verdict,
+        "error": one.error,
+        "map": one.map and {"id": one.map.id, "name": one.map.name or None},
+        "to": to and {to[0]: to[1], "name": one.target},
+        "packets": one.packets,
+        "total": one.total,
+        "rate": one.rate,
+    }
+
+
+def _who(program: Program) -> str:
+    """Whose doing it was. A root answers for its members: the kernel does not tell which."""
+    if not program.name:
+        return f"program {program.id}, which is gone"
+    name = f"{program.name} (id {program.id})"
+    members = ", ".join(member.known_as for member in program.members)
+    return printable(f"{name} of {members}" if members else name)
+
+
+def _why(one: Incident) -> str:
+    words = [one.reason if one.error is None else f"{one.reason} ({one.error})"]
+    if one.map:
+        words.append(f"map {one.map.name or 'that is gone'} (id {one.map.id})")
+    if one.to:
+        words.append(f"to {one.target}" if one.target else f"{one.to[0]} {one.to[1]}")
+    return printable(", ".join(words))
+
+
+def incidents(
+    look: Callable[[], Sequence[Incident]], style: Style, interval: float, count: int | None
+) -> None:
+    """Show what goes wrong, looked up each `interval` seconds until a signal or `count` packets.
+
+    On a terminal a table that changes, else a line a kind of packets that there were more of, with
+    --json a document.
+    """
+    with contextlib.ExitStack() as ending:
+        draw = _incident_printer(style)
+        if sys.stdout.isatty() and not style.json:
+            draw = _incident_drawer(ending)
+        with contextlib.suppress(Interrupted):
+            while True:
+                signals.release()
+                time.sleep(interval)
+                signals.hold()  # no half a line
+                found = look()
+                draw(found)
+                if count is not None and sum(one.total for one in found) >= count:
+                    return
+        draw(look())  # and what came since
+
+
+def _incident_printer(style: Style) -> Callable[[Sequence[Incident]], None]:
+    def draw(found: Sequence[Incident]) -> None:
+        for one in found:
+            if not one.packets:
+                continue
+            if style.json:
+                print_line({"time": time.time(), **incident_data(one)})
+                continue
+            where = f" {printable(one.interface)}" if one.interface else ""
+            who = f", {_who(one.program)}" if one.program else ""
+            packets = "1 packet" if one.packets == 1 else f"{one.packets} packets"
+            numbers = f"{packets}, {one.rate:.0f}/s, {one.total} in all"
+            when = time.strftime("%H:%M:%S")
+            print(f"{when}{where} {one.event}: {_why(one)}{who}: {numbers}", flush=True)
+
+    return draw
+
+
+def _incident_drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[Incident]], None]:
+    from rich.console import Console
+    from rich.live import Live
+
+    table = _incident_table(())
+    live = ending.enter_context(Live(table, console=Console(), auto_refresh=False))
+    return lambda found: live.update(_incident_table(found), refresh=True)
+
+
+def _incident_table(found: Sequence[Incident]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=None if found else "nothing so far")
+    for column in _COLUMNS:
+        numeric = column in ("Packets", "Rate/s")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for one in found:
+        cells = (
+            printable(one.interface or "-"),
+            one.event,
+            _who(one.program) if one.program else "-",
+            _why(one),
+            str(one.total),
+            f"{one.rate:.0f}",
+        )
+        # Names come from programs: text, never markup. What goes on stands out.
+        table.add_row(*map(Text, cells), style="bold" if one.packets else "dim")
+    return table

@@ -42,9 +42,12 @@ class Ring:
 
 
 class Receiver:
-    """Receives on queue 0 of an interface in a thread of its own; `count` frames so far."""
+    """Receives on queue 0 of an interface in a thread of its own; `count` frames so far.
 
-    def __init__(self, ifindex: int, xskmap: int) -> None:
+    Without `room` it gives the kernel no frames to receive into.
+    """
+
+    def __init__(self, ifindex: int, xskmap: int, *, room: bool = True) -> None:
         self.count = 0
         self._socket = socket.socket(AF_XDP, socket.SOCK_RAW)
         self.fd = self._socket.fileno()
@@ -59,7 +62,7 @@ class Receiver:
         self._fill = Ring(self.fd, PGOFF_FILL, offsets[2], 8)
         for number in range(SIZE):
             struct.pack_into("=Q", self._fill.memory, self._fill.desc + 8 * number, number * FRAME)
-        self._fill.set(self._fill.producer, SIZE)
+        self._fill.set(self._fill.producer, SIZE if room else 0)
         name = struct.pack("=HHIII", AF_XDP, COPY, ifindex, 0, 0)
         if _libc.bind(self.fd, name, len(name)) < 0:
             raise OSError(ctypes.get_errno(), "bind")

@@ -23,8 +23,8 @@ from xdpctl.cli.common import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
-_READING = {"status", "show", "history", "trace", "features", "doctor", "watch", "help", "test"}
-CHANGING = sorted(set(COMMANDS) - _READING)
+_READING = {"status", "show", "history", "trace", "monitor", "features", "doctor", "watch"}
+CHANGING = sorted(set(COMMANDS) - _READING - {"help", "test"})
 NO_INTERFACE = ("load", "nosuch0", built("count"))
 
 

@@ -31,6 +31,7 @@ from xdpctl import (
     facts,
     fused,
     image,
+    incidents,
     interfaces,
     locks,
     objects,
@@ -347,6 +348,12 @@ def documents(
             # Named by verdicts.
             document[field] = list(document[field].values())
     yield {"command": "stats", "interfaces": [look]}
+    program = incidents.Program(7, "xdp_dispatcher", "ext", (member,))
+    for to in (incidents.INTERFACE, incidents.ENTRY, incidents.CPU):
+        incident = incidents.Incident(
+            "redirect", "why", 1, 2, 0.5, program=program, map=incidents.Map(5, "m"), to=(to, 1)
+        )
+        yield {"time": 1.0, **tally.incident_data(incident)}
     yield printed()
     checks = (Check("xdp", "ok", "it loads"),)
     yield {"command": "doctor", **facts.diagnosis_data(Diagnosis(checks, "ext"))}

@@ -29,6 +29,7 @@ COMMANDS = {
     "history": "history",
     "stats": "stats",
     "trace": "trace",
+    "monitor": "monitor",
     "swap-dispatcher": "swap",
     "test": "test",
     "clean": "clean",

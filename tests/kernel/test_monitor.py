@@ -1,0 +1,266 @@
+"""monitor: what goes wrong is counted, to the packet, with its reason and whose doing it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import net, oracle, xsk
+from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.tool import ROOT, Tool
+from xdpctl.bpffs import Bpffs
+from xdpctl.errors import VanishedError
+from xdpctl.incidents import Incident, Scene
+from xdpctl.monitor import Monitor
+
+pytestmark = needs("bcc")  # for the first time on a kernel it takes a while to compile
+FRAMES = net.udps(60)
+ATTACH_DEVMAP = 33
+
+
+@contextlib.contextmanager
+def watching(interface: str | None, bpffs: Path | str = "/nowhere") -> Iterator[Scene]:
+    """What goes wrong meanwhile."""
+    with Monitor() as counts:
+        yield Scene(counts, Bpffs(str(bpffs)), interface)
+
+
+def only(scene: Scene) -> Incident:
+    """The one kind of packets that there were more of since the last look."""
+    (found,) = [one for one in scene.look() if one.packets]
+    assert scene.lost == 0
+    return found
+
+
+@pytest.mark.parametrize("mode", ["native", "skb"])
+def test_programs_that_err(tool: Tool, veth: net.Veth, objects: Objects, mode: str) -> None:
+    """Each in a chain: the kernel names the root, and of a redirect where it was to go."""
+    tool("load", veth.dev, objects["count"], "-m", mode)
+    tool("load", veth.dev, objects["ret"], "-n", "ret_0")
+    count = tool.ids(veth.dev)[0]
+    cases = (
+        ("ret", "ret_0", "exception", "XDP_ABORTED", None),
+        ("ret", "ret_200", "exception", "200", None),
+        ("ret", "ret_minus_1", "exception", "other", None),
+        ("astray", "nowhere", "redirect", "EINVAL", ("interface", 1 << 30)),
+        ("astray", "unnamed", "redirect", "EBADRQC", None),
+        ("astray", "device", "exception", "XDP_ABORTED", None),
+    )
+    with watching(veth.dev, tool.bpffs) as scene:
+        assert scene.look() == []
+        for number, (file, program, event, why, to) in enumerate(cases, 1):
+            if program != "ret_0":
+                tool("replace", veth.dev, "ret_0", objects[file], "-n", program)
+            root, _mode = oracle.xdp_prog_id(veth.ifindex)
+            assert net.exchange(veth, FRAMES[:-number], quiet=0) == []
+            found = only(scene)
+            assert (found.event, found.interface, found.to) == (event, veth.dev, to), program
+            if program == "unnamed":  # before v5.13 it was taken for the interface 0
+                assert found.error in ("EBADRQC", "EINVAL")
+            else:
+                assert why in (found.verdict, found.error)
+            assert (found.packets, found.total) == (len(FRAMES) - number,) * 2
+            assert found.program
+            assert (found.program.id, found.program.kind) == (root, tool.kind)
+            assert found.program.name == oracle.prog(root).name
+            assert [one.id for one in found.program.members] == tool.ids(veth.dev)
+        net.send(veth, FRAMES)
+        more = only(scene)
+        assert (more.packets, more.total) == (60, found.total + 60)
+    assert oracle.packets(count) == 6 * 60 - 21 + 60
+
+
+@pytest.mark.parametrize("mode", ["native", "skb"])
+@kinds("fused")  # the root is nothing to what comes behind it
+def test_targets_that_do_not_take(tool: Tool, veth: net.Veth, objects: Objects, mode: str) -> None:
+    """A device that is down, a peer that is not ready, an AF_XDP socket without room."""
+
+    def loaded(file: str, *words: str) -> int:
+        if oracle.xdp_prog_id(veth.ifindex)[0]:
+            tool("unload", veth.dev, "-a")
+        tool("load", veth.dev, objects[file], *words, "-m", mode)
+        (program,) = tool.ids(veth.dev)
+        return program
+
+    with net.Veth() as other, watching(veth.dev, tool.bpffs) as scene:
+        # A veth takes redirected packets if its peer runs XDP.
+        passing = oracle.xdp_load(oracle.returning(2))
+        oracle.xdp_attach(passing, other.peer_ifindex)
+        devices = oracle.prog_map(loaded("astray", "-n", "device"), "devices")
+        fd = oracle.map_fd(devices)
+        oracle.map_update(fd, bytes(4), struct.pack("=Ii", other.ifindex, 0))
+        net.ip("link", "set", other.dev, "down")
+        net.send(veth, FRAMES)
+        found = only(scene)
+        assert (found.event, found.error) in (("redirect", "ENETDOWN"), ("redirect", "EOPNOTSUPP"))
+        assert (found.total, found.to) == (60, ("entry", 0))
+        assert found.map
+        assert (found.map.id, found.map.name) == (devices, "devices")
+
+        if mode == "native":  # the peer runs no XDP, and so takes nothing by it
+            loaded("ret", "-n", "ret_3")
+            net.send(veth, FRAMES)
+            found = only(scene)
+            assert (found.event, found.error, found.total) == ("tx", "ENXIO", 60)
+            assert (found.interface, found.program) == (veth.dev, None)
+
+        sockets = oracle.map_fd(oracle.prog_map(loaded("xsk"), "sockets"))
+        with xsk.Receiver(veth.ifindex, sockets, room=False) as socket_:
+            net.send(veth, FRAMES)
+            found = only(scene)
+            assert (found.event, found.total) == ("xsk", 60)
+            assert found.error in ("ENOMEM", "ENOSPC")  # the latter before v5.19
+            assert socket_.dropped() >= 60  # some kernels count one twice
+
+
+@kinds("fused")
+@needs("live_frames")
+def test_packets_that_are_dropped_after_a_redirect(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """By a program of the device map, and by a CPU's queue that is full: many at once."""
+    (frame,) = net.udps(1)
+
+    def started(program: str, kind: str) -> tuple[int, oracle.Fd]:
+        tool("load", veth.dev, objects["astray"], "-n", program)
+        number = oracle.prog_map(tool.ids(veth.dev)[0], kind)
+        return oracle.xdp_prog_id(veth.ifindex)[0], oracle.map_fd(number)
+
+    with net.Veth() as other, watching(veth.dev, tool.bpffs) as scene:
+        passing = oracle.xdp_load(oracle.returning(2))
+        oracle.xdp_attach(passing, other.peer_ifindex)
+        dropping = oracle.xdp_load(oracle.returning(1), expected_attach_type=ATTACH_DEVMAP)
+        root, devices = started("device", "devices")
+        oracle.map_update(devices, bytes(4), struct.pack("=Ii", other.ifindex, int(dropping)))
+        oracle.run_live(root, frame, veth.ifindex, 1000)
+        found = only(scene)
+        assert (found.event, found.interface, found.total) == ("devmap", veth.dev, 1000)
+        assert (found.error, found.to, found.target) == (
+            None,
+            ("interface", other.ifindex),
+            other.dev,
+        )
+        tool("unload", veth.dev, "-a")
+
+        root, cpus = started("cpu", "cpus")
+        oracle.map_update(cpus, bytes(4), struct.pack("=I", 1))
+        with net.Sniffer(veth.dev) as sniffer:
+            oracle.run_live(root, frame, veth.ifindex, 1000)
+            arrived = len(sniffer.collect(1000, 0.5))
+        found = only(scene)
+        assert (found.event, found.interface, found.to) == ("cpumap_enqueue", None, ("cpu", 0))
+        assert found.map
+        assert found.map.name == "cpus"
+        assert found.total == 1000 - arrived > 0
+
+
+def test_what_is_meant(veth: net.Veth) -> None:
+    """One interface, a pattern, all of this namespace: not those of another with their number."""
+    aborting = oracle.xdp_load(oracle.returning(0), name="aborting")
+    with contextlib.ExitStack() as ending:
+        second = ending.enter_context(net.Veth())
+        ns = ending.enter_context(net.NetNs())
+        with ns.entered():
+            third = ending.enter_context(net.Veth(ifindex=veth.ifindex))
+            assert third.ifindex == veth.ifindex
+            ending.callback(os.close, oracle.xdp_attach(aborting, third.ifindex))
+        for one in (veth, second):
+            ending.callback(os.close, oracle.xdp_attach(aborting, one.ifindex))
+        counts = ending.enter_context(Monitor())
+        asked = (None, veth.dev, f"{second.dev[:-1]}[a]")
+        scenes = [Scene(counts, Bpffs("/nowhere"), one) for one in asked]
+        with ns.entered():
+            scenes.append(Scene(counts, Bpffs("/nowhere"), None))
+            net.send(third, FRAMES[:7])
+        net.send(veth, FRAMES[:20])
+        net.send(second, FRAMES[:30])
+        found = [{one.interface: one.total for one in scene.look()} for scene in scenes[:3]]
+        assert found == [{veth.dev: 20, second.dev: 30}, {veth.dev: 20}, {second.dev: 30}]
+        with ns.entered():
+            (there,) = scenes[3].look()
+        assert (there.interface, there.total) == (third.dev, 7)
+        assert there.program
+        assert there.program[:3] == (oracle.prog(aborting).id, "aborting", None)
+
+
+@kinds("fused")
+def test_the_command_counts_all_and_leaves_nothing(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """Under load, until a signal; what came since its last line is in one more."""
+    tool("load", veth.dev, objects["ret"], "-n", "ret_0")
+    with net.Flood(veth, rate=500):
+        some = tool("monitor", "-c", 10, "--json", "--interval", 0.05)
+        assert json.loads(some.out.splitlines()[-1])["total"] >= 10
+        one = tool("monitor", veth.dev, "-qc", 1, "--interval", 0.1)
+        assert f" {veth.dev} exception: XDP_ABORTED, " in one.out
+        assert one.err == ""
+    before = oracle.snapshot()
+    words = [sys.executable, "-m", "xdpctl", "monitor", veth.dev, "--json", "--interval", "0.2"]
+    child = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr
+    assert child.stderr.readline() == f"xdpctl: counting on {veth.dev}\n"
+    flood = net.Flood(veth).start()
+    time.sleep(1)
+    sent = flood.stop()
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate()
+    assert (child.returncode, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) > 1
+    assert sum(line["packets"] for line in lines) == lines[-1]["total"] == sent
+    child = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert child.stderr
+    child.stderr.readline()
+    child.kill()
+    child.communicate()
+    assert not oracle.settle(before).added(before)
+
+
+@needs("own_machine")
+def test_nothing_that_others_do_costs_a_count(veth: net.Veth) -> None:
+    """A program behind perf is passed over while a bpf(2) call is under way on its CPU."""
+    seen = oracle.map_create(oracle.MAP_TYPE_ARRAY, 4, 8, 1)
+    program = oracle.xdp_load(oracle.counting(seen, 0))
+    link = oracle.xdp_attach(program, veth.ifindex, oracle.XDP_FLAGS_SKB_MODE)
+    # Packets interrupt CPU 1, which is reading a large map all the time.
+    Path(f"/sys/class/net/{veth.dev}/queues/rx-0/rps_cpus").write_text("2")
+    large = oracle.map_create(oracle.MAP_TYPE_ARRAY, 4, 1 << 20, 1)
+    reader = os.fork()
+    if not reader:
+        os.sched_setaffinity(0, {1})
+        while True:
+            oracle.map_lookup(large, bytes(4))
+    here = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {0})
+        with watching(veth.dev) as scene:
+            flood = net.Flood(veth, rate=5000).start()
+            time.sleep(2)
+            sent = flood.stop()
+            arrived = oracle.settle_counter(oracle.map(seen).id, sent)
+            assert only(scene).total == arrived > 0
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        os.sched_setaffinity(0, here)
+        os.close(link)
+
+
+def test_an_interface_that_goes(veth: net.Veth) -> None:
+    with watching(veth.dev) as scene:
+        veth.delete()
+        with pytest.raises(VanishedError):
+            scene.look()
