@@ -301,7 +301,8 @@ class Attachment:
         self._ended.set()
 
     def _close(self) -> None:
-        if self._null or self._is_ours():
+        # Once: then the number is anybody's, who may hold the same link or array by it.
+        if self._null or (self._stop >= 0 and self._is_ours()):
             self._null = False
             os.close(self._fd)
         self._ended.set()

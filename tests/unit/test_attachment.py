@@ -228,3 +228,17 @@ def test_an_array_that_its_user_has_closed_is_not_held(
     assert not held.attached
     held.detach()
     os.fstat(fd)  # and is left alone
+
+
+def test_what_was_closed_is_not_closed_again(tmp_path: Path, fd: int, arrays: Arrays) -> None:
+    """Its number may be in use by then, even for the same array."""
+    bpffs = Bpffs(str(tmp_path))
+    os.makedirs(bpffs.interface(LOOPBACK).directory)
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, os.dup(fd))
+    number = held._fd
+    held._close()
+    os.dup2(fd, number)
+    held._close()
+    del held
+    os.fstat(number)
+    os.close(number)
