@@ -7,17 +7,42 @@ with xdpctl.attach("prog.o", "eth0") as attachment:
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Attachment", "attach"]
 
 if TYPE_CHECKING:
+    from .api import look as look
     from .attachment import Attachment as Attachment
     from .attachment import attach as attach
+    from .chain import Chain as Chain
+    from .chain import Member as Member
+    from .chain import Rules as Rules
+    from .maps import Map as Map
+    from .observe import Root as Root
+    from .observe import Slot as Slot
+    from .observe import State as State
+    from .plan import Plan as Plan
+    from .plan import make_plan as make_plan
+
+_HOMES = {
+    "Attachment": "attachment",
+    "Chain": "chain",
+    "Map": "maps",
+    "Member": "chain",
+    "Plan": "plan",
+    "Root": "observe",
+    "Rules": "chain",
+    "Slot": "observe",
+    "State": "observe",
+    "attach": "attachment",
+    "look": "api",
+    "make_plan": "plan",
+}
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when it is used: most of what imports this package is the command line.
-    if name in __all__:
-        from . import attachment
+    if name in _HOMES:
+        from importlib import import_module
 
-        return getattr(attachment, name)
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from . import bcc as dialect
-from . import chain, locks, objects, pins
+from . import chain, locks, maps, objects, pins
 from .bcc import BPF
-from .bpffs import DEFAULT_BPFFS, Bpffs
+from .bpffs import Bpffs
 from .commit import transact
 from .errors import (
     KernelError,
@@ -71,11 +71,11 @@ def attach(
     `lock_timeout` is in seconds. Raises any XdpctlError (xdpctl.errors); the interface then runs
     what it ran before.
     """
-    path = bpffs or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
-    pinned = Bpffs(path.rstrip("/"), locks.Patience(lock_timeout))
+    pinned = Bpffs.chosen(bpffs, locks.Patience(lock_timeout))
     found = Interface.named(interface)
     mask = None if actions is None else chain.parse_actions(",".join(actions) or "none")
-    member = _member(source, program, section, priority, mask, path, Build(tuple(flags), bcc))
+    build = Build(tuple(flags), bcc)
+    member = _member(source, program, section, priority, mask, pinned.path, build)
 
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
@@ -184,6 +184,11 @@ class Attachment:
             if slot.member and slot.member.id == self.program_id:
                 return slot.number
         return None
+
+    @property
+    def maps(self) -> dict[str, maps.Map]:
+        """The program's maps by name; raises NotFoundError when it is gone."""
+        return maps.of_program(self.program_id)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until somebody takes the program out, or the interface goes; False after `timeout`.

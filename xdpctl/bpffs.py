@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from typing import Self
 
 from . import locks
 from .errors import BpffsError
@@ -23,6 +24,12 @@ class Bpffs:
         self.path = path
         self.xdp = f"{path}/xdp"
         self.patience = patience or locks.Patience()
+
+    @classmethod
+    def chosen(cls, path: str | None, patience: locks.Patience | None = None) -> Self:
+        """The one that was asked for, else that of the environment, else the usual one."""
+        path = path or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
+        return cls(path.rstrip("/"), patience)
 
     def check(self) -> None:
         """Raise BpffsError unless the path lies on a bpffs that can be written, by root alone."""

@@ -104,7 +104,7 @@ class State:
     interface: Interface
     root: Root | None
     residue: tuple[str, ...]
-    home: InterfacePins
+    home: InterfacePins = field(compare=False)
     stranded: int = 0
     pending: Pending | None = None
 

@@ -21,6 +21,7 @@ from typing import Any, get_args
 import click
 import pytest
 
+import xdpctl
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
 from xdpctl import (
     chainfile,
@@ -62,6 +63,7 @@ from xdpctl.hook import Hook
 from xdpctl.image import Image
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf
+from xdpctl.maps import Map
 from xdpctl.observe import Handle, State, View
 from xdpctl.pcap import Packet
 from xdpctl.pins import InterfacePins, Label, Made, Origin
@@ -385,7 +387,7 @@ def test_no_root_is_null_and_has_no_programs() -> None:
 
 
 def test_the_python_api_is_described() -> None:
-    text = page()["PYTHON API"]
+    text = page()["PYTHON API"].partition(".Ss ")[0]
     items = re.findall(r"^\.It Fa (.*)$", text, flags=re.MULTILINE)
     parameters = [name for item in items for name in re.findall(r"\w+", item)]
     assert parameters == list(inspect.signature(attach).parameters)
@@ -394,6 +396,57 @@ def test_the_python_api_is_described() -> None:
     made = re.findall(r"self\.([a-z]\w*) =", inspect.getsource(Attachment.__init__))
     public = {name for name in vars(Attachment) if not name.startswith("_")}
     assert sorted(described) == sorted(public | set(made))
+
+
+def api_items(text: str) -> list[str]:
+    """The names that the lists of a part of PYTHON API describe, in order."""
+    items = re.findall(r"^\.It (?:Va|Fn) (.*)$", text, flags=re.MULTILINE)
+    return [name for item in items for name in re.findall(r"^\w+|(?<= , )\w+", item)]
+
+
+# What the rest of the package needs of these classes and nobody else.
+INNER = {
+    "State": {"home", "live", "stranded"},
+    "Root": {"btf_id", "config"},
+    "Slot": {"function_btf_id", "handle"},
+    "Chain": {"find", "with_added", "with_changed", "with_replaced", "without"},
+    "Member": {
+        *("array_id", "devbound", "handed_on", "held", "load_time", "order", "replaces", "size"),
+        "source",
+    },
+    "Rules": set[str](),
+    "Plan": {"adopts", "auto", "protocol", "why"},
+}
+
+
+def test_the_data_of_the_python_api_are_described() -> None:
+    text = sections("Ss", page()["PYTHON API"])["Chain, plan and status"]
+    functions, *parts = re.split(r"^Of a?\n\.Vt (\w+)", text, flags=re.MULTILINE)
+    assert api_items(functions) == ["look", "make_plan"]
+    described = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(described) == set(INNER)
+    for name, part in described.items():
+        kind = getattr(xdpctl, name)
+        fields = getattr(kind, "_fields", None) or kind.__dataclass_fields__
+        found = {one for one in (*fields, *vars(kind)) if not one.startswith("_")}
+        assert found - INNER[name] == set(api_items(part)), name
+        assert INNER[name] <= found
+    methods = set(re.findall(r"^\.Fn (\w+)", described["Chain"], flags=re.MULTILINE))
+    assert methods == INNER["Chain"] - {"with_replaced"}
+    asked = set(inspect.signature(make_plan).parameters) - {"state", "target", "adopts", "refused"}
+    assert set(re.findall(r"^\.Fa (\w+)", functions, flags=re.MULTILINE)) == asked
+
+
+def test_maps_of_the_python_api_are_described() -> None:
+    text = sections("Ss", page()["PYTHON API"])["Maps"]
+    public = {name for name in vars(Map) if not name.startswith("_")}
+    assert sorted(api_items(text)) == sorted(public)
+
+
+def test_all_that_the_package_offers_is_described() -> None:
+    text = page()["PYTHON API"]
+    named = set(re.findall(r"^\.(?:Vt|It Fn) (\w+)", text, flags=re.MULTILINE))
+    assert set(xdpctl.__all__) <= named
 
 
 def test_defaults_are_the_code_s() -> None:
@@ -908,7 +961,8 @@ def test_readme_never_recommends_the_wrong_bcc() -> None:
 
 
 def test_the_example_of_the_readme_calls_what_there_is() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), flags=re.DOTALL)
+    example, data = re.findall(r"```python\n(.*?)```", read("README.md"), flags=re.DOTALL)
+    assert set(re.findall(r"xdpctl\.(\w+)", data)) <= set(xdpctl.__all__)
     tree = ast.parse(example)
     (call,) = [
         node

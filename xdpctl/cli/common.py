@@ -88,9 +88,9 @@ class Settings(Style):
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
         if self.netns:
             _enter_netns(self.netns)
-        path = self.bpffs or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
-        bpffs = Bpffs(path.rstrip("/"), locks.Patience(self.lock_timeout, self._tell))
-        if changes and not self.dry_run and not bpffs.is_mounted() and self._mount_wanted(path):
+        bpffs = Bpffs.chosen(self.bpffs, locks.Patience(self.lock_timeout, self._tell))
+        wanted = changes and not self.dry_run and not bpffs.is_mounted()
+        if wanted and self._mount_wanted(bpffs.path):
             rights.require()
             bpffs.mount()
         return bpffs

@@ -397,6 +397,10 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     call("bpf_map_update_elem", fd, key, value, 0)
 
 
+def map_delete(fd: int, key: bytes) -> None:
+    call("bpf_map_delete_elem", fd, key)
+
+
 def map_freeze(fd: int) -> None:
     """Let nobody change a map through bpf(2) any more."""
     call("bpf_map_freeze", fd)

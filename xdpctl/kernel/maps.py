@@ -32,10 +32,15 @@ def possible_cpus() -> int:
     return libbpf.call("libbpf_num_possible_cpus")
 
 
+def is_percpu(info: MapInfo) -> bool:
+    """Whether each CPU has values of its own."""
+    return info.type in _PERCPU
+
+
 def value_size(info: MapInfo) -> int:
     """What bpf(2) reads and writes as an element's value: with per-CPU maps one for each CPU."""
     each = -(-info.value_size // 8) * 8
-    return each * possible_cpus() if info.type in _PERCPU else info.value_size
+    return each * possible_cpus() if is_percpu(info) else info.value_size
 
 
 def create_like(info: MapInfo, inner_fd: int = 0) -> int:

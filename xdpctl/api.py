@@ -1,0 +1,23 @@
+"""What an interface runs, for Python: what `xdpctl status --json` is made of."""
+
+from __future__ import annotations
+
+from . import rights
+from .bpffs import Bpffs
+from .errors import KernelError
+from .interfaces import Interface
+from .observe import State, observe
+
+
+def look(interface: str, *, bpffs: str | None = None) -> State:
+    """An interface as it is now; nothing is changed, and nobody waits for a lock.
+
+    `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf. Raises any XdpctlError (xdpctl.errors).
+    """
+    rights.require()
+    pinned = Bpffs.chosen(bpffs)
+    pinned.check_safe()
+    try:
+        return observe(Interface.named(interface), pinned)
+    except KernelError as error:
+        raise error.explained() from error
