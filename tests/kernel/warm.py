@@ -1,4 +1,4 @@
-"""Fill the dispatcher cache before a guest boots: compiling there is slow and lost with it.
+"""Fill the caches of what is compiled before a guest boots: there it is slow, and lost with it.
 
 python -m tests.kernel.warm
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from tests.kernel.test_chain import SEEDS, masks_of
 from tests.kernel.test_confirm import SHAPES as SHAPES_WITH_RULES
+from tests.kernel.test_examples import SOURCES
 from tests.kernel.test_trial import SHAPES
 from xdpctl.chain import DEFAULT_ACTIONS, Rules
 from xdpctl.dispatcher import object_for
 from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
+from xdpctl.sources import compiled
 
 
 def main() -> None:
@@ -25,6 +27,8 @@ def main() -> None:
         object_for(masks, rules=rules)
     for seed in SEEDS:
         object_for(masks_of(seed))
+    for path, flags in SOURCES:
+        compiled(str(path), flags)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ from xdpctl.trial import Fate, Outcome, Trial
 
 PAGE = ROOT / "man/xdpctl.8"
 PACKAGE = ROOT / "xdpctl"
-PROSE = ["README.md", "docs/architecture.md", "docs/protocol.md"]
+PROSE = ["README.md", "docs/architecture.md", "docs/protocol.md", "examples/README.md"]
 WATCH, APPLY = UNITS = ("systemd/xdpctl-watch.service", "systemd/xdpctl-apply@.service")
 # Read by what xdpctl stands on: clang is looked for in PATH, rich reads NO_COLOR, click the last.
 FOREIGN_VARIABLES = {"PATH", "BCC_KERNEL_SOURCE", "NO_COLOR", "_XDPCTL_COMPLETE"}
