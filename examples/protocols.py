@@ -5,7 +5,7 @@
     python3 protocols.py INTERFACE
 
 All that makes a BCC script a good neighbour is the line with xdpctl.attach, where others have
-attach_xdp; remove_xdp is not needed.
+attach_xdp. A remove_xdp is not needed, and takes out this program alone.
 """
 
 import sys

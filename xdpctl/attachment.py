@@ -85,7 +85,10 @@ def attach(
         report = transact(pinned, found, target, mode=mode, attach=attach, kind=root, terms=terms)
     ((program_id, fd),) = report.holds.items()
     held = ArrayAttachment if report.plan.kind == "fused" else Attachment
-    return held(pinned, found, program_id, fd)
+    attachment = held(pinned, found, program_id, fd)
+    if dialect.is_module(source):
+        dialect.keep(source, interface, attachment)
+    return attachment
 
 
 def _member(
@@ -123,8 +126,9 @@ def _member(
 class Attachment:
     """A program's place in a chain, held by this process; made by `attach`.
 
-    A context manager that detaches at its end. A forked child has no part in it: there the
-    descriptor's number stays taken and means nothing.
+    A context manager that detaches at its end. It ends when nobody refers to it any more, as a
+    `bcc.BPF` does whose program it is: that one's `remove_xdp` detaches it. A forked child has no
+    part in it: there the descriptor's number stays taken and means nothing.
     """
 
     def __init__(self, bpffs: Bpffs, interface: Interface, program_id: int, fd: int) -> None:

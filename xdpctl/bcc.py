@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from . import rights
@@ -44,8 +45,17 @@ class BPF(Protocol):
 
     module: Any
 
+    remove_xdp: Callable[..., None]
+
     def dump_func(self, func_name: bytes) -> bytes:
         """The instructions of a function."""
+
+
+class Detachable(Protocol):
+    """An attachment, as far as it is known here."""
+
+    def detach(self) -> None:
+        """Take the program out; may be called again."""
 
 
 def is_module(source: object) -> TypeGuard[BPF]:
@@ -63,6 +73,30 @@ def of_module(module: BPF, program: str | None) -> tuple[str, Image]:
 
     name = _chosen("the bcc.BPF object", _functions(module, lib), program)
     return name, _image(module.dump_func(name.encode()), lib.bpf_module_license(module.module))
+
+
+def keep(module: BPF, interface: str, attachment: Detachable) -> None:
+    """Have a module keep what it is attached by, and detach that in its `remove_xdp`.
+
+    BCC's own takes whatever there is off the hook, which is the programs of all.
+    """
+    kept: dict[str, list[Detachable]] = vars(module).setdefault("_xdpctl_kept", {})
+    if not kept:
+        module.remove_xdp = partial(_remove_xdp, kept, module.remove_xdp)
+    kept.setdefault(interface, []).append(attachment)
+
+
+def _remove_xdp(
+    kept: Mapping[str, Sequence[Detachable]],
+    original: Callable[..., None],
+    dev: str | bytes,
+    flags: int = 0,
+) -> None:
+    name = os.fsdecode(dev)
+    if name not in kept:
+        original(dev, flags)
+    for attachment in kept.get(name, ()):
+        attachment.detach()
 
 
 def compiled(

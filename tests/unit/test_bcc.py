@@ -51,6 +51,29 @@ def test_importing_costs_less_than_click() -> None:
     assert our_modules < its_modules
 
 
+def test_remove_xdp_takes_out_what_is_its_own() -> None:
+    """On another interface it is BCC's, which takes off whatever is there."""
+
+    class Module:
+        remove_xdp = staticmethod(lambda dev, flags=0: said.append((dev, flags)))
+
+    class Held:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def detach(self) -> None:
+            said.append(self.name)
+
+    said: list[object] = []
+    module, other = Module(), Module()
+    for interface, name in (("eth0", "one"), ("eth1", "two"), ("eth0", "three")):
+        bcc.keep(module, interface, Held(name))  # type: ignore[arg-type]
+    for dev in (b"eth0", "eth0", "eth1", "eth2"):
+        module.remove_xdp(dev, 4)
+    other.remove_xdp("eth0")
+    assert said == ["one", "three", "one", "three", "two", ("eth2", 4), ("eth0", 0)]
+
+
 @pytest.mark.parametrize(
     ("found", "program", "name"), [(["one"], None, "one"), (["one", "two"], "two", "two")]
 )
