@@ -411,11 +411,11 @@ INNER = {
     "Slot": {"function_btf_id", "handle"},
     "Chain": {"find", "with_added", "with_changed", "with_replaced", "without"},
     "Member": {
-        *("array_id", "devbound", "handed_on", "held", "load_time", "order", "replaces", "size"),
-        "source",
+        *("array_id", "devbound", "handed_on", "held", "instead_of", "load_time", "order"),
+        *("replaces", "size", "source"),
     },
     "Rules": set[str](),
-    "Plan": {"adopts", "auto", "protocol", "why"},
+    "Plan": {"adopts", "auto", "bare", "protocol", "why"},
 }
 
 
@@ -433,7 +433,8 @@ def test_the_data_of_the_python_api_are_described() -> None:
         assert INNER[name] <= found
     methods = set(re.findall(r"^\.Fn (\w+)", described["Chain"], flags=re.MULTILINE))
     assert methods == INNER["Chain"] - {"with_replaced"}
-    asked = set(inspect.signature(make_plan).parameters) - {"state", "target", "adopts", "refused"}
+    inner = {"state", "target", "adopts", "bare", "refused"}
+    asked = set(inspect.signature(make_plan).parameters) - inner
     assert set(re.findall(r"^\.Fa (\w+)", functions, flags=re.MULTILINE)) == asked
 
 
