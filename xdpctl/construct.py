@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from . import dispatcher, fused, image, objects, pins
+from . import dispatcher, fused, image, loading, pins
 from .chain import Member
 from .counters import Counter
 from .counting import Counting, mask_of
@@ -192,7 +192,7 @@ class Construction:
         target = (root.fd, root.names[slot]) if root else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target)
-        loaded = objects.load(member.source, member.frags, target)
+        loaded = loading.load(member.source, member.frags, target)
         for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
         info = libbpf.prog_info(loaded.fd)
@@ -235,7 +235,7 @@ class Construction:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
                 raise image.array_of_another_kind(what, "ext") from error
-            raise objects.explain(what, error, ext=True) from error
+            raise loading.explain(what, error, ext=True) from error
         self.closing.callback(os.close, new)
         program_id = libbpf.prog_info(new).id
         self.renewed[member.id] = program_id
@@ -305,7 +305,7 @@ def check_same(member: Member, target: tuple[int, str] | None) -> None:
     source = member.source
     assert source is not None
     with contextlib.ExitStack() as closing:
-        alone = objects.load(source._replace(maps_of=0, pin_path=None), member.frags, target)
+        alone = loading.load(source._replace(maps_of=0, pin_path=None), member.frags, target)
         for number in (alone.fd, *alone.arrays.values(), *alone.maps.values()):
             closing.callback(os.close, number)
         info = libbpf.prog_info(alone.fd)

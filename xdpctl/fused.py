@@ -24,7 +24,7 @@ from .counters import Counter, Mask
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 from .kernel import libbpf
-from .objects import reason
+from .loading import reason
 from .protocol import FUSED, FUSED_RECORD, Config
 from .rights import explain_refusal
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import dispatcher, image, objects
+from . import dispatcher, image, loading
 from .bpffs import Bpffs
 from .chain import (
     ACTIONS,
@@ -320,7 +320,7 @@ class _Programs:
             return self._load(member, code, self._stand_ins(image.maps_of(code.code)))
         if member.source.maps_of and not member.source.forced:
             check_same(member, None)
-        loaded = objects.load(member.source, member.frags, apart=True)
+        loaded = loading.load(member.source, member.frags, apart=True)
         for fd in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.own(fd)
         code = Image.of(loaded.fd)
@@ -351,7 +351,7 @@ class _Programs:
         try:
             return self.own(image.load(kind, name, text, gpl=code.gpl))
         except KernelError as error:
-            raise objects.explain(f"{name} for a trial", error, ext=False) from error
+            raise loading.explain(f"{name} for a trial", error, ext=False) from error
 
     def _alone(self, member: Member, fd: int) -> int:
         """An EXT program behind a root of its own: the kernel does not run it else."""

@@ -16,7 +16,7 @@ from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
-from xdpctl import objects as objects_of_xdpctl
+from xdpctl import loading
 from xdpctl.chain import Source
 from xdpctl.cli import run
 from xdpctl.kernel import libbpf
@@ -27,7 +27,7 @@ Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]
 @contextlib.contextmanager
 def loaded(path: Path) -> Iterator[int]:
     """The descriptor of a plain XDP program of an object file."""
-    one = objects_of_xdpctl.load(Source(str(path), path.read_bytes(), path.stem), frags=False)
+    one = loading.load(Source(str(path), path.read_bytes(), path.stem), frags=False)
     with libbpf.owned(one.fd), contextlib.ExitStack() as closing:
         for fd in (*one.arrays.values(), *one.maps.values()):
             closing.callback(os.close, fd)

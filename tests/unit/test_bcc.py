@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import ROOT, needs_root
-from xdpctl import bcc, chain, objects
+from xdpctl import bcc, chain, loading, objects
 from xdpctl.attachment import attach
 from xdpctl.errors import (
     BadObjectError,
@@ -156,7 +156,7 @@ def test_descriptors_of_tables_are_closed_at_last(how: str) -> None:
 def test_such_a_program_shares_no_maps() -> None:
     source = chain.Source("a.c", b"", "f", maps_of=11, image=Image(PASS, False, True))
     with pytest.raises(UnsupportedError, match="cannot share the maps of program 11") as caught:
-        objects.load(source, frags=False)
+        loading.load(source, frags=False)
     assert "--maps new" in caught.value.hint
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
-from xdpctl import dispatcher, fused, objects
+from xdpctl import dispatcher, fused, loading
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Rules, Source
 from xdpctl.construct import Construction
@@ -47,7 +47,7 @@ class Kernel:
             (libbpf, "map_info", lambda fd: libbpf.MapInfo(self.behind[fd], 3, "a", 4)),
             (libbpf, "get", lambda _path: self.open(40)),
             (libbpf, "pin", lambda _fd, path: Path(path).touch()),
-            (objects, "load", self.load),
+            (loading, "load", self.load),
             (fused, "held_array", lambda _fd: self.open(70)),
             (fused, "build", self.build_fused),
             (dispatcher, "build", self.build_ext),
@@ -77,9 +77,9 @@ class Kernel:
         tag = self.tags.get(number, f"{number}")
         return libbpf.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
 
-    def load(self, source: Source, _frags: bool, target: object) -> objects.Loaded:
+    def load(self, source: Source, _frags: bool, target: object) -> loading.Loaded:
         self.sources.append(source)
-        return objects.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
+        return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
     def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, libbpf.ProgInfo]:
         self.parts, self.why, self.rules = list(parts), why, rules

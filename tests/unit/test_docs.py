@@ -34,8 +34,8 @@ from xdpctl import (
     image,
     incidents,
     interfaces,
+    loading,
     locks,
-    objects,
     past,
     render,
     rights,
@@ -647,7 +647,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(dispatcher, "build", lambda *_: root)
     instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
     instead(
-        objects, "load", lambda *_: objects.Loaded(some(30), {"a": some()}, {str(wanted): some()})
+        loading, "load", lambda *_: loading.Loaded(some(30), {"a": some()}, {str(wanted): some()})
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
@@ -667,7 +667,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (commit, "rehome", "Move"),
         (commit, "make_plan", "Plan"),
         (dispatcher, "build", "Load"),
-        (objects, "load", "Load"),
+        (loading, "load", "Load"),
         (fused, "build", "Load"),
         (dispatcher.Root, "hook", "Hook"),
         (History, "record", "Record"),
