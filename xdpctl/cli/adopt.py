@@ -11,14 +11,7 @@ from ..chain import Chain
 from ..errors import HookBusyError, NotFoundError
 from ..observe import State
 from . import complete
-from .common import (
-    Settings,
-    common_options,
-    confirm_option,
-    gate_option,
-    program_options,
-    root_options,
-)
+from .common import Settings, change_options, program_options, root_options
 from .many import change
 
 
@@ -37,9 +30,7 @@ from .many import change
 )
 @program_options()
 @root_options()
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(
     settings: Settings,

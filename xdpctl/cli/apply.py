@@ -6,7 +6,7 @@ import click
 
 from .. import chainfile
 from . import complete
-from .common import Settings, common_options, confirm_option, first_options, gate_option
+from .common import Settings, change_options, first_options
 from .many import change
 
 
@@ -14,9 +14,7 @@ from .many import change
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("file", metavar="FILE", type=click.Path(readable=False))
 @first_options()
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(settings: Settings, interface: str, file: str) -> None:
     """Bring an interface to the chain that a file describes, whatever it runs now.

@@ -216,29 +216,6 @@ def first_options() -> Callable[[Command], Command]:
     return _all([mode, attach, root_options()])
 
 
-def gate_option() -> Callable[[Command], Command]:
-    """For commands that change a chain by `many.change`: these are what `test` can try."""
-    return _option(
-        GATE,
-        metavar="FILE",
-        type=click.Path(readable=False),
-        help="Change nothing unless each packet of this pcap file would pass the new chain.",
-    )
-
-
-def confirm_option() -> Callable[[Command], Command]:
-    """For commands that change a chain and can be taken back by themselves."""
-    return click.option(
-        "--confirm-within",
-        metavar="TIME",
-        callback=lambda context, option, text: _store(
-            context, option, None if text is None else seconds(text)
-        ),
-        expose_value=False,
-        help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
-    )
-
-
 def program_options(*, placed: bool = True) -> Callable[[Command], Command]:
     """Which program of a file is meant, how it stands in the chain, how a C source is compiled.
 
@@ -320,3 +297,23 @@ def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
         ]
 
     return _all(options)
+
+
+def change_options() -> Callable[[Command], Command]:
+    """For commands that change a chain by `many.change`: these are what `test` can try."""
+    gate = _option(
+        GATE,
+        metavar="FILE",
+        type=click.Path(readable=False),
+        help="Change nothing unless each packet of this pcap file would pass the new chain.",
+    )
+    confirm = click.option(
+        "--confirm-within",
+        metavar="TIME",
+        callback=lambda context, option, text: _store(
+            context, option, None if text is None else seconds(text)
+        ),
+        expose_value=False,
+        help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
+    )
+    return _all([gate, confirm, common_options(changes=True)])

@@ -9,14 +9,7 @@ from ..chain import Chain
 from ..errors import ChainFullError
 from ..observe import State
 from . import complete
-from .common import (
-    Settings,
-    common_options,
-    confirm_option,
-    first_options,
-    gate_option,
-    program_options,
-)
+from .common import Settings, change_options, first_options, program_options
 from .many import change
 
 
@@ -33,9 +26,7 @@ from .many import change
 )
 @program_options()
 @first_options()
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(
     settings: Settings,

@@ -10,14 +10,7 @@ from .. import objects
 from ..chain import Chain, MapsAsked
 from ..observe import State
 from . import complete
-from .common import (
-    Settings,
-    common_options,
-    confirm_option,
-    gate_option,
-    program_options,
-    root_options,
-)
+from .common import Settings, change_options, program_options, root_options
 from .many import change
 
 
@@ -33,9 +26,7 @@ from .many import change
 )
 @program_options(placed=False)
 @root_options()
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(
     settings: Settings,

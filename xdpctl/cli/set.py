@@ -11,7 +11,7 @@ from ..chain import ON_END, ON_VACANT, Chain, check_label
 from ..errors import NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, confirm_option, gate_option, root_options
+from .common import Settings, change_options, root_options
 from .many import change
 
 
@@ -42,9 +42,7 @@ from .many import change
     help="What a slot does whose program is gone: go on, or drop the packet.",
 )
 @root_options()
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(
     settings: Settings,

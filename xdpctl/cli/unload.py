@@ -8,7 +8,7 @@ from ..chain import Chain
 from ..errors import NotFoundError, UsageError
 from ..observe import State
 from . import complete
-from .common import Settings, common_options, confirm_option, gate_option
+from .common import Settings, change_options
 from .many import change
 
 
@@ -29,9 +29,7 @@ from .many import change
 @click.option(
     "--keep", is_flag=True, help="Keep the programs for xdpctl rollback, until the next change."
 )
-@gate_option()
-@confirm_option()
-@common_options(changes=True)
+@change_options()
 @click.pass_obj
 def command(
     settings: Settings,
