@@ -124,6 +124,23 @@ def test_a_link_of_anothers(tool: Tool, veth: net.Veth, objects: Objects) -> Non
     assert tool.pins() == []
 
 
+def killed(veth: net.Veth, words: list[str], point: int, packets: int) -> int:
+    """SIGKILL at a boundary of a command; the root of then, under which all frames are counted."""
+    frames = net.udps(5)
+    with crash.Stepped(lambda: run(words)) as child:
+        child.run_to(point)
+    root = oracle.xdp_prog_id(veth.ifindex)[0]
+    before = oracle.array_counter(packets)
+    net.exchange(veth, frames)
+    assert oracle.array_counter(packets) - before == len(frames), point
+    return root
+
+
+def nothing_but_new(tool: Tool) -> bool:
+    """No pins; an interface's directory, while it is new, may be another command's."""
+    return all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins())
+
+
 @pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("by", [bare, linked])
 def test_killed_while_it_adopts(
@@ -131,7 +148,6 @@ def test_killed_while_it_adopts(
 ) -> None:
     """SIGKILL around its system calls: the bare program runs or the chain does, in one piece."""
     words = ["adopt", veth.dev, "--object", str(objects["count"]), "--force", "-q"]
-    frames = net.udps(5)
     with by(tool, veth, objects["count"]):
         calls = crash.boundaries(lambda: run(words))
         tool("unload", veth.dev, "--all")
@@ -141,18 +157,12 @@ def test_killed_while_it_adopts(
     for point in points:
         with by(tool, veth, objects["count"]) as running:
             packets = oracle.prog_map(running)
-            with crash.Stepped(lambda: run(words)) as child:
-                child.run_to(point)
-            root = oracle.xdp_prog_id(veth.ifindex)[0]
-            before = oracle.array_counter(packets)
-            net.exchange(veth, frames)
-            assert oracle.array_counter(packets) - before == len(frames), point
+            root = killed(veth, words, point, packets)
             outcomes["before" if root == running else "after"] += 1
             tool("clean")
             assert oracle.xdp_prog_id(veth.ifindex)[0] == root, point
             if root == running:
-                # Its directory, while it is new, may be another command's.
-                assert all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins()), point
+                assert nothing_but_new(tool), point
                 assert tool.status(veth.dev)["root"]["owner"] == "other"
                 tool(*words)
             assert tool.status(veth.dev)["root"]["owner"] == "xdpctl"
@@ -202,7 +212,6 @@ def test_killed_while_it_goes_back(
     """SIGKILL around its system calls: the chain runs or the bare program does, in one piece."""
     adopt = ["adopt", veth.dev, "--object", objects["count"], "--force", "--confirm-within", "5m"]
     back = ["rollback", veth.dev, "-q"]
-    frames = net.udps(5)
     with by(tool, veth, objects["count"]) as running:
         packets, outcomes = oracle.prog_map(running), Counter[str]()
         tool(*adopt)
@@ -211,19 +220,13 @@ def test_killed_while_it_goes_back(
         points = points[-1 :: -max(1, len(points) // count)]
         for point in points:
             tool(*adopt)
-            with crash.Stepped(lambda: run(back)) as child:
-                child.run_to(point)
-            root = oracle.xdp_prog_id(veth.ifindex)[0]
-            before = oracle.array_counter(packets)
-            net.exchange(veth, frames)
-            assert oracle.array_counter(packets) - before == len(frames), point
+            root = killed(veth, back, point, packets)
             outcomes["after" if root == running else "before"] += 1
             if root == running:
                 tool("clean")
             else:
                 tool(*back)
             assert oracle.xdp_prog_id(veth.ifindex)[0] == running, point
-            # Its directory, while it is new, may be another command's.
-            assert all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins()), point
+            assert nothing_but_new(tool), point
     print(f"\nback ({by.__name__}): {len(calls)} boundaries, killed at {len(points)}: {outcomes}")
     assert set(outcomes) == {"before", "after"}
