@@ -12,6 +12,7 @@ XDPCTL_FUSED=0/2 is for the first of two guests that share the tests on fused ro
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ def kinds(*only: Kind) -> pytest.MarkDecorator:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets what it runs in the background ignore it, and scripts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "kinds(*kinds): run for these kinds of root alone")
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")
