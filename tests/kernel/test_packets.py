@@ -345,10 +345,14 @@ def unpins_at_once(bpffs: Path) -> bool:
 
 
 @kinds("ext")  # nothing that a fused root needs goes before the root does
+@pytest.mark.soak
 def test_a_grace_period_left_out_is_seen(
     tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where roots run elsewhere too, a CPU may still be in X as the links onto it go."""
+    """Where roots run elsewhere too, a CPU may still be in X as the links onto it go.
+
+    Emulated CPUs take turns, and one has mostly left it when the other goes on: a matter of luck.
+    """
     if not unpins_at_once(tool.bpffs):
         pytest.skip("missing: unpinning without a grace period of the kernel's own")
 
@@ -367,4 +371,4 @@ def test_a_grace_period_left_out_is_seen(
             swap()
 
         staying = tool.chain(veth.ifindex)[1:]
-        swaps_until_missed(veth, staying, hasty, "no grace period", 400)
+        swaps_until_missed(veth, staying, hasty, "no grace period", 2000)
