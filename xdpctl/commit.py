@@ -115,8 +115,7 @@ def transact(
     `target` and `check` may be called several times. A change before that was not confirmed in time
     goes back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
-    many = view
-    refused = many.refused if many else 0  # how EXT programs are, once that is known
+    refused = view.refused if view else 0  # how EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
         first = state.root is None or state.root.config is None
@@ -145,13 +144,12 @@ def transact(
     refused_at: list[int] = []
     removed: tuple[str, ...] = ()
     overdue: Pending | None = None
-    for _attempt in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         signals.release()
         if overdue:
             take_back(bpffs, interface, overdue)
         with _private_files(), paths.locked():
-            state = observe(interface, bpffs, locked=True, view=view)
-            view = None
+            state = observe(interface, bpffs, locked=True, view=None if attempt else view)
             removed += repair(bpffs, paths, state)
             if rehome(paths, state):
                 continue
@@ -171,8 +169,8 @@ def transact(
                 # The program's fault, or does this kernel refuse all of its kind?
                 if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
                     raise
-                if many:
-                    many.refused = refused
+                if view:
+                    view.refused = refused
                 continue
             return report
     raise RaceError(

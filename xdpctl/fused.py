@@ -170,9 +170,9 @@ def _main(
             bodies.append((before + insn(_LDX_DW, 1, _FRAME, -depth) + inner[slot], after))
         else:
             found = insn(_LDX_DW, 6, _FRAME, -depth) if inner else b""
-            call = insn(CALL, src=libbpf.BPF_PSEUDO_CALL)
-            bodies.append((found + before + insn(_MOV64_X, dst=1, src=6) + call, after))
-    end = _count(keep) + sum(_count(body + after) + 1 for body, after in bodies) + 2
+            bodies.append((found + before + insn(_MOV64_X, dst=1, src=6), after))
+    calls = len(parts) - len(inner)
+    end = _count(keep) + sum(_count(body + after) + 1 for body, after in bodies) + calls + 2
     code, others = keep, b""
     for slot, (part, begin) in enumerate(zip(parts, begins, strict=True)):
         mask = part.member.handed_on(rules)
@@ -180,8 +180,7 @@ def _main(
         body, after = bodies[slot]
         code += body
         if slot not in inner:
-            call = insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code))
-            code = code[:-INSN_SIZE] + call
+            code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
         code += after
         leave = end + _count(others) - _count(code) - 1
         # With an empty mask always: a jump whose condition holds, for the verifier wants every

@@ -70,9 +70,10 @@ class Map(MutableMapping[bytes, bytes]):
 
     def per_cpu(self, key: bytes) -> list[bytes]:
         """The value of each possible CPU; the only one of a map without."""
-        value, step = self[key], -(-self.value_size // 8) * 8
+        value = self[key]
         if not maps.is_percpu(self._info):
             return [value]
+        step = len(value) // maps.possible_cpus()
         return [value[at : at + self.value_size] for at in range(0, len(value), step)]
 
     def close(self) -> None:
