@@ -11,7 +11,7 @@ from xdpctl.chain import Chain, Kind
 from xdpctl.commit import transact
 from xdpctl.errors import XdpctlError
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
+from xdpctl.state import State
 
 from .tools import OBJECT, cell, interface, ratio, seconds
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .chain import Member as Member
     from .chain import Rules as Rules
     from .maps import Map as Map
-    from .observe import Root as Root
-    from .observe import Slot as Slot
-    from .observe import State as State
     from .plan import Plan as Plan
     from .plan import make_plan as make_plan
+    from .state import Root as Root
+    from .state import Slot as Slot
+    from .state import State as State
 
 _HOMES = {
     "Attachment": "attachment",
@@ -28,10 +28,10 @@ _HOMES = {
     "Map": "maps",
     "Member": "chain",
     "Plan": "plan",
-    "Root": "observe",
+    "Root": "state",
     "Rules": "chain",
-    "Slot": "observe",
-    "State": "observe",
+    "Slot": "state",
+    "State": "state",
     "attach": "attachment",
     "look": "api",
     "make_plan": "plan",

@@ -6,7 +6,8 @@ from . import rights
 from .bpffs import Bpffs
 from .errors import KernelError
 from .interfaces import Interface
-from .observe import State, observe
+from .observe import observe
+from .state import State
 
 
 def look(interface: str, *, bpffs: str | None = None) -> State:

@@ -33,11 +33,12 @@ from .errors import (
 )
 from .history import Terms
 from .interfaces import Interface
-from .kernel import libbpf
-from .observe import State, config_of, may_run_elsewhere, observe
+from .kernel import libbpf, libc, records
+from .observe import config_of, may_run_elsewhere, observe
 from .pins import InterfacePins
 from .plan import AskedKind, AskedMode
 from .sources import Build
+from .state import State
 
 _LOOK_MS = 2000
 """No event tells that an interface is gone, so that one looks now and then."""
@@ -250,7 +251,7 @@ class Attachment:
             if live != link.target and not self._take_over(home, live, link):
                 self._end()
 
-    def _home(self, link: libbpf.LinkInfo) -> InterfacePins:
+    def _home(self, link: records.LinkInfo) -> InterfacePins:
         """Where the root's pins are; an interface that moves takes them along."""
         own = self._bpffs.interface(self._interface)
         for home in (own, *self._bpffs.homes()):
@@ -264,7 +265,7 @@ class Attachment:
                         return found
         return own
 
-    def _live(self, link: libbpf.LinkInfo) -> int:
+    def _live(self, link: records.LinkInfo) -> int:
         """The root that the interface runs now; 0 where there is none."""
         pinned = pins.pinned_link(self._home(link).root_link)
         if pinned:
@@ -273,7 +274,7 @@ class Attachment:
             return libbpf.xdp_query(self._interface.ifindex)[0]
         return link.target if may_run_elsewhere(link.target) else 0
 
-    def _take_over(self, home: InterfacePins, live: int, link: libbpf.LinkInfo) -> bool:
+    def _take_over(self, home: InterfacePins, live: int, link: records.LinkInfo) -> bool:
         """Make the descriptor mean the link onto the live root; False where there is none."""
         for slot, origin in home.borrowed(live).items():
             new = pins.opened(home.link(live, slot)) if origin.link_id == link.id else None
@@ -281,7 +282,7 @@ class Attachment:
                 continue
             with libbpf.owned(new):
                 # A CPU may be in the old root still, if the change was cut short.
-                libbpf.grace_period()
+                libc.grace_period()
                 # In this order: at each instant a holder is left, and no pin without an owner.
                 with self._bpffs.pins_locked():
                     pins.remove(home.link(live, slot))
@@ -292,7 +293,7 @@ class Attachment:
             return True
         return False
 
-    def _link(self) -> libbpf.LinkInfo | None:
+    def _link(self) -> records.LinkInfo | None:
         """The link behind the descriptor; None where that is something else by now."""
         try:
             link = libbpf.link_info(self._fd)
@@ -391,7 +392,7 @@ def _follow_for_ever(attachment: weakref.ref[Attachment], stop: int, directory: 
     waiting.register(stop, select.POLLIN)
     events = -1  # there is a limit to them; without, one looks now and then
     with contextlib.suppress(KernelError):
-        events = libbpf.inotify([directory])
+        events = libc.inotify([directory])
         waiting.register(events, select.POLLIN)
     with libbpf.owned(stop), libbpf.owned(events) if events >= 0 else contextlib.nullcontext():
         while True:

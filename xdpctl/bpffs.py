@@ -11,7 +11,7 @@ from typing import Self
 from . import locks
 from .errors import BpffsError
 from .interfaces import Interface, mount_point
-from .kernel import libbpf
+from .kernel import libc
 from .pins import InterfacePins, failing
 
 DEFAULT_BPFFS = "/sys/fs/bpf"
@@ -95,7 +95,7 @@ class Bpffs:
         """Mount a bpffs at the path."""
         with failing("mount a BPF file system at", self.path):
             os.makedirs(self.path, exist_ok=True)
-            libbpf.mount("bpf", self.path, "bpf")
+            libc.mount("bpf", self.path, "bpf")
 
     @contextlib.contextmanager
     def pins_locked(self) -> Iterator[None]:

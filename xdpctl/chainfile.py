@@ -22,9 +22,9 @@ from .chain import (
     parse_actions,
 )
 from .errors import BadObjectError, UsageError, XdpctlError
-from .observe import State
 from .protocol import PROTOCOLS
 from .sources import Build
+from .state import State
 
 LIMIT = 1 << 20
 """The most bytes that such a file has: who names another file by mistake need not wait."""

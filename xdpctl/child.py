@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import BadObjectError, KernelError, XdpctlError
-from .kernel import libbpf
+from .kernel import libc
 
 _CPU_SECONDS = 120
 
@@ -33,7 +33,7 @@ def in_child(
         # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
         try:
             ours.close()
-            libbpf.die_with_parent()
+            libc.die_with_parent()
             if os.getppid() == parent:
                 _child(theirs, work)
         finally:

@@ -35,12 +35,13 @@ from .errors import (
 from .history import UNRECORDED, Generation, History, Pending, Terms, now
 from .hook import Hook, LostRace
 from .interfaces import Interface
-from .kernel import libbpf
-from .observe import Root, Slot, State, View, links_elsewhere, observe
+from .kernel import libbpf, libc
+from .observe import View, links_elsewhere, observe
 from .pins import Attach, InterfacePins, Label, Origin
 from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
 from .rollback import find, take_back
 from .settle import Rehooked, rehome, repair, settle
+from .state import Root, Slot, State
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -422,7 +423,7 @@ class _Commit:
             if old is None:
                 self.paths.remove_maps_but(places)
                 return
-            libbpf.grace_period()
+            libc.grace_period()
             self.step("7", "waited until no CPU runs X any more")
             self.report.rehooked = settle(self.paths, self.report.root_id, places, [old.id])
             for path, link_id in self.report.rehooked:

@@ -20,7 +20,7 @@ from .counting import Counting, mask_of
 from .errors import KernelError, UnsupportedError, UsageError
 from .hook import LostRace
 from .image import Image
-from .kernel import libbpf
+from .kernel import libbpf, records
 from .pins import InterfacePins, Made
 from .plan import Plan
 from .settle import Place, unmake
@@ -160,7 +160,7 @@ class Construction:
     # --- members --------------------------------------------------------------------------------
 
     def _put(
-        self, slot: int, member: Member, info: libbpf.ProgInfo, hooked: Hooked, link_id: int
+        self, slot: int, member: Member, info: records.ProgInfo, hooked: Hooked, link_id: int
     ) -> None:
         self.hooked.append(hooked)
         self.members.append(replace(member, id=info.id, tag=info.tag))
@@ -185,7 +185,7 @@ class Construction:
 
     def _program(
         self, slot: int, member: Member, root: dispatcher.Root | None
-    ) -> tuple[int, libbpf.ProgInfo]:
+    ) -> tuple[int, records.ProgInfo]:
         """A member's program: found where it runs, or loaded from its object."""
         if member.source is None:
             return self._found(slot, member, root)
@@ -210,7 +210,7 @@ class Construction:
 
     def _found(
         self, slot: int, member: Member, root: dispatcher.Root | None
-    ) -> tuple[int, libbpf.ProgInfo]:
+    ) -> tuple[int, records.ProgInfo]:
         """A program that runs already; made anew of its image where it is not of type EXT."""
         try:
             fd = libbpf.prog_fd(member.id)

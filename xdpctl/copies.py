@@ -8,7 +8,7 @@ import sys
 
 from .errors import KernelError
 from .kernel import libbpf, maps
-from .kernel.libbpf import MapInfo
+from .kernel.records import MapInfo
 
 _COPIED = (
     *(maps.BPF_MAP_TYPE_HASH, libbpf.BPF_MAP_TYPE_ARRAY, maps.BPF_MAP_TYPE_PERCPU_HASH),

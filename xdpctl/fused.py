@@ -23,7 +23,7 @@ from .chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from .counters import Counter, Mask
 from .errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from .image import CALL, INSN_SIZE, LD_IMM64, Image, insn
-from .kernel import libbpf
+from .kernel import libbpf, records
 from .loading import reason
 from .protocol import FUSED, FUSED_RECORD, Config
 from .rights import explain_refusal
@@ -55,7 +55,7 @@ class Part(NamedTuple):
     counter: Counter | None = None
 
 
-def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, libbpf.ProgInfo]:
+def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, records.ProgInfo]:
     """Load a root for a chain, attached nowhere; returns its descriptor and info.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes

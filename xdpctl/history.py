@@ -22,8 +22,8 @@ from .kernel import libbpf
 from .pins import Attach, InterfacePins
 
 if TYPE_CHECKING:
-    from .observe import State
     from .plan import Plan
+    from .state import State
 
 LIMIT = 8
 """How many generations are remembered."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .observe import Handle
+from .state import Handle
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from .chain import Member
 from .errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from .interfaces import Interface
 from .kernel import libbpf
-from .observe import Root
 from .plan import AskedMode, Plan
+from .state import Root
 
 MODE_FLAGS: dict[AskedMode, int] = {
     "unspecified": 0,

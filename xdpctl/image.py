@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import KernelError, UnsupportedError
-from .kernel import abi, libbpf
+from .kernel import abi, libbpf, records
 from .kernel.btf import of_functions
 
 NAME = "xdpctl_image"
@@ -202,7 +202,7 @@ def keep(program_fd: int, name: str, record: bytes) -> None:
         libbpf.bind_map(program_fd, fd)
 
 
-def kept(program: libbpf.ProgInfo, name: str) -> bytes | None:
+def kept(program: records.ProgInfo, name: str) -> bytes | None:
     """The record of a name that was bound to a program; None where there is none.
 
     What is bound comes behind the maps that the program's code names.

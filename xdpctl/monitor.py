@@ -18,7 +18,7 @@ from typing import NamedTuple
 from . import bcc, cache, image
 from .dispatcher import shipped
 from .errors import KernelError, NotFoundError, UnsupportedError
-from .kernel import libbpf, maps
+from .kernel import libbpf, maps, records
 from .kernel.btf import BTF_KIND_PTR, Btf
 from .rights import explain_refusal
 
@@ -106,7 +106,7 @@ class Monitor:
         self.lacking = tuple(name for name in _TRACEPOINTS if name not in there)
         codes = _compiled(flags)
 
-        def made(kind: int, name: str, elements: int, key_size: int) -> libbpf.MapInfo:
+        def made(kind: int, name: str, elements: int, key_size: int) -> records.MapInfo:
             fd = libbpf.map_create(kind, name, 8, elements=elements, key_size=key_size)
             closing.callback(os.close, fd)
             fds.append(fd)

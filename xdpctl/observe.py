@@ -9,22 +9,18 @@ import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 from . import image, interfaces, pins
 from .bpffs import Bpffs
-from .chain import DEFAULT_PRIORITY, USUAL, Chain, Kind, Member, Rules
+from .chain import DEFAULT_PRIORITY, USUAL, Member
 from .errors import KernelError, RaceError, VanishedError
-from .history import History, Pending
+from .history import History
 from .interfaces import Interface
-from .kernel import libbpf, netlink
+from .kernel import libbpf, netlink, records
 from .kernel.btf import BTF_KIND_FUNC, Btf
-from .pins import Attach, InterfacePins, Origin
+from .pins import Attach, Origin
 from .protocol import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
-
-Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
-Mode = Literal["native", "skb", "hw"]
-Owner = Literal["xdpctl", "libxdp", "other"]
+from .state import Mode, Owner, Root, Slot, State
 
 _MODES: dict[int, Mode] = {
     libbpf.XDP_ATTACHED_DRV: "native",
@@ -34,96 +30,6 @@ _MODES: dict[int, Mode] = {
 _READS = 20
 _NEW = 1.0
 """Seconds."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A slot in use: the member that replaces it, by which link, pinned where.
-
-    Without a member the slot is vacant: the link that filled it is gone and packets pass it by. On
-    a fused root there is no link: `array_id` is the program array through which a held member is
-    called, and a member whose own program is gone from the kernel still runs, as `lost`, but
-    cannot be carried over. `origin` tells whose program it is, if somebody else's; an `orphan` has
-    lost that owner.
-    """
-
-    number: int
-    function: str
-    function_btf_id: int
-    member: Member | None
-    link_id: int
-    pin: str | None
-    origin: Origin | None = None
-    orphan: bool = False
-    array_id: int = 0
-    lost: int = 0
-
-    @property
-    def handle(self) -> Handle | None:
-        """What a process holds that holds the member; None where nothing but the root does."""
-        if self.array_id:
-            return ("map_id", self.array_id)
-        return ("link_id", self.link_id) if self.link_id else None
-
-
-@dataclass(frozen=True)
-class Root:
-    """The program on an interface's hook; a root of a chain has `config` and `slots`."""
-
-    id: int
-    name: str
-    tag: str
-    btf_id: int
-    mode: Mode
-    owner: Owner
-    link_id: int
-    link_pin: str | None
-    config: Config | None
-    slots: tuple[Slot, ...]
-    rules: Rules = USUAL
-
-    @property
-    def attach(self) -> Attach:
-        return "link" if self.link_id else "netlink"
-
-    @property
-    def kind(self) -> Kind:
-        return "fused" if self.config and not self.config.protocol else "ext"
-
-
-@dataclass(frozen=True)
-class State:
-    """An interface as it was at one moment.
-
-    `home` is where its root's pins are; not the interface's own place if it moved to here from
-    another network namespace. `stranded` is a root recorded in its own place that now runs on
-    another interface, one that moved away from here. `pending` is a change that waits for its
-    confirmation.
-    """
-
-    interface: Interface
-    root: Root | None
-    residue: tuple[str, ...]
-    home: InterfacePins = field(compare=False)
-    stranded: int = 0
-    pending: Pending | None = None
-
-    def live(self, paths: InterfacePins) -> int:
-        """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""
-        if self.root is None:
-            return 0
-        at_home = self.home.directory == paths.directory
-        return self.root.id if at_home and self.root.owner != "other" else -1
-
-    @property
-    def chain(self) -> Chain:
-        """The members that run and have an owner; a vacant slot cannot get its program back."""
-        if self.root is None:
-            return Chain()
-        return Chain(
-            tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan),
-            self.root.rules,
-        )
 
 
 @dataclass
@@ -137,7 +43,7 @@ class View:
     refused: int = 0
 
     @cached_property
-    def links(self) -> list[libbpf.LinkInfo]:
+    def links(self) -> list[records.LinkInfo]:
         return list(libbpf.links())
 
 
@@ -180,9 +86,9 @@ class _Reading:
         self.own = bpffs.interface(interface)
         self.home = self.own
         self.view = view
-        self._links: list[libbpf.LinkInfo] | None = None
+        self._links: list[records.LinkInfo] | None = None
 
-    def links(self) -> list[libbpf.LinkInfo]:
+    def links(self) -> list[records.LinkInfo]:
         """All links of the kernel; what hangs on pins does not need them."""
         if self._links is None:
             self._links = self.view.links if self.view else list(libbpf.links())
@@ -268,14 +174,14 @@ class _Reading:
             attach = moved.recorded().get(root_id)
         return attach
 
-    def root_link(self, root_id: int) -> libbpf.LinkInfo | None:
+    def root_link(self, root_id: int) -> records.LinkInfo | None:
         """The pinned link that attaches a root here; None where the pin is of something else."""
         pinned = pins.pinned_link(self.home.root_link)
         if pinned and (pinned.prog_id, pinned.ifindex) == (root_id, self.interface.ifindex):
             return pinned
         return None
 
-    def attaches(self, link: libbpf.LinkInfo, root_id: int) -> bool:
+    def attaches(self, link: records.LinkInfo, root_id: int) -> bool:
         return (link.type, link.prog_id, link.ifindex) == (
             libbpf.BPF_LINK_TYPE_XDP,
             root_id,
@@ -291,10 +197,10 @@ class _Reading:
                 slot = replace(slot, member=member)
             yield slot
 
-    def slots(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+    def slots(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
         return self.functions(root, config) if config.programs else self.links_onto(root, config)
 
-    def functions(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+    def functions(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
         """The slots of a fused root, whose record names the programs."""
         for number, (program, array) in enumerate(zip(config.programs, config.arrays, strict=True)):
             path = self.home.program(root.id, number)
@@ -315,7 +221,7 @@ class _Reading:
                 lost=0 if member or array else program,
             )
 
-    def links_onto(self, root: libbpf.ProgInfo, config: Config) -> Iterator[Slot]:
+    def links_onto(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
         """The slots of a dispatcher, whom links hook programs onto."""
         count = len(config.actions)
         with Btf.from_kernel(root.btf_id) as btf:
@@ -348,11 +254,11 @@ class _Reading:
             )
 
     def hooked(
-        self, root_id: int, functions: Container[int], pinned: libbpf.LinkInfo | None
-    ) -> libbpf.LinkInfo | None:
+        self, root_id: int, functions: Container[int], pinned: records.LinkInfo | None
+    ) -> records.LinkInfo | None:
         """The link onto a function: the pinned one if it is that, else wherever it is held."""
 
-        def fits(link: libbpf.LinkInfo) -> bool:
+        def fits(link: records.LinkInfo) -> bool:
             return link.is_ext and link.target == root_id and link.function in functions
 
         if pinned and fits(pinned):
@@ -361,7 +267,7 @@ class _Reading:
             return None
         return next(filter(fits, self.links()), None)
 
-    def orphaned(self, link: libbpf.LinkInfo, origin: Origin, pin: str) -> bool:
+    def orphaned(self, link: records.LinkInfo, origin: Origin, pin: str) -> bool:
         """Whether nobody but our own pin holds a borrowed program any more."""
         try:
             with libbpf.owned(libbpf.link_fd(origin.link_id)) as fd:
@@ -430,7 +336,7 @@ class _Reading:
         return []
 
 
-def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, libbpf.LinkInfo]]:
+def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
     """The EXT links that others pinned in the bpffs, each with its path."""
     for path in bpffs.pins_elsewhere():
         with contextlib.suppress(KernelError, OSError), libbpf.owned(libbpf.get(path)) as fd:
@@ -468,7 +374,7 @@ def may_run_elsewhere(root_id: int) -> bool:
     return bool(refused)
 
 
-def config_of(info: libbpf.ProgInfo) -> Config | None:
+def config_of(info: records.ProgInfo) -> Config | None:
     """A root's record of its chain; None for any other program."""
     if info.name == FUSED:
         kept = image.kept(info, FUSED_RECORD)
@@ -497,7 +403,7 @@ def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Me
         )
 
 
-def _full_name(fd: int, info: libbpf.ProgInfo) -> str:
+def _full_name(fd: int, info: records.ProgInfo) -> str:
     """A program's name as its author wrote it: the kernel keeps 15 characters, BTF all of them."""
     if len(info.name) == 15 and info.btf_id:
         with contextlib.suppress(KernelError), Btf.from_kernel(info.btf_id) as btf:

@@ -11,7 +11,7 @@ from .render import Style, member_data, pending_data, print_json, rules_data
 if TYPE_CHECKING:
     from .chain import Member
     from .interfaces import Interface
-    from .observe import State
+    from .state import State
 
 
 def pending_line(pending: Pending) -> str:

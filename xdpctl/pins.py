@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from . import locks
 from .chain import USUAL, Rules
 from .errors import BpffsError, KernelError, VanishedError
-from .kernel import libbpf
+from .kernel import libbpf, records
 
 if TYPE_CHECKING:
     from .bpffs import Bpffs
@@ -432,7 +432,7 @@ def opened(path: str) -> int | None:
         raise
 
 
-def pinned_link(path: str) -> libbpf.LinkInfo | None:
+def pinned_link(path: str) -> records.LinkInfo | None:
     """The link that is pinned at a path; None where there is none."""
     fd = opened(path)
     if fd is None:

@@ -12,9 +12,9 @@ from typing import Literal
 
 from .chain import Chain, Kind, Member
 from .errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from .observe import Mode, Root, State
 from .pins import Attach
 from .protocol import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
+from .state import Mode, Root, State
 
 Flip = Literal["attach", "update", "detach", "none"]
 # (a root is there, members shall be there): what happens to the root.

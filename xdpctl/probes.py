@@ -25,7 +25,7 @@ from .errors import BpffsError, KernelError, UnsupportedError, XdpctlError
 from .features import Features
 from .image import Image
 from .interfaces import Interface
-from .kernel import abi, libbpf
+from .kernel import abi, libbpf, libc
 
 CONFIG_OPTIONS = ("BPF_SYSCALL", "BPF_JIT", "XDP_SOCKETS", "DEBUG_INFO_BTF")
 
@@ -153,7 +153,7 @@ def _look_around(found: Machine) -> None:
     found.lockdown = bracketed(_text("/sys/kernel/security/lockdown"))
     found.lsms = _text("/sys/kernel/security/lsm")
     found.config = kernel_config(found.release)
-    found.grace_period = bool(libbpf.membarrier_commands() & libbpf.MEMBARRIER_CMD_GLOBAL)
+    found.grace_period = bool(libc.membarrier_commands() & libc.MEMBARRIER_CMD_GLOBAL)
     found.clang, found.clang_problem = _clang()
     found.general_dispatcher = dispatcher.has_general()
     found.cache, found.cache_safe = cache.state()
@@ -454,7 +454,7 @@ def _in_namespace(frags: bool) -> Attached:
     if pid == 0:
         # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
         try:
-            libbpf.die_with_parent()
+            libc.die_with_parent()
             if os.getppid() == parent:
                 os.write(writing, json.dumps(_attach_all(frags)).encode())
                 os._exit(0)
@@ -492,7 +492,7 @@ def attached(answer: bytes) -> Attached:
 def _attach_all(frags: bool) -> dict[str, Any]:
     from pyroute2 import IPRoute
 
-    libbpf.unshare(libbpf.CLONE_NEWNET)
+    libc.unshare(libc.CLONE_NEWNET)
     with contextlib.ExitStack() as closing:
         one, other = (closing.enter_context(libbpf.owned(_load())) for _ in range(2))
         route = closing.enter_context(IPRoute(groups=0))

@@ -10,8 +10,9 @@ from .chain import Chain, Member
 from .errors import NotFoundError, UnconfirmedError, VanishedError
 from .history import Generation, History, Pending, Terms
 from .interfaces import Interface
-from .observe import State, View, observe
+from .observe import View, observe
 from .protocol import is_wide
+from .state import State
 
 if TYPE_CHECKING:
     from .commit import Report, Step

@@ -16,9 +16,10 @@ from . import counting, pins
 from .bpffs import Bpffs
 from .errors import KernelError
 from .history import History
-from .kernel import libbpf
-from .observe import Root, State, links_elsewhere
+from .kernel import libbpf, libc
+from .observe import links_elsewhere
 from .pins import InterfacePins, Made
+from .state import Root, State
 
 
 class Place(NamedTuple):
@@ -99,7 +100,7 @@ def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
             status = os.stat(path)
             os.chown(paths.stage, status.st_uid, status.st_gid)
             os.chmod(paths.stage, status.st_mode & 0o777)
-            libbpf.exchange(paths.stage, path)
+            libc.exchange(paths.stage, path)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -124,7 +125,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     made = paths.made()
     stale = {*paths.recorded(), *made} - {live}
     if live and stale:
-        libbpf.grace_period()
+        libc.grace_period()
     members = places(root)
     if root and root.rules.counted:
         counting.sync(paths, state.chain.members, root.rules)

@@ -11,7 +11,7 @@ from .render import printable
 from .status import NOTHING, interface_remarks, oddity
 
 if TYPE_CHECKING:
-    from .observe import Root, Slot, State
+    from .state import Root, Slot, State
 
 Counts = Mapping[int, Mapping[str, int]]
 """By program id: how many packets it gave which verdict."""

@@ -30,7 +30,7 @@ from .render import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .observe import Slot, State
+    from .state import Slot, State
 
 NOTHING = "<No XDP program loaded!>"
 

@@ -11,7 +11,7 @@ from .status import state_data
 if TYPE_CHECKING:
     from .commit import Report
     from .holders import Holder
-    from .observe import Handle, State
+    from .state import Handle, State
 
     Held = Mapping[Handle, Sequence[Holder]]
 

@@ -12,10 +12,11 @@ from .commit import transact
 from .errors import Interrupted, KernelError, VanishedError, XdpctlError
 from .interfaces import Interface
 from .kernel import netlink
-from .observe import State, may_run_elsewhere, observe
+from .observe import may_run_elsewhere, observe
 from .pins import InterfacePins
 from .rollback import take_back
 from .settle import repair, unmake
+from .state import State
 
 
 class Event(NamedTuple):

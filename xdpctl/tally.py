@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .counters import Counted
     from .counting import Reading
     from .incidents import Incident, Program
-    from .observe import Slot, State
+    from .state import Slot, State
     from .trace import Packet
 
 OTHER = "other"

@@ -22,10 +22,11 @@ from .counters import VERDICTS, Counter, fate, find, over
 from .errors import KernelError, NotFoundError, UnsupportedError
 from .image import CALL, LD_IMM64, insn
 from .interfaces import Interface
-from .kernel import libbpf, maps
-from .observe import State, observe
+from .kernel import libbpf, maps, perf
+from .observe import observe
 from .protocol import MAX_SLOTS
 from .rights import explain_refusal
+from .state import State
 
 ALL = (1 << VERDICTS) - 1
 """Of all verdicts: a bit each, and one more for those that are no action."""
@@ -113,7 +114,7 @@ class Trace:
         self._events = made(events, "xdpctl_events", 4, maps.possible_cpus())
         self._paths = made(maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", _SIZE)
         self._table = made(libbpf.BPF_MAP_TYPE_ARRAY, "xdpctl_places", _PLACES * _PLACE.size)
-        self._buffer = libbpf.PerfBuffer(self._events, _PAGES)
+        self._buffer = perf.PerfBuffer(self._events, _PAGES)
         self._closing.callback(self._buffer.close)
         self._closing.callback(self._drop, set())
 

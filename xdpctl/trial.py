@@ -35,9 +35,9 @@ from .errors import GateError, KernelError, RaceError, UnsupportedError, UsageEr
 from .hook import LostRace
 from .image import Image
 from .kernel import abi, libbpf
-from .observe import State
 from .pcap import Packet
 from .plan import Plan
+from .state import State
 
 _ETHERNET_HEADER = 14
 _ONE_BUFFER = mmap.PAGESIZE - 256 - 320

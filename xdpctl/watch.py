@@ -12,8 +12,9 @@ from . import signals
 from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, RaceError, VanishedError
 from .holders import holders
-from .kernel import libbpf
-from .observe import Handle, State, observe
+from .kernel import libc
+from .observe import observe
+from .state import Handle, State
 from .sweep import Event, interfaces_of, tend
 
 _RTMGRP_LINK = 1
@@ -82,7 +83,7 @@ class _Changes:
         if not self._namespaces and os.path.isdir(_NAMESPACES):
             # Made by the first `ip netns add`; there is a limit to inotify instances.
             with contextlib.suppress(KernelError):
-                self._readable.append(libbpf.inotify([_NAMESPACES]))
+                self._readable.append(libc.inotify([_NAMESPACES]))
                 self._closing.callback(os.close, self._readable[-1])
             self._namespaces = True
         waiting = select.poll()

@@ -21,7 +21,7 @@ from .bpffs import Bpffs
 from .errors import KernelError, XdpctlError
 from .history import Pending
 from .interfaces import Interface
-from .kernel import libbpf
+from .kernel import libc
 from .pins import InterfacePins
 
 NAME = "xdpctl-watchdog"
@@ -83,7 +83,7 @@ def _become(
             os._exit(0)
         # What the command had open is closed by number; no object may close such a number again.
         gc.disable()
-        libbpf.set_name(NAME)
+        libc.set_name(NAME)
         told = os.dup2(theirs.fileno(), 3) if theirs.fileno() != 3 else 3
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
@@ -110,7 +110,7 @@ class _Guard:
         self.home = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.changes = -1  # there is a limit to them; without, one looks now and then
         with contextlib.suppress(KernelError):
-            self.changes = libbpf.inotify([directory])
+            self.changes = libc.inotify([directory])
         os.write(told, str(os.getpid()).encode())
 
     def run(self) -> None:

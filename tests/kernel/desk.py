@@ -18,7 +18,7 @@ from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
+from xdpctl.state import State
 
 Outcome = Literal["before", "after", "wrong"]
 FRAMES = net.udps(5)

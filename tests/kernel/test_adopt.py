@@ -138,7 +138,7 @@ def killed(veth: net.Veth, words: list[str], point: int, packets: int) -> int:
 
 def nothing_but_new(tool: Tool) -> bool:
     """No pins; an interface's directory, while it is new, may be another command's."""
-    return all(re.fullmatch(r"xdp/xdpctl-\d+-\d+", pin) for pin in tool.pins())
+    return all(re.fullmatch(r"xdp/xdpctl-(ino)?\d+-\d+", pin) for pin in tool.pins())
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.soak)])

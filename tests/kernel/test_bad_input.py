@@ -22,8 +22,8 @@ from xdpctl.chain import Chain
 from xdpctl.commit import transact
 from xdpctl.errors import VanishedError, XdpctlError
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
 from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
+from xdpctl.state import State
 
 FRAMES = net.udps(10)
 

@@ -25,8 +25,8 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
 from xdpctl.commit import Step, transact
 from xdpctl.interfaces import Interface
-from xdpctl.kernel import libbpf
-from xdpctl.observe import State
+from xdpctl.kernel import libc
+from xdpctl.state import State
 
 KINDS = [("link", "native"), ("link", "skb"), ("netlink", "native"), ("netlink", "skb")]
 
@@ -364,7 +364,7 @@ def test_a_grace_period_left_out_is_seen(
             os.unlink(pin)
 
     with shared(tool, veth, objects) as swap:
-        monkeypatch.setattr(libbpf, "grace_period", unpin_at_once)
+        monkeypatch.setattr(libc, "grace_period", unpin_at_once)
 
         def hasty() -> None:
             old[:] = map(str, tool.bpffs.glob(f"xdp/dispatch-{veth.ifindex}-*/*-link"))

@@ -20,7 +20,7 @@ from xdpctl.chain import Chain
 from xdpctl.commit import transact
 from xdpctl.errors import HookBusyError
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
+from xdpctl.state import State
 
 FRAMES = net.udps(40)
 

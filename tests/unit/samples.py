@@ -18,9 +18,9 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Source
 from xdpctl.errors import Interrupted
 from xdpctl.interfaces import Interface
-from xdpctl.observe import Mode, Owner, Root, Slot, State
 from xdpctl.pins import Origin
 from xdpctl.protocol import FUSED, Config, root_name
+from xdpctl.state import Mode, Owner, Root, Slot, State
 
 ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")

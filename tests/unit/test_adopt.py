@@ -15,8 +15,8 @@ from xdpctl.chain import Chain
 from xdpctl.cli import adopt, run
 from xdpctl.errors import HookBusyError, NotFoundError
 from xdpctl.holders import Holder
-from xdpctl.observe import State
 from xdpctl.plan import make_plan
+from xdpctl.state import State
 
 BARE = state_of([], owner="other", link_id=0)
 LINKED = state_of([], owner="other", link_id=77)

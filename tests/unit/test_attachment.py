@@ -17,7 +17,7 @@ from xdpctl.attachment import ArrayAttachment, Attachment
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import NotFoundError, UsageError, XdpctlError
 from xdpctl.interfaces import Interface
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, records
 
 # --- the package --------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Arrays:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.id = 70
         self.calling: set[int] = set()
-        patch.setattr(libbpf, "map_info", lambda _fd: libbpf.MapInfo(self.id, 3, "xdpctl_held", 4))
+        patch.setattr(libbpf, "map_info", lambda _fd: records.MapInfo(self.id, 3, "xdpctl_held", 4))
         patch.setattr(ArrayAttachment, "_calls", lambda _self, root_id: root_id in self.calling)
         patch.setattr(ArrayAttachment, "_runs", lambda _self, _home, _root_id, _attach: True)
 

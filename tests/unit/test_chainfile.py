@@ -21,7 +21,7 @@ from xdpctl.cli import run
 from xdpctl.errors import BadObjectError, XdpctlError
 from xdpctl.image import Image, Tables
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
+from xdpctl.state import State
 
 EMPTY = state_of(None)
 COUNT = '[[program]]\nfile = "count.o"\n'

@@ -36,10 +36,10 @@ from xdpctl.errors import (
     VerifierError,
 )
 from xdpctl.hook import LostRace
-from xdpctl.kernel.libbpf import LinkInfo
-from xdpctl.observe import State
+from xdpctl.kernel.records import LinkInfo
 from xdpctl.pins import Origin
 from xdpctl.plan import AskedKind, Plan, make_plan
+from xdpctl.state import State
 
 handlers = pytest.fixture(autouse=True)(ending_signals)
 

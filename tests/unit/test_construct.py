@@ -19,7 +19,7 @@ from xdpctl.construct import Construction
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.hook import LostRace
 from xdpctl.image import Image
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, records
 from xdpctl.plan import make_plan
 from xdpctl.settle import Place
 
@@ -43,8 +43,8 @@ class Kernel:
         for owner, name, call in (
             (libbpf, "prog_fd", self.prog_fd),
             (libbpf, "prog_info", self.prog_info),
-            (libbpf, "link_info", lambda fd: libbpf.LinkInfo(self.behind[fd], 2, 0, (0, 600, 1))),
-            (libbpf, "map_info", lambda fd: libbpf.MapInfo(self.behind[fd], 3, "a", 4)),
+            (libbpf, "link_info", lambda fd: records.LinkInfo(self.behind[fd], 2, 0, (0, 600, 1))),
+            (libbpf, "map_info", lambda fd: records.MapInfo(self.behind[fd], 3, "a", 4)),
             (libbpf, "get", lambda _path: self.open(40)),
             (libbpf, "pin", lambda _fd, path: Path(path).touch()),
             (loading, "load", self.load),
@@ -72,16 +72,16 @@ class Kernel:
             raise KernelError("bpf_prog_get_fd_by_id", 2)
         return self.open(number)
 
-    def prog_info(self, fd: int) -> libbpf.ProgInfo:
+    def prog_info(self, fd: int) -> records.ProgInfo:
         number = self.behind[fd]
         tag = self.tags.get(number, f"{number}")
-        return libbpf.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
+        return records.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
 
     def load(self, source: Source, _frags: bool, target: object) -> loading.Loaded:
         self.sources.append(source)
         return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
-    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, libbpf.ProgInfo]:
+    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, records.ProgInfo]:
         self.parts, self.why, self.rules = list(parts), why, rules
         fd = self.open(600)
         self.types[600] = XDP

@@ -18,7 +18,7 @@ from xdpctl.chain import USUAL, VACANT, Rules
 from xdpctl.counters import ROW_SIZE, Counter, Mask
 from xdpctl.counting import ROWS, Counting
 from xdpctl.errors import KernelError, UnsupportedError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, records
 from xdpctl.kernel import maps as kernel_maps
 from xdpctl.pins import InterfacePins
 from xdpctl.settle import Place
@@ -42,7 +42,7 @@ class Maps:
             (libbpf, "map_create", self.create),
             (libbpf, "map_lookup", lambda fd, key, size: self.of(fd).get(key, bytes(size))),
             (libbpf, "map_update", lambda fd, key, value: self.of(fd).__setitem__(key, value)),
-            (libbpf, "map_info", lambda fd: libbpf.MapInfo(self.ids[fd], 6, "", 0)),
+            (libbpf, "map_info", lambda fd: records.MapInfo(self.ids[fd], 6, "", 0)),
             (libbpf, "pin", lambda fd, path: Path(path).write_text(str(self.ids.get(fd)))),
             (libbpf, "get", self.get),
             (libbpf, "prog_main_function", lambda _fd: 5),

@@ -62,14 +62,15 @@ from xdpctl.holders import Holder
 from xdpctl.hook import Hook
 from xdpctl.image import Image
 from xdpctl.interfaces import Interface
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, libc, records
 from xdpctl.maps import Map
-from xdpctl.observe import Handle, State, View
+from xdpctl.observe import View
 from xdpctl.pcap import Packet
 from xdpctl.pins import InterfacePins, Label, Made, Origin
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
 from xdpctl.settle import Rehooked
+from xdpctl.state import Handle, State
 from xdpctl.sweep import Event
 from xdpctl.trial import Fate, Outcome, Trial
 
@@ -651,14 +652,14 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
-    info = libbpf.ProgInfo(0, libbpf.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
+    info = records.ProgInfo(0, libbpf.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
     instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
     instead(Image, "of", lambda _fd: Image(b"", frags=False, gpl=True))
     instead(fused, "build", lambda *_: (root.fd, info._replace(id=root.id)))
-    instead(libbpf, "link_info", lambda fd: libbpf.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
-    instead(libbpf, "map_info", lambda _fd: libbpf.MapInfo(40, 3, "", 4))
+    instead(libbpf, "link_info", lambda fd: records.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
+    instead(libbpf, "map_info", lambda _fd: records.MapInfo(40, 3, "", 4))
     instead(libbpf, "link_update", lambda *_: None)
-    instead(libbpf, "grace_period", lambda: None)
+    instead(libc, "grace_period", lambda: None)
     instead(libbpf, "pin", pin)
     instead(settle, "links_elsewhere", lambda _bpffs: iter(()))
     for owner, name, step in (
@@ -674,7 +675,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (InterfacePins, "make_dispatch", "Record"),
         (InterfacePins, "note_made", "Pin maps"),
         (Hook, "flip", "Flip"),
-        (libbpf, "grace_period", "Wait"),
+        (libc, "grace_period", "Wait"),
         (settle, "links_elsewhere", "Re-hook"),
         (InterfacePins, "remove_dispatch", "Remove"),
         (InterfacePins, "forget_made", "Forget"),

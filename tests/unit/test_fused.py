@@ -18,7 +18,7 @@ from xdpctl.counters import Counter
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.fused import Part
 from xdpctl.image import CALL, LD_IMM64, Image, insn
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, records
 from xdpctl.observe import config_of
 from xdpctl.protocol import FUSED, MAX_SLOTS, Config
 
@@ -303,8 +303,8 @@ def test_gpl_only_helpers_are_for_chains_whose_every_function_allows_them() -> N
 
 # --- the root -----------------------------------------------------------------------------------
 
-ROOT = libbpf.ProgInfo(600, 6, FUSED, "", 0, 0, 0, (31, 40), gpl=True)
-OWN = libbpf.MapInfo(31, 1, "packets", 8)
+ROOT = records.ProgInfo(600, 6, FUSED, "", 0, 0, 0, (31, 40), gpl=True)
+OWN = records.MapInfo(31, 1, "packets", 8)
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def record_map(monkeypatch: pytest.MonkeyPatch, name: str, kind: int, record: by
 
     monkeypatch.setattr(libbpf, "map_fd", map_fd)
     # What is bound comes last, whatever the program's own maps are called.
-    infos = iter([libbpf.MapInfo(40, kind, name, len(record)), *[OWN] * len(ROOT.map_ids)])
+    infos = iter([records.MapInfo(40, kind, name, len(record)), *[OWN] * len(ROOT.map_ids)])
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: next(infos))
     monkeypatch.setattr(libbpf, "map_lookup", lambda _fd, _key, size: record[:size])
 

@@ -13,9 +13,9 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.hook import MODE_FLAGS, Hook, LostRace
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
 from xdpctl.pins import Attach
 from xdpctl.plan import make_plan
+from xdpctl.state import State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 FLIPS = ["attach", "update", "detach"]

@@ -13,7 +13,7 @@ import pytest
 from xdpctl import image
 from xdpctl.errors import KernelError
 from xdpctl.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, records
 
 MOV, EXIT = 0xB4, insn(0x95)
 
@@ -136,9 +136,9 @@ def test_garbage_never_raises(seed: int) -> None:
 def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Image | None]:
     """The image of some code in an object whose maps have the ids 1000 + descriptor."""
 
-    def map_info(fd: int) -> libbpf.MapInfo:
+    def map_info(fd: int) -> records.MapInfo:
         assert fd >= 0, "a map that libbpf did not make has no descriptor"
-        return libbpf.MapInfo(1000 + fd, libbpf.BPF_MAP_TYPE_ARRAY, "m", 4)
+        return records.MapInfo(1000 + fd, libbpf.BPF_MAP_TYPE_ARRAY, "m", 4)
 
     def capture(code: bytes) -> Image | None:
         text = ctypes.create_string_buffer(code, len(code))
@@ -150,7 +150,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Image | None]
         monkeypatch.setattr(libbpf, "lib", lambda: library)
         monkeypatch.setattr(libbpf, "maps", lambda _handle: iter((905, 906, 899)))  # one not made
         monkeypatch.setattr(libbpf, "map_info", map_info)
-        info = libbpf.ProgInfo(9, 6, "p", "", 0, 0, 0, (), gpl=True)
+        info = records.ProgInfo(9, 6, "p", "", 0, 0, 0, (), gpl=True)
         monkeypatch.setattr(libbpf, "prog_info", lambda _fd: info)
         return image.capture(1, 2, 3, True)
 

@@ -16,7 +16,7 @@ import pytest
 
 from xdpctl import fused, image
 from xdpctl.errors import KernelError
-from xdpctl.kernel import abi, btf, libbpf, maps
+from xdpctl.kernel import abi, btf, libbpf, libc, maps, records
 
 _HEADERS = """
 #define _GNU_SOURCE
@@ -123,9 +123,9 @@ def test_words_of_a_links_information() -> None:
     ]
     found = numbers([f"offsetof(struct bpf_link_info, {member})" for member in wanted])
     assert [(offset - start) // 4 for offset in found] == [0, 0, 1, 2]
-    info = libbpf.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0))
+    info = records.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0))
     assert (info.ifindex, info.target, info.function, info.is_ext) == (0, 30, 40, True)
-    fentry = libbpf.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40))
+    fentry = records.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40))
     assert not fentry.is_ext
 
 
@@ -134,7 +134,7 @@ NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY"}
 
 CONSTANTS = {
     name: value
-    for module in (libbpf, btf, maps)
+    for module in (libbpf, libc, records, btf, maps)
     for name, value in vars(module).items()
     if re.fullmatch(r"[A-Z][A-Z0-9_]+|BPF_FUNC_\w+", name) and isinstance(value, int)
     if name not in NEWER
@@ -168,9 +168,9 @@ def test_constants_are_found_in_the_headers() -> None:
 
 def test_number_of_membarrier() -> None:
     machine = os.uname().machine
-    if machine not in libbpf.SYS_MEMBARRIER:
+    if machine not in libc.SYS_MEMBARRIER:
         pytest.skip(f"missing: a number for {machine}, where a sleep serves")
-    assert numbers(["SYS_membarrier"]) == [libbpf.SYS_MEMBARRIER[machine]]
+    assert numbers(["SYS_membarrier"]) == [libc.SYS_MEMBARRIER[machine]]
 
 
 # --- instructions -------------------------------------------------------------------------------

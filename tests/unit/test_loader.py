@@ -16,7 +16,7 @@ from xdpctl import cli, errors, rights
 from xdpctl.chain import Chain, Member
 from xdpctl.cli import loader
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
+from xdpctl.state import State
 
 Line = tuple[int, str, str]
 XdpLoader = Callable[..., Line]

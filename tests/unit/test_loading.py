@@ -18,7 +18,7 @@ from xdpctl.errors import (
     VerifierError,
     XdpctlError,
 )
-from xdpctl.kernel import abi, libbpf
+from xdpctl.kernel import abi, libbpf, records
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 
@@ -35,16 +35,16 @@ MAP(packets, 2, 8, 1) MAP(a_rather_long_name, 1, 8, 64)
 int counter;
 const volatile int limit = 5;
 """
-SHAPE = libbpf.MapInfo(0, 2, "packets", 8)
-LONG = libbpf.MapInfo(0, 1, "a_rather_long_n", 8, max_entries=64)
-BSS = libbpf.MapInfo(0, 2, "theirs.bss", 4, flags=0x400)
-RODATA = libbpf.MapInfo(0, 2, "theirs.rodata", 4, flags=0x480)
+SHAPE = records.MapInfo(0, 2, "packets", 8)
+LONG = records.MapInfo(0, 1, "a_rather_long_n", 8, max_entries=64)
+BSS = records.MapInfo(0, 2, "theirs.bss", 4, flags=0x400)
+RODATA = records.MapInfo(0, 2, "theirs.rodata", 4, flags=0x480)
 
 
 def shared(
     directory: Path,
     patch: pytest.MonkeyPatch,
-    *running: libbpf.MapInfo,
+    *running: records.MapInfo,
     source: str = "",
     forced: bool = False,
     **wishes: Any,
@@ -55,7 +55,7 @@ def shared(
         directory, MAPS + source + RETURNS.format("f").replace("2;", "counter += limit;")
     )
     handle = libbpf.open_object(Path(path).read_bytes(), abi.ObjectOpenOpts(object_name=b"ours"))
-    info = libbpf.ProgInfo(11, 6, "f", "", 0, 0, 0, tuple(there), gpl=True)
+    info = records.ProgInfo(11, 6, "f", "", 0, 0, 0, tuple(there), gpl=True)
     found: dict[str, str] = {}
 
     def call(name: str, handle: int, number: int = 0) -> int:
@@ -79,7 +79,7 @@ def shared(
 
 def test_maps_are_shared_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as the kernel keeps a name; those of sections whatever the file was called."""
-    other = libbpf.MapInfo(0, 2, "xdpctl_image", 500, flags=128)
+    other = records.MapInfo(0, 2, "xdpctl_image", 500, flags=128)
     assert shared(tmp_path, monkeypatch, BSS, LONG, SHAPE, RODATA, other) == {
         "packets": "packets",
         "a_rather_long_name": "a_rather_long_n",
@@ -110,7 +110,7 @@ def test_a_map_that_the_program_does_not_use_is_a_new_one(
     ids=["type", "key", "value", "entries", "flags"],
 )
 def test_a_map_of_another_shape_is_not_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: libbpf.MapInfo
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: records.MapInfo
 ) -> None:
     with pytest.raises(KernelError) as caught:
         shared(tmp_path, monkeypatch, LONG, other)
@@ -132,7 +132,7 @@ def test_a_replacement_has_its_own_constants_and_program_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are code; unless they are asked for, as any map may be by name or section."""
-    calls = libbpf.MapInfo(0, 3, "calls", 4)
+    calls = records.MapInfo(0, 3, "calls", 4)
     source = (
         "struct { int (*type)[3], (*key_size)[4], (*value_size)[4], (*max_entries)[1]; } calls "
     )

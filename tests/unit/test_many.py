@@ -36,8 +36,9 @@ from xdpctl.errors import (
     XdpctlError,
 )
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State, View
+from xdpctl.observe import View
 from xdpctl.plan import make_plan
+from xdpctl.state import State
 
 FOUND = [Interface(f"eth{number}", 10 + number, "4711") for number in range(4)]
 BUSY, BAD = HookBusyError("hook is busy", why="so it is", hint="wait"), BadObjectError("no object")

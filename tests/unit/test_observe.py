@@ -25,7 +25,7 @@ from xdpctl import interfaces, observe, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import KernelError, VanishedError
-from xdpctl.kernel import libbpf, netlink
+from xdpctl.kernel import libbpf, netlink, records
 from xdpctl.observe import View
 from xdpctl.pins import Made, Origin
 from xdpctl.protocol import Config, root_name
@@ -92,8 +92,8 @@ def test_a_dispatchers_record_is_read_by_its_name(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config.of([running(f"p{number}", number + 1) for number in range(count)])
-    info = libbpf.ProgInfo(600, 6, root_name(count), "", 0, 0, 0, (31,), gpl=True)
-    record = libbpf.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()))
+    info = records.ProgInfo(600, 6, root_name(count), "", 0, 0, 0, (31,), gpl=True)
+    record = records.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()))
     monkeypatch.setattr(libbpf, "map_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: record)
     monkeypatch.setattr(libbpf, "map_lookup", lambda _fd, _key, _size: config.pack())
@@ -130,7 +130,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
         programs=(11, 12, 16, 17, 14, 15),
         arrays=(0, 91, 92, 93, 0, 0),
     )
-    root = libbpf.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
+    root = records.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
     slots = [*reading(bpffs).slots(root, config)]
     assert [slot.number for slot in slots] == [*range(6)]
     assert [slot.member and slot.member.id for slot in slots] == [11, 12, None, None, None, 15]
@@ -272,7 +272,7 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     own = bpffs.interface(INTERFACE)
     os.mkdir(own.directory)
     Path(own.root_link).touch()
-    link = libbpf.LinkInfo(77, libbpf.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
+    link = records.LinkInfo(77, libbpf.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
     monkeypatch.setattr(pins, "pinned_link", lambda _path: link)
     bare = state_of([], owner="other", link_id=77).root
     assert bare is not None

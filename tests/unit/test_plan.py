@@ -11,9 +11,9 @@ import pytest
 from tests.unit.samples import chain_of, fresh, running, state_of
 from xdpctl.chain import Chain, Kind, Member
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.observe import Mode, State
 from xdpctl.pins import Attach, Origin
 from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
+from xdpctl.state import Mode, State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 KINDS: list[Kind] = ["ext", "fused"]

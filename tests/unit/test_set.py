@@ -16,8 +16,8 @@ from xdpctl.cli import run
 from xdpctl.cli import set as set_command
 from xdpctl.commit import Report
 from xdpctl.errors import UsageError, XdpctlError
-from xdpctl.observe import State
 from xdpctl.plan import make_plan
+from xdpctl.state import State
 
 BUSY = state_of([running("count", 9, priority=20), running("pass", 11, label="last")])
 Asked = Callable[..., Chain]

@@ -15,10 +15,11 @@ from xdpctl import settle
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError
 from xdpctl.interfaces import Interface
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, libc, records
 from xdpctl.locks import Patience
-from xdpctl.observe import Root, State, View, _Reading
+from xdpctl.observe import View, _Reading
 from xdpctl.pins import InterfacePins, Made, Origin
+from xdpctl.state import Root, State
 
 MOVED_IN = Interface("veth7", 7, "9999")
 
@@ -278,11 +279,11 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
         except OSError as error:
             raise KernelError("bpf_obj_get", error.errno or 0) from error
 
-    def map_info(fd: int) -> libbpf.MapInfo:
+    def map_info(fd: int) -> records.MapInfo:
         text = os.pread(fd, 10, 0)
         if not text.isdigit():
             raise KernelError("bpf_obj_get_info_by_fd", errno.EINVAL)
-        return libbpf.MapInfo(int(text), libbpf.BPF_MAP_TYPE_ARRAY, "", 4)
+        return records.MapInfo(int(text), libbpf.BPF_MAP_TYPE_ARRAY, "", 4)
 
     def used(besides: Collection[int] = ()) -> set[int]:
         return {one for program in uses.keys() - set(besides) for one in uses[program]}
@@ -337,7 +338,7 @@ def test_a_repair_takes_back_what_the_load_made(
     bpffs: Bpffs, paths: InterfacePins, maps: dict[int, set[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the load that was cut short; beside a live root what its load made is the user's."""
-    monkeypatch.setattr(libbpf, "grace_period", lambda: None)
+    monkeypatch.setattr(libc, "grace_period", lambda: None)
     monkeypatch.setattr(InterfacePins, "programs", lambda _self, root: {root // 10})
     filled(bpffs, INTERFACE, 500)
     paths.make_dispatch(600, "link")

@@ -11,9 +11,9 @@ import pytest
 from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.test_render import APP, on_terminal, without_colour
 from xdpctl.chain import XDP_ABORTED, XDP_DROP, Rules
-from xdpctl.observe import State
 from xdpctl.pins import Origin
 from xdpctl.show import drawing, show
+from xdpctl.state import State
 
 MEMBERS = [
     running("first", 11, priority=10, actions=DROP | PASS, label="wall", before=("last",)),

@@ -20,8 +20,8 @@ from xdpctl import render, signals, status
 from xdpctl.chain import XDP_DROP, Rules
 from xdpctl.errors import RaceError
 from xdpctl.interfaces import Interface
-from xdpctl.observe import State
 from xdpctl.pins import Origin
+from xdpctl.state import State
 
 
 def tool(*command: str, text: str) -> str:

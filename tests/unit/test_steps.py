@@ -10,7 +10,7 @@ from tests.unit.samples import running, state_of
 from tests.unit.test_render import CHANGE, MEMBERS, document, report_of
 from xdpctl import render, steps
 from xdpctl.holders import Holder
-from xdpctl.observe import Handle
+from xdpctl.state import Handle
 
 
 def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,9 +24,9 @@ from xdpctl.errors import (
 )
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import netlink
-from xdpctl.observe import State
 from xdpctl.pins import InterfacePins, Origin
 from xdpctl.plan import make_plan
+from xdpctl.state import State
 from xdpctl.sweep import Event
 
 ETH0, ETH1 = Interface("eth0", 2, "1"), Interface("eth1", 3, "1")

@@ -14,7 +14,7 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.chain import USUAL, Member, Rules
 from xdpctl.errors import NotFoundError, UnsupportedError, XdpctlError
 from xdpctl.kernel import libbpf
-from xdpctl.observe import State
+from xdpctl.state import State
 from xdpctl.trace import ALL, Packet, Step, Trace, Wanted
 
 PATHS, PLACES, EVENTS = 40, 41, 42

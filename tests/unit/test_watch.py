@@ -21,7 +21,7 @@ from tests.unit.samples import needs_root
 from xdpctl import signals, watch
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import Interrupted, KernelError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, libc
 from xdpctl.sweep import Event
 
 
@@ -113,7 +113,7 @@ def test_without_inotify_it_goes_on(
         raise KernelError("inotify", errno.EMFILE)
 
     (tmp_path / "netns").mkdir()
-    monkeypatch.setattr(libbpf, "inotify", inotify)
+    monkeypatch.setattr(libc, "inotify", inotify)
     for _look in range(3):
         assert not changes.wait(0)
     assert asked == [[str(tmp_path / "netns")]]
@@ -136,7 +136,7 @@ def test_a_change_of_a_directory_is_seen(tmp_path: Path, change: Callable[[Path]
     watched.mkdir()
     (watched / "old").touch()
     (tmp_path / "outside").touch()
-    with libbpf.owned(libbpf.inotify([str(watched)])) as fd:
+    with libbpf.owned(libc.inotify([str(watched)])) as fd:
         assert not is_ready(fd)
         change(watched)
         assert is_ready(fd)
@@ -148,7 +148,7 @@ def test_a_change_of_a_directory_is_seen(tmp_path: Path, change: Callable[[Path]
 def test_a_directory_that_is_not_there_is_not_watched(tmp_path: Path) -> None:
     count = len(os.listdir("/proc/self/fd"))
     with pytest.raises(KernelError) as caught:
-        libbpf.inotify([str(tmp_path), str(tmp_path / "absent")])
+        libc.inotify([str(tmp_path), str(tmp_path / "absent")])
     assert caught.value.call == "inotify"
     assert len(os.listdir("/proc/self/fd")) == count
 

@@ -9,7 +9,7 @@ import click
 from .. import chain, objects
 from ..chain import Chain
 from ..errors import HookBusyError, NotFoundError
-from ..observe import State
+from ..state import State
 from . import complete
 from .common import Settings, change_options, program_options, root_options
 from .many import change

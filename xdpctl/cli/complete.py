@@ -7,7 +7,8 @@ import click
 from ..chain import Member
 from ..errors import XdpctlError
 from ..interfaces import Interface
-from ..observe import State, observe
+from ..observe import observe
+from ..state import State
 from .common import Settings
 
 

@@ -7,7 +7,7 @@ import click
 from .. import objects
 from ..chain import Chain
 from ..errors import ChainFullError
-from ..observe import State
+from ..state import State
 from . import complete
 from .common import Settings, change_options, first_options, program_options
 from .many import change

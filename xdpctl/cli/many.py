@@ -15,7 +15,8 @@ from ..commit import Report, transact
 from ..errors import Interrupted, KernelError, XdpctlError
 from ..history import Pending, Terms
 from ..interfaces import Interface, is_pattern
-from ..observe import State, View
+from ..observe import View
+from ..state import State
 from .common import Asked, Settings
 from .waiting import waited_for
 

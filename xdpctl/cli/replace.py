@@ -8,7 +8,7 @@ import click
 
 from .. import objects
 from ..chain import Chain, MapsAsked
-from ..observe import State
+from ..state import State
 from . import complete
 from .common import Settings, change_options, program_options, root_options
 from .many import change

@@ -9,7 +9,7 @@ import click
 from .. import chain
 from ..chain import ON_END, ON_VACANT, Chain, check_label
 from ..errors import NotFoundError, UsageError
-from ..observe import State
+from ..state import State
 from . import complete
 from .common import Settings, change_options, root_options
 from .many import change

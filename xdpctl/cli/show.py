@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from .. import counting, render, rights, status, tally
-from ..observe import State
 from ..show import show
+from ..state import State
 from . import complete
 from .common import Settings, common_options
 from .status import states

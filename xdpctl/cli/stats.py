@@ -12,7 +12,8 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..errors import NotFoundError, UsageError
 from ..interfaces import Interface, is_pattern
-from ..observe import State, observe
+from ..observe import observe
+from ..state import State
 from ..tally import Look
 from . import complete
 from .common import Settings, common_options, root_options

@@ -9,7 +9,8 @@ from .. import render, rights, status
 from ..bpffs import Bpffs
 from ..errors import UsageError, VanishedError
 from ..interfaces import Interface, is_pattern
-from ..observe import State, View, observe
+from ..observe import View, observe
+from ..state import State
 from . import complete
 from .common import Settings, common_options
 

@@ -14,7 +14,8 @@ from ..errors import KernelError, NotFoundError, UsageError
 from ..holders import Holder, holders
 from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
-from ..observe import Handle, State, View
+from ..observe import View
+from ..state import Handle, State
 from . import complete
 from .common import Settings, common_options, root_options
 from .many import change_each

@@ -6,7 +6,7 @@ import click
 
 from ..chain import Chain
 from ..errors import NotFoundError, UsageError
-from ..observe import State
+from ..state import State
 from . import complete
 from .common import Settings, change_options
 from .many import change

@@ -1,4 +1,4 @@
-"""libbpf and the few libc calls that Python lacks, through ctypes.
+"""libbpf, through ctypes.
 
 A wrapper is one call: it returns a descriptor, a number or a record, and raises KernelError with
 the name of what failed. Kernel constants keep their kernel names.
@@ -11,13 +11,14 @@ import ctypes
 import errno
 import os
 from _thread import get_ident  # threading is dear to import
-from collections.abc import Callable, Iterable, Iterator
-from ctypes import c_char_p, c_size_t, c_uint32, c_void_p
+from collections.abc import Callable, Iterator
+from ctypes import c_uint32
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import KernelError, UnsupportedError
-from . import abi
+from . import abi, libc
+from .records import LinkInfo, MapInfo, MapShape, ProgInfo
 
 BPF_PROG_TYPE_UNSPEC = 0
 BPF_PROG_TYPE_XDP = 6
@@ -44,32 +45,17 @@ XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
 XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
 LIBBPF_WARN = 0
 LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
-MEMBARRIER_CMD_QUERY, MEMBARRIER_CMD_GLOBAL = 0, 1
-CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
-AT_FDCWD, RENAME_EXCHANGE = -100, 1 << 1
-IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
-IN_CHANGES = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
-SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 
 
 # libbpf's words, for each thread by itself.
 _messages: dict[int, list[str]] = {}
 
 
-@cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.vsnprintf.argtypes = [c_char_p, c_size_t, c_void_p, c_void_p]
-    libc.syscall.restype = ctypes.c_long
-    return libc
-
-
 def _collect(level: int, text: int, arguments: int) -> int:
     if level > LIBBPF_WARN:
         return 0
     buffer = ctypes.create_string_buffer(4096)
-    _libc().vsnprintf(buffer, len(buffer), text, arguments)
+    libc.lib().vsnprintf(buffer, len(buffer), text, arguments)
     _messages.setdefault(get_ident(), []).append(buffer.value.decode(errors="replace"))
     return 0
 
@@ -222,90 +208,6 @@ def map_ids() -> Iterator[int]:
 
 def map_fd(map_id: int) -> int:
     return call("bpf_map_get_fd_by_id", map_id)
-
-
-class ProgInfo(NamedTuple):
-    """What the kernel tells of a program; `load_time` in ns since boot, `size` in bytes.
-
-    `gpl` tells whether its licence goes together with the GPL.
-    """
-
-    id: int
-    type: int
-    name: str
-    tag: str
-    load_time: int
-    size: int
-    btf_id: int
-    map_ids: tuple[int, ...]
-    gpl: bool
-
-
-class MapShape(NamedTuple):
-    """What two maps have to have in common to be exchanged; sizes in bytes."""
-
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-
-    def __str__(self) -> str:
-        return (
-            f"type {self.type}, key {self.key_size} B, value {self.value_size} B, "
-            f"{self.max_entries} entries, flags {self.flags:#x}"
-        )
-
-
-class MapInfo(NamedTuple):
-    """What the kernel tells of a map; sizes in bytes, by default those of `map_create`."""
-
-    id: int
-    type: int
-    name: str
-    value_size: int
-    key_size: int = 4
-    max_entries: int = 1
-    flags: int = 0
-    btf_id: int = 0
-    btf_key: int = 0
-    btf_value: int = 0
-
-    @property
-    def shape(self) -> MapShape:
-        return MapShape(self.type, self.key_size, self.value_size, self.max_entries, self.flags)
-
-
-class LinkInfo(NamedTuple):
-    """What the kernel tells of a link. The target of an EXT link is told from Linux 5.13 on.
-
-    Linux kernel commit 441e8c66b23e "bpf: Return target info when a tracing bpf_link is queried".
-    """
-
-    id: int
-    type: int
-    prog_id: int
-    word: tuple[int, ...]
-
-    @property
-    def ifindex(self) -> int:
-        """Of an XDP link: the device, 0 when that is gone."""
-        return self.word[0]
-
-    @property
-    def is_ext(self) -> bool:
-        """An EXT link; fentry and fexit links have the same type and another attach type."""
-        return self.type == BPF_LINK_TYPE_TRACING and self.word[0] == 0
-
-    @property
-    def target(self) -> int:
-        """Of an EXT link: the program whose function it replaces, 0 where it is not told."""
-        return self.word[1]
-
-    @property
-    def function(self) -> int:
-        """Of an EXT link: the BTF id of the function that it replaces, 0 where it is not told."""
-        return self.word[2]
 
 
 def _info(fd: int, info: ctypes.Structure) -> None:
@@ -541,89 +443,11 @@ def prog_test_run(
     return options.retval, out.raw[: options.data_size_out], options.duration
 
 
-def grace_period() -> None:
-    """Return when every CPU has left the BPF programs that it ran when this was called.
-
-    membarrier(2) MEMBARRIER_CMD_GLOBAL waits for an RCU grace period; it is missing on kernels
-    booted with nohz_full, where there is nothing as good and a generous sleep has to serve.
-    """
-    number = SYS_MEMBARRIER.get(os.uname().machine)
-    if number is None or _libc().syscall(number, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0:
-        import time
-
-        time.sleep(0.25)
-
-
-def exchange(one: str, other: str) -> None:
-    """Exchange two files atomically; ENOENT where one of them is not there (renameat2(2))."""
-    paths = os.fsencode(one), os.fsencode(other)
-    if _libc().renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) < 0:
-        raise KernelError("renameat2", ctypes.get_errno())
-
-
-def inotify(paths: Iterable[str]) -> int:
-    """A descriptor that tells of entries made, moved and removed in directories (inotify(7))."""
-    fd: int = _libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    for path in paths:
-        if fd < 0 or _libc().inotify_add_watch(fd, os.fsencode(path), IN_CHANGES) < 0:
-            number = ctypes.get_errno()
-            if fd >= 0:
-                os.close(fd)
-            raise KernelError("inotify", number)
-    return fd
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends (prctl(2))."""
-    _libc().prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
-
-
-def set_name(name: str) -> None:
-    """What this process is called in /proc (prctl(2))."""
-    _libc().prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
-
-
-def mount(source: str, target: str, kind: str) -> None:
-    """mount(2), without flags."""
-    if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), 0, None) < 0:
-        raise KernelError("mount", ctypes.get_errno())
-
-
 def log_buffer(size: int) -> Any:
     """A buffer for the verifier's log, whose memory is taken as it fills."""
     import mmap
 
     return (ctypes.c_char * size).from_buffer(mmap.mmap(-1, size))
-
-
-class PerfBuffer:
-    """What BPF programs put into a map of perf events; what has no room is lost, and counted."""
-
-    def __init__(self, map_fd: int, pages: int) -> None:
-        self.lost = 0
-        self._samples: list[bytes] = []
-        # Kept here: the library calls them for as long as the buffer is there.
-        self._calls = abi.SAMPLE_FN(self._sample), abi.LOST_FN(self._miss)
-        self._handle = pointer("perf_buffer__new", map_fd, pages, *self._calls, None, None)
-
-    def _sample(self, _context: int, _cpu: int, data: int, size: int) -> None:
-        self._samples.append(ctypes.string_at(data, size))
-
-    def _miss(self, _context: int, _cpu: int, count: int) -> None:
-        self.lost += count
-
-    def poll(self, seconds: float) -> list[bytes]:
-        """What there is, after a wait of so long at most if there is nothing yet."""
-        self._samples.clear()
-        try:
-            call("perf_buffer__poll", self._handle, round(seconds * 1000))
-        except KernelError as error:
-            if error.errno != errno.EINTR:
-                raise
-        return list(self._samples)
-
-    def close(self) -> None:
-        lib().perf_buffer__free(self._handle)
 
 
 def version() -> str:
@@ -637,15 +461,3 @@ def prog_is_jited(fd: int) -> bool:
     info = abi.ProgInfo()
     _info(fd, info)
     return bool(info.jited_prog_len)
-
-
-def membarrier_commands() -> int:
-    """The commands that membarrier(2) knows here, a mask; 0 where it is missing."""
-    number = SYS_MEMBARRIER.get(os.uname().machine)
-    return 0 if number is None else max(_libc().syscall(number, MEMBARRIER_CMD_QUERY, 0, 0), 0)
-
-
-def unshare(flags: int) -> None:
-    """unshare(2)."""
-    if _libc().unshare(flags) < 0:
-        raise KernelError("unshare", ctypes.get_errno())

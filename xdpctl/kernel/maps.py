@@ -11,7 +11,7 @@ from functools import cache
 
 from ..errors import KernelError
 from . import abi, libbpf
-from .libbpf import MapInfo
+from .records import MapInfo
 
 BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERF_EVENT_ARRAY = 1, 4
 BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY = 5, 6
