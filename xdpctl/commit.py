@@ -116,7 +116,7 @@ def transact(
     `target` and `check` may be called several times. A change before that was not confirmed in time
     goes back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
-    refused = view.refused if view else 0  # how EXT programs are, once that is known
+    refused = view.refused if view else None  # how EXT programs are, once that is known
 
     def plan_for(state: State) -> Plan:
         first = state.root is None or state.root.config is None
@@ -124,7 +124,7 @@ def transact(
         how = attach if state.root else attach or first_attach
         try:
             return make_plan(
-                state, target(state), mode, how, asked, protocol, adopts, refused, bare
+                state, target(state), mode, how, asked, protocol, adopts, refused or 0, bare
             )
         except HookBusyError as error:
             _name_holders(error, state)
@@ -137,8 +137,10 @@ def transact(
         state = observe(interface, bpffs, view=view)
         _overdue(state, terms, dry_run)
         plan = plan_for(state)
-        if plan.auto and plan.flip in ("attach", "update") and not refused:
+        if plan.auto and plan.flip in ("attach", "update") and refused is None:
             refused = dispatcher.refused()
+            if view:
+                view.refused = refused
             plan = plan_for(state) if refused else plan
         check(state, plan)
         return Report(plan, state)

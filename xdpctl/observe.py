@@ -36,11 +36,11 @@ _NEW = 1.0
 class View:
     """What was read of the kernel in one go, to spare readers of many interfaces a query each.
 
-    `refused` is the errno with which it refuses EXT programs, once that was asked.
+    `refused` is the errno with which it refuses EXT programs, or 0, once that was asked.
     """
 
     programs: dict[int, tuple[int, int]] = field(default_factory=netlink.xdp_programs)
-    refused: int = 0
+    refused: int | None = None
 
     @cached_property
     def links(self) -> list[records.LinkInfo]:

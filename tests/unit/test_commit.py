@@ -37,6 +37,7 @@ from xdpctl.errors import (
 )
 from xdpctl.hook import LostRace
 from xdpctl.kernel.records import LinkInfo
+from xdpctl.observe import View
 from xdpctl.pins import Origin
 from xdpctl.plan import AskedKind, Plan, make_plan
 from xdpctl.state import State
@@ -208,13 +209,21 @@ class Kernel:
         patch.setattr(Bpffs, "check", lambda _self: None)
         patch.setattr(Bpffs, "check_safe", lambda _self: None)
 
-    def transact(self, directory: Path, kind: AskedKind | None, *, dry_run: bool = False) -> Plan:
+    def transact(
+        self,
+        directory: Path,
+        kind: AskedKind | None,
+        *,
+        dry_run: bool = False,
+        view: View | None = None,
+    ) -> Plan:
         return commit.transact(
             Bpffs(str(directory)),
             INTERFACE,
             lambda state: state.chain.with_added([fresh("new")]),
             kind=kind,
             dry_run=dry_run,
+            view=view,
         ).plan
 
 
@@ -250,12 +259,15 @@ def test_a_root_of_the_other_kind_where_ext_is_refused(
 def test_a_dry_run_says_which_kind_it_would_be(
     asked: AskedKind | None, refuses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For many interfaces the kernel is asked once."""
     kernel = Kernel(monkeypatch, state_of(None), refuses)
-    plan = kernel.transact(tmp_path, asked, dry_run=True)
-    assert (plan.kind, plan.why) == (
-        (asked, 0) if asked else ("fused", 1) if refuses else ("ext", 0)
-    )
-    assert kernel.tried == []
+    view = View(programs={})
+    for _interface in range(2):
+        plan = kernel.transact(tmp_path, asked, dry_run=True, view=view)
+        assert (plan.kind, plan.why) == (
+            (asked, 0) if asked else ("fused", 1) if refuses else ("ext", 0)
+        )
+    assert (kernel.tried, kernel.asked) == ([], 0 if asked else 1)
     assert os.listdir(tmp_path) == []
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from tests.unit.samples import (
     send,
     state_of,
 )
+from tests.unit.test_render import on_terminal
 from xdpctl import render, signals
 from xdpctl.cli import run
 from xdpctl.cli.common import Settings
@@ -272,21 +271,14 @@ def test_a_command_line_with_a_pattern(
         assert len(re.findall(r"^xdpctl: \S+: ", captured.err, re.MULTILINE)) == count
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_progress_bar_is_for_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+def test_a_progress_bar_is_for_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     """On standard error, where a person looks on; elsewhere there is none."""
-    monkeypatch.setenv("TERM", "xterm")
-    ours, theirs = pty.openpty()
-    reader, writer = os.pipe()
-    with open(theirs if terminal else writer, "w", encoding="utf-8") as stream:
-        os.close(writer if terminal else theirs)
-        monkeypatch.setattr(sys, "stderr", stream)
+
+    def work() -> None:
         change_each(Settings(), "load", FOUND, Work(), VIEW)
-        stream.flush()
-        os.set_blocking(ours, False)
-        said = os.read(ours, 65536) if terminal else b""
-    os.close(ours)
-    left = os.read(reader, 65536) if not terminal else b""
-    os.close(reader)
-    assert (b"load" in said and b"100%" in said) == terminal
-    assert left == b""
+
+    said = on_terminal(work, stream="stderr")
+    assert "load" in said
+    assert "100%" in said
+    work()
+    assert capfd.readouterr().err == ""

@@ -31,15 +31,15 @@ MEMBERS = [
 APP = Origin(90, 4711, "app")
 
 
-def on_terminal(work: Callable[[], None], columns: int = 160) -> str:
-    """What a function prints on a pseudo-terminal."""
+def on_terminal(work: Callable[[], None], columns: int = 160, stream: str = "stdout") -> str:
+    """What a function prints on a pseudo-terminal in the place of a standard stream."""
     reading, slave = pty.openpty()
     with contextlib.ExitStack() as ending:
         ending.callback(os.close, reading)
         with pytest.MonkeyPatch.context() as patch, os.fdopen(slave, "w") as output:
             patch.setenv("TERM", "xterm")
             patch.setenv("COLUMNS", str(columns))
-            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, stream, output)
             work()
         text = b""
         with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
