@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Eight functions that call each other in a row, as many as there may be. */
+/* Eight functions that call each other in a row, as many as most kernels take. */
 #include "common.h"
 
 static __noinline int level8(struct xdp_md *ctx)

@@ -992,6 +992,16 @@ def _probe_bpf_loop() -> None:
             raise
 
 
+def _probe_eight_frames() -> None:
+    # Until Linux 6.18 at least, nine functions that call each other in a row are one too many.
+    step = insn(0x85, src=1, imm=1) + EXIT
+    try:
+        xdp_load(step * 8 + returning(XDP_PASS)).close()
+    except OSError:
+        return
+    raise OSError(errno.ERANGE, "nine functions may call each other in a row")
+
+
 def _probe_live_frames() -> None:
     with xdp_load(returning(XDP_PASS)) as fd:
         run_live(prog(fd).id, bytes(64), socket.if_nametoindex("lo"), 1)
@@ -1029,6 +1039,7 @@ PROBES = {
     "all_namespaces": _probe_all_namespaces,
     "bcc": _probe_bcc,
     "bpf_loop": _probe_bpf_loop,
+    "eight_frames": _probe_eight_frames,
     "ext": _probe_ext,
     "frags": _probe_frags,
     "link_target": _probe_link_target,

@@ -31,7 +31,11 @@ def test_a_member_is_refused_for_its_own_faults(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("twoframes", "combined stack size"), ("levels", "frames is too deep")]
+    ("name", "said"),
+    [
+        ("twoframes", "combined stack size"),
+        pytest.param("levels", "frames is too deep", marks=needs("eight_frames")),
+    ],
 )
 def test_a_stack_that_is_too_deep(
     tool: Tool, veth: net.Veth, objects: Objects, name: str, said: str
