@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import xdpctl
+from xdpctl.errors import XdpctlError
 
 
 def totals(traffic: xdpctl.Map) -> list[int]:
@@ -33,4 +34,9 @@ def main(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: counter.py INTERFACE")
+    try:
+        main(sys.argv[1])
+    except XdpctlError as error:
+        sys.exit(f"counter.py: {error}\n{error.why}".rstrip())

@@ -13,6 +13,7 @@ import sys
 import bcc
 
 import xdpctl
+from xdpctl.errors import XdpctlError
 
 TEXT = r"""
 #include <uapi/linux/if_ether.h>
@@ -59,4 +60,9 @@ def main(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: protocols.py INTERFACE")
+    try:
+        main(sys.argv[1])
+    except XdpctlError as error:
+        sys.exit(f"protocols.py: {error}\n{error.why}".rstrip())

@@ -28,6 +28,13 @@ MODE_FLAGS: dict[AskedMode, int] = {
 Done = tuple[str, str, dict[str, int]]
 """A step: its number, its text, the ids that it used."""
 
+# Linux kernel commits 2ea5eabaf04a "bpf: devmap: Implement devmap prog execution for generic XDP"
+# and 11941f8a8536 "bpf: cpumap: Implement generic cpumap".
+_GENERIC = (
+    "before Linux 5.15 generic mode takes no program with a device or CPU map whose entries have "
+    "room for programs: declare their values as __u32"
+)
+
 
 class LostRace(Exception):  # noqa: N818 - not an error: observe again
     """The interface is not as it was observed."""
@@ -142,11 +149,13 @@ class Hook:
                     hint=f"lower it (ip link set dev {name} mtu 1500) or build the programs "
                     'with SEC("xdp.frags")',
                 ) from error
-            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and what == "attach":
+            generic = self.plan.mode == "skb"
+            flips = ("attach", "update") if generic else ("attach",)
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and what in flips:
                 raise UnsupportedError(
                     f"cannot attach to {name} in {self.plan.mode} mode",
                     why=reason,
-                    hint="the driver may know generic mode alone: -m skb",
+                    hint=_GENERIC if generic else "the driver may know generic mode alone: -m skb",
                 ) from error
             raise XdpctlError(f"cannot {what} the root of {name}", why=reason) from error
 

@@ -99,9 +99,9 @@ def load(
         if error.call == _CALLING:
             raise UnsupportedError(
                 f"{what} cannot replace a function of a dispatcher",
-                why="it makes tail calls, which this kernel does not take of a program whose BTF "
-                "is not fit for that",
-                hint="compile it with -g, by clang 10 or newer, or use --root fused",
+                why="it makes tail calls, and here EXT and XDP programs have no program array in "
+                "common",
+                hint="use --root fused, or a kernel that has the fix of Linux 6.2",
             ) from error
         raise explain(what, error, ext=bool(target)) from error
     count = len(answer["arrays"])
@@ -196,6 +196,8 @@ def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
     try:
         return _load_ext(name, code, target)
     except KernelError as error:
+        # Linux kernel commit 1c123c567fb1 "bpf: Resolve fext program type when checking map
+        # compatibility" (in v6.2).
         if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
             raise KernelError(_CALLING, errno.EINVAL) from error
         raise

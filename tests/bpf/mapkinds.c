@@ -68,7 +68,7 @@ static __u64 bump(void *map, const void *key)
 		bpf_map_update_elem(map, key, &none, BPF_ANY);
 		seen = bpf_map_lookup_elem(map, key);
 	}
-	return seen ? __sync_fetch_and_add(seen, step) : -1;
+	return seen ? FETCH_ADD(seen, step) : -1;
 }
 
 SEC("xdp")
@@ -92,7 +92,7 @@ int mapkinds(struct xdp_md *ctx)
 	differ |= bump(&in_trie, &prefix) ^ seen;
 	differ |= bump(inner, &one) ^ seen;
 	differ |= bump(other, &one) ^ seen;
-	differ |= __sync_fetch_and_add(&in_bss, step) ^ seen;
+	differ |= FETCH_ADD(&in_bss, step) ^ seen;
 	bump(&on_cpus, &one);
 	bump(&on_cpus_lru, &one);
 	narrow = bpf_map_lookup_elem(&on_cpus_hash, &one);

@@ -10,5 +10,5 @@ int nth(struct xdp_md *ctx)
 	__u32 zero = 0;
 	__u64 *seen = bpf_map_lookup_elem(&packets, &zero);
 
-	return seen ? __sync_fetch_and_add(seen, 1) % 5 : XDP_ABORTED;
+	return seen ? FETCH_ADD(seen, 1) % 5 : XDP_ABORTED;
 }

@@ -16,5 +16,5 @@ int turns(struct xdp_md *ctx)
 	__u32 zero = 0;
 	__u64 *seen = bpf_map_lookup_elem(&turns_taken, &zero);
 
-	return seen && __sync_fetch_and_add(seen, 1) & 1 ? XDP_DROP : XDP_PASS;
+	return seen && FETCH_ADD(seen, 1) & 1 ? XDP_DROP : XDP_PASS;
 }

@@ -31,10 +31,13 @@ HERE = Path(__file__).parent
 KINDS: tuple[Kind, ...] = ("ext", "fused")
 
 
+EXT_ALONE = ("link_target", "shared_arrays")
+
+
 def needs(*capabilities: str) -> pytest.MarkDecorator:
     """A mark: skip unless the kernel has these (oracle.PROBES: ext, frags, …).
 
-    "link_target" is about EXT links: tests on a fused root do not need it.
+    What is in EXT_ALONE, tests on a fused root do not need.
     """
     return pytest.mark.needs(*capabilities)
 
@@ -89,7 +92,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if kind == "ext":
         wanted.append("ext")
     elif kind == "fused":
-        wanted = [capability for capability in wanted if capability != "link_target"]
+        wanted = [capability for capability in wanted if capability not in EXT_ALONE]
     for capability in wanted:
         if reason := oracle.lacks(capability):
             pytest.skip(f"missing: {capability} ({reason})")

@@ -43,7 +43,7 @@ F_REPLACE = 1 << 2
 F_XDP_HAS_FRAGS = 1 << 5
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE = 1 << 1, 1 << 2
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
-MAP_TYPE_ARRAY = 2
+MAP_TYPE_ARRAY, MAP_TYPE_PROG_ARRAY = 2, 3
 F_TEST_XDP_LIVE_FRAMES = 1 << 1
 _MNT_DETACH = 2
 PERCPU_MAPS = {5, 6, 10, 21}  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
@@ -764,6 +764,15 @@ def run(program: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes]:
     return retval, out.raw[:size]
 
 
+def run_in(program: int, packet: bytes, ifindex: int) -> None:
+    """The same as if come in on an interface (from v5.14 on)."""
+    data, context = _buffer(packet), _buffer(struct.pack("=6I", 0, len(packet), 0, ifindex, 0, 0))
+    with _opened(PROG_GET_FD_BY_ID, program, "PROG_GET_FD_BY_ID") as fd:
+        head = (fd, 0, len(packet), 0, _address(data), 0, 1, 0)
+        attr = _buffer(struct.pack("=IIIIQQIIIIQ", *head, 24, 0, _address(context)))
+        bpf(PROG_TEST_RUN, attr, "PROG_TEST_RUN")
+
+
 def run_live(program: int, packet: bytes, ifindex: int, repeat: int) -> None:
     """The same with packets that go where the verdict sends them, as if come in on an interface.
 
@@ -963,6 +972,14 @@ def _probe_ext() -> None:
         pass
 
 
+def _probe_shared_arrays() -> None:
+    """Whether an EXT program may call through a program array that an XDP program calls through."""
+    with root_load() as root, map_create(MAP_TYPE_PROG_ARRAY, 4, 4, 1, "calls") as array:
+        call = insn(0x18, 2, 1, imm=array) + insn(0) + mov(3, 0) + insn(0x85, imm=12)
+        with xdp_load(call + returning(XDP_PASS)):
+            ext_load(call + returning(XDP_PASS), root, "prog0").close()
+
+
 def _probe_link_target() -> None:
     # Linux kernel commit 441e8c66b23e "bpf: Return target info when a tracing bpf_link is queried"
     with root_load() as root, hold_unpinned(root, "prog0") as held:
@@ -1021,6 +1038,18 @@ def _probe_all_namespaces() -> None:
             os.stat(f"/proc/{process}/ns/net")
 
 
+def _probe_atomics() -> None:
+    # Linux kernel commit 5ca419f2864a "bpf: Add BPF_FETCH field / create atomic_fetch_add".
+    start = insn(0xB7, dst=1) + insn(0x7B, dst=10, src=1, off=-8)
+    fetch_add = insn(0xDB, dst=10, src=1, off=-8, imm=1)
+    xdp_load(start + fetch_add + returning(XDP_PASS)).close()
+
+
+def _probe_context() -> None:
+    with xdp_load(returning(XDP_PASS)) as fd:
+        run_in(prog(fd).id, bytes(64), socket.if_nametoindex("lo"))
+
+
 def _probe_bcc() -> None:
     """What BCC needs; a trial of it takes a quarter of a minute in a guest."""
     headers = os.environ.get("BCC_KERNEL_SOURCE") or f"/lib/modules/{platform.release()}/build"
@@ -1037,14 +1066,17 @@ def _probe_own_machine() -> None:
 
 PROBES = {
     "all_namespaces": _probe_all_namespaces,
+    "atomics": _probe_atomics,
     "bcc": _probe_bcc,
     "bpf_loop": _probe_bpf_loop,
     "eight_frames": _probe_eight_frames,
+    "context": _probe_context,
     "ext": _probe_ext,
     "frags": _probe_frags,
     "link_target": _probe_link_target,
     "live_frames": _probe_live_frames,
     "own_machine": _probe_own_machine,
+    "shared_arrays": _probe_shared_arrays,
     "stats": _probe_stats,
     "veth": _probe_veth,
     "xdp_link": _probe_xdp_link,

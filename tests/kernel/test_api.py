@@ -11,7 +11,7 @@ import pytest
 
 import xdpctl
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_holders import gone
 from tests.kernel.tool import Tool
 from xdpctl import maps, render, status
@@ -21,6 +21,7 @@ BPF_MAP_TYPE_HASH = 1
 FRAMES = net.udps(10)
 
 
+@needs("link_target")
 def test_look_is_what_status_is_made_of(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """And a plan of it is the one that the command line has."""
     assert xdpctl.look(veth.dev).root is None
@@ -70,6 +71,7 @@ def test_what_cannot_be_looked_at(
             xdpctl.make_plan(state, xdpctl.Chain((xdpctl.Member("new"),)))
 
 
+@needs("link_target")
 def test_the_maps_of_an_attachment(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     with xdpctl.attach(objects["percpu"], veth.dev) as attachment:
         assert set(attachment.maps) == {"packets"}

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.tool import Tool
 from xdpctl import attach
 from xdpctl.chain import XDP_DROP, Rules, parse_actions
@@ -400,6 +400,7 @@ def test_rollback_and_history(
     assert tool.pins() == []
 
 
+@needs("link_target")
 def test_what_a_process_holds(
     tool: Tool, veth: net.Veth, objects: Objects, chain: list[int]
 ) -> None:

@@ -297,9 +297,10 @@ def test_errors_of_the_hook(tool: Tool, veth: net.Veth, objects: Objects) -> Non
         net.ip("link", "set", name, "mtu", "9000")
     for run in (theirs, ours):
         assert run("load", veth.dev, str(objects["pass"])).code == 222
-    # 1.3.1 refuses a program with frags, too.
-    assert ours("load", veth.dev, str(objects["frags"])).code == 0
-    assert ours("unload", veth.dev, "-a").code == 0
+    if not oracle.lacks("frags"):
+        # 1.3.1 refuses a program with frags, too.
+        assert ours("load", veth.dev, str(objects["frags"])).code == 0
+        assert ours("unload", veth.dev, "-a").code == 0
 
 
 def test_without_a_place_for_pins(
@@ -469,7 +470,9 @@ def test_scripts_give_the_same(
             check=False,
             env={**os.environ, **variables, "dev": veth.dev, "PATH": path},
         )
-        results.append((done.returncode, done.stdout, done.stderr))
+        # The real one tells of its trial of a kernel without frags.
+        errors = re.sub(r"^ *libbpf: .*\n", "", done.stderr, flags=re.MULTILINE)
+        results.append((done.returncode, done.stdout, errors))
     assert results[0] == results[1]
     assert results[0][1]
 

@@ -85,6 +85,7 @@ def tagged(frame: bytes, *types: int) -> bytes:
     return frame[:12] + b"".join(struct.pack("!HH", one, 5) for one in types) + frame[12:]
 
 
+@needs("link_target")
 def test_the_counter(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """Before what drops, through a swap, and gone when it ends."""
     tool("load", veth.dev, objects["count_drop"])
@@ -101,6 +102,16 @@ def test_the_counter(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     assert tool.chain(veth.ifindex) == [dropper]
 
 
+def test_the_counter_without_an_interface() -> None:
+    """It says what is wrong, as a command does."""
+    for words, said in ((["nosuch0"], "nosuch0"), ([], "usage"), (["lo", "lo"], "usage")):
+        script = Script("counter.py", *words)
+        out, err = script.communicate(timeout=60)
+        assert (script.returncode, out, len(err.splitlines())) == (1, "", 1), err
+        assert said in err
+
+
+@needs("link_target")
 def test_the_counter_s_program_is_unloaded(tool: Tool, veth: net.Veth) -> None:
     with running("counter.py", veth.dev) as script:
         tool("unload", veth.dev, "-n", "counter")
@@ -147,6 +158,7 @@ def test_the_block_list(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     (tool.bpffs / "blocked").unlink()
 
 
+@needs("atomics")
 def test_the_rate_limiter(tool: Tool, veth: net.Veth) -> None:
     """A burst, then so many a second, for each source by itself; another rate without a gap."""
     source, burst, rate = EXAMPLES / "ratelimit.c", 10, 2
@@ -168,7 +180,7 @@ def test_the_rate_limiter(tool: Tool, veth: net.Veth) -> None:
     tool("unload", veth.dev, "-a")
 
 
-@needs("bcc")
+@needs("atomics", "bcc", "link_target")
 def test_all_of_them_beside_each_other(
     tool: Tool, veth: net.Veth, objects: Objects, debian: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_no_packet_misses_a_program(
         gone(one)
 
 
-@needs("ext")
+@needs("ext", "shared_arrays")
 def test_a_member_that_makes_tail_calls(
     tool: Tool, veth: net.Veth, objects: Objects, kind: Kind
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
 
@@ -44,6 +44,7 @@ def test_they_are_members_like_any_other(tool: Tool, veth: net.Veth, objects: Ob
     assert tool.pins() == []
 
 
+@needs("shared_arrays")
 def test_tail_calls(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """With the functions' linkage as older compilers write it."""
     tool("load", "-P", 1, veth.dev, objects["static_tailcall"], "-n", "tailcall")

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.kernel import net, oracle
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
 
@@ -115,6 +115,7 @@ def test_rows_each_time_and_an_interface_that_goes(
     assert len(err.splitlines()) <= 2, err
 
 
+@needs("link_target")
 def test_a_chain_with_a_vacant_slot_is_drawn(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """What it says of packets is what becomes of them."""
     with Holder(objects["drop"], veth.dev, 10) as holder:

@@ -98,7 +98,7 @@ def test_targets_that_do_not_take(tool: Tool, veth: net.Veth, objects: Objects, 
         oracle.xdp_attach(passing, other.peer_ifindex)
         devices = oracle.prog_map(loaded("astray", "-n", "device"), "devices")
         fd = oracle.map_fd(devices)
-        oracle.map_update(fd, bytes(4), struct.pack("=Ii", other.ifindex, 0))
+        oracle.map_update(fd, bytes(4), struct.pack("=I", other.ifindex))
         net.ip("link", "set", other.dev, "down")
         net.send(veth, FRAMES)
         found = only(scene)

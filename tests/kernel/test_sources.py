@@ -81,7 +81,7 @@ def test_a_source_in_bcc_s_dialect(
     assert tool.pins() == []
 
 
-@needs("bcc")
+@needs("bcc", "link_target")
 @kinds("ext")
 def test_a_script_of_bcc_s_is_a_good_neighbour(
     tool: Tool, veth: net.Veth, objects: Objects
@@ -106,6 +106,7 @@ def test_a_script_of_bcc_s_is_a_good_neighbour(
     tool("unload", veth.dev, "-a")
 
 
+@needs("link_target")
 def test_the_bytes_of_an_object(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     code = (
         "import sys, xdpctl\n"

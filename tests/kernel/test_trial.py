@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.differential import list_some, packets
 from tests.kernel.test_adopt import bare
 from tests.kernel.test_bad_input import unchanged
@@ -191,6 +191,7 @@ def test_copies_are_the_maps_as_they_are(tool: Tool, veth: net.Veth, objects: Ob
 
 
 @kinds("fused")
+@needs("context")
 def test_metadata_and_the_interface_s_number(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
@@ -311,6 +312,7 @@ def test_the_gate(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) 
     tool("unload", veth.dev, "--all", "--must-pass", capture)
 
 
+@needs("shared_arrays")
 def test_what_cannot_be_tried(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """A program array is filled for good: not copied. A new one's callees are its own."""
     with unchanged(tool, veth):

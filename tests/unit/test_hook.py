@@ -14,19 +14,21 @@ from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlEr
 from xdpctl.hook import MODE_FLAGS, Hook, LostRace
 from xdpctl.interfaces import Interface
 from xdpctl.pins import Attach
-from xdpctl.plan import make_plan
+from xdpctl.plan import AskedMode, make_plan
 from xdpctl.state import State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 FLIPS = ["attach", "update", "detach"]
 
 
-def hook(attach: Attach = "link", interface: Interface = LOOPBACK) -> Hook:
+def hook(
+    attach: Attach = "link", interface: Interface = LOOPBACK, mode: AskedMode | None = None
+) -> Hook:
     """The hook of a bare interface that two programs are for, one of them without frags."""
     paths = Bpffs("/bpffs").interface(interface)
     state = State(interface, None, (), paths)
     target = chain_of(fresh("whole", frags=True), fresh("plain"))
-    plan = make_plan(state, target, None, attach)
+    plan = make_plan(state, target, mode, attach)
     return Hook(interface, plan, paths, None, contextlib.ExitStack())
 
 
@@ -79,6 +81,16 @@ def test_what_the_kernel_said_is_quoted(attach: Attach, flip: str) -> None:
         raise KernelError("bpf_link_update", errno.EINVAL, "libbpf: the reason\n")
     assert caught.value.why == "libbpf: the reason"
     assert type(caught.value) is XdpctlError  # -m skb would be no remedy for an update
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+@pytest.mark.parametrize("flip", ["attach", "update"])
+def test_generic_mode_takes_less_than_native_mode(attach: Attach, flip: str) -> None:
+    """What lacks there is a newer kernel or other maps, not another mode."""
+    refusals = hook(attach, mode="skb")._refusals(flip)
+    with pytest.raises(UnsupportedError, match="to lo in skb mode") as caught, refusals:
+        raise KernelError("bpf_link_update", errno.EINVAL)
+    assert "room for programs" in caught.value.hint
 
 
 @pytest.mark.parametrize("attach", ATTACHES)
