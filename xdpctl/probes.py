@@ -1,53 +1,25 @@
-"""What this machine can do, found by trying: the facts that `doctor` judges.
-
-Nothing is left behind. A program is loaded and closed; roots are attached in a network namespace
-that a forked child has to itself, never to an interface of the user's; a pin is made and removed.
-The compiled dispatcher alone stays, in the cache that every load uses.
-"""
+"""What this machine can do: the facts that `doctor` judges, some of them found by trying."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import cache, dispatcher, fused, image, rights
+from . import cache, dispatcher, experiments, rights
 from .bpffs import Bpffs
 from .chain import Member
 from .errors import BpffsError, KernelError, UnsupportedError, XdpctlError
+from .experiments import NOT_TRIED, Trial
 from .features import Features
-from .image import Image
 from .interfaces import Interface
-from .kernel import abi, libbpf, libc
+from .kernel import libbpf, libc
 
 CONFIG_OPTIONS = ("BPF_SYSCALL", "BPF_JIT", "XDP_SOCKETS", "DEBUG_INFO_BTF")
-
-_PASS = b"\xb4\0\0\0\2\0\0\0\x95\0\0\0\0\0\0\0"  # w0 = XDP_PASS; exit
-_NAME = "xdpctl_doctor"
-_LARGE_MTU = 9000
-_DEADLINE = 20.0
-
-
-class Trial(NamedTuple):
-    """How an experiment went; the errno is 0 where the refusal was not the kernel's."""
-
-    refusal: str = ""
-    errno: int = 0
-    tried: bool = True
-
-    @property
-    def works(self) -> bool:
-        return self.tried and not self.refusal
-
-
-NOT_TRIED = Trial(tried=False)
 
 
 @dataclass
@@ -333,7 +305,7 @@ def _look_at_hooks(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]
                 nic.runs += f"(id {root.id}), {root.mode} mode, attached by {root.attach}"
                 if root.owner != "xdpctl" and root.link_id:
                     nic.runs += _held(root.link_id)
-            make_plan(state, state.chain.with_added([Member(_NAME)]))
+            make_plan(state, state.chain.with_added([Member(experiments.NAME)]))
         except XdpctlError as error:
             nic.busy = error
 
@@ -350,181 +322,28 @@ def _held(link_id: int) -> str:
 # --- the kernel ---------------------------------------------------------------------------------
 
 
-def _trial(work: Callable[[], object]) -> Trial:
-    """Run an experiment that raises where something is refused."""
-    try:
-        work()
-    except XdpctlError as error:
-        return Trial(": ".join(filter(None, (error.what, error.why.split("\n")[0]))))
-    except OSError as error:
-        return Trial(str(error), error.errno or errno.EIO)
-    return Trial()
-
-
-def _load(frags: bool = False) -> int:
-    """A plain XDP program, with nothing that an old kernel could lack."""
-    options = abi.ProgLoadOpts(
-        expected_attach_type=libbpf.BPF_XDP, prog_flags=libbpf.BPF_F_XDP_HAS_FRAGS * frags
-    )
-    size = len(_PASS) // image.INSN_SIZE
-    kind, name = libbpf.BPF_PROG_TYPE_XDP, _NAME.encode()
-    return libbpf.call("bpf_prog_load", kind, name, b"GPL", _PASS, size, ctypes.byref(options))
-
-
 def _try_kernel(found: Machine, bpffs: Bpffs) -> None:
     def plain() -> None:
-        with libbpf.owned(_load()) as fd:
+        with libbpf.owned(experiments.load()) as fd:
             found.jited = libbpf.prog_is_jited(fd)
 
-    found.xdp = _trial(plain)
+    found.xdp = experiments.trial(plain)
     if not found.xdp.works:
         return
-    found.frags = _trial(lambda: os.close(_load(frags=True)))
-    found.ext = _try_ext()
-    found.fused = _trial(_fuse)
+    found.frags = experiments.trial(lambda: os.close(experiments.load(frags=True)))
+    found.ext = experiments.ext()
+    found.fused = experiments.trial(experiments.fuse)
     if found.bpffs_problem is None:
-        with libbpf.owned(_load()) as fd:
+        with libbpf.owned(experiments.load()) as fd:
             try:
-                _pin_and_remove(fd, bpffs.path)
+                experiments.pin_and_remove(fd, bpffs.path)
             except OSError as error:
                 found.bpffs_problem = BpffsError(
                     f"nothing can be pinned in {bpffs.path}",
                     why=str(error),
                     hint="see whether it is full, and its mount options: findmnt -t bpf",
                 )
-    trials = _in_namespace(found.frags.works)
+    trials = experiments.in_namespace(found.frags.works)
     found.device = trials.device
     found.link, found.netlink = trials.link, trials.netlink
     found.generic, found.frags_native = trials.generic, trials.frags
-
-
-def _try_ext() -> Trial:
-    refused = 0
-
-    def probe() -> None:
-        nonlocal refused
-        refused = dispatcher.refused()
-
-    trial = _trial(probe)
-    if refused:
-        name = errno.errorcode.get(refused, str(refused))
-        return Trial(f"{os.strerror(refused)} ({name})", refused)
-    return trial
-
-
-def _fuse() -> None:
-    code = Image(_PASS, frags=False, gpl=True)
-    parts = [fused.Part(Member(f"probe{number}"), 0, code) for number in range(2)]
-    fd, _info = fused.build(parts, 0)
-    os.close(fd)
-
-
-def _pin_and_remove(fd: int, path: str) -> None:
-    directory = f"{path}/{_NAME}-{os.getpid()}"
-    os.mkdir(directory, 0o700)
-    try:
-        libbpf.pin(fd, f"{directory}/program")
-        os.unlink(f"{directory}/program")
-    finally:
-        os.rmdir(directory)
-
-
-# --- in a network namespace of its own ----------------------------------------------------------
-
-
-class Attached(NamedTuple):
-    """What came of attaching roots to `device`: a veth, or where there is none lo."""
-
-    device: str = ""
-    link: Trial = NOT_TRIED
-    netlink: Trial = NOT_TRIED
-    generic: Trial = NOT_TRIED
-    frags: Trial = NOT_TRIED
-
-
-def _in_namespace(frags: bool) -> Attached:
-    """Attach, exchange and detach roots in a forked child, with whose end all of it goes."""
-    import select
-
-    import pyroute2  # noqa: F401 - once, before the fork
-
-    reading, writing = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
-        try:
-            libc.die_with_parent()
-            if os.getppid() == parent:
-                os.write(writing, json.dumps(_attach_all(frags)).encode())
-                os._exit(0)
-        except BaseException as error:
-            with contextlib.suppress(BaseException):
-                os.write(writing, json.dumps({"problem": str(error)}).encode())
-        finally:
-            os._exit(70)
-    os.close(writing)
-    answer = b""
-    try:
-        while select.select([reading], [], [], _DEADLINE)[0] and (chunk := os.read(reading, 65536)):
-            answer += chunk
-    finally:
-        os.close(reading)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)  # it has answered, or never will
-        os.waitpid(pid, 0)
-    return attached(answer)
-
-
-def attached(answer: bytes) -> Attached:
-    """From what the child wrote; one that gave no answer tried nothing."""
-    try:
-        message = json.loads(answer)
-    except ValueError:
-        return Attached()
-    if "problem" in message:
-        why = Trial(f"cannot try: {message['problem']}", tried=False)
-        return Attached("", why, why, why, why)
-    device = message.pop("device")
-    return Attached(device, **{name: Trial(*values) for name, values in message.items()})
-
-
-def _attach_all(frags: bool) -> dict[str, Any]:
-    from pyroute2 import IPRoute
-
-    libc.unshare(libc.CLONE_NEWNET)
-    with contextlib.ExitStack() as closing:
-        one, other = (closing.enter_context(libbpf.owned(_load())) for _ in range(2))
-        route = closing.enter_context(IPRoute(groups=0))
-        trials = {}
-        try:
-            route.link("add", ifname="doctor0", kind="veth", peer="doctor1")
-            device, mode = "doctor0", libbpf.XDP_FLAGS_DRV_MODE
-        except Exception:  # no veth in this kernel: generic mode is all there is to try
-            device, mode = "lo", libbpf.XDP_FLAGS_SKB_MODE
-        (number,) = route.link_lookup(ifname=device)
-        skb = libbpf.XDP_FLAGS_SKB_MODE
-        trials["link"] = _trial(lambda: _by_link(number, one, other, mode))
-        trials["netlink"] = _trial(lambda: _by_netlink(number, one, other, mode))
-        trials["generic"] = _trial(lambda: _by_netlink(number, one, other, skb))
-        if frags and device != "lo":
-            # veth counts the other end's packets.
-            route.link("set", index=route.link_lookup(ifname="doctor1")[0], mtu=_LARGE_MTU)
-            large = closing.enter_context(libbpf.owned(_load(frags=True)))
-            trials["frags"] = _trial(lambda: _by_netlink(number, large, large, mode))
-        if device != "lo":
-            route.link("del", index=number)
-    return {"device": "veth" if device != "lo" else "lo", **trials}
-
-
-def _by_link(number: int, one: int, other: int, mode: int) -> None:
-    with libbpf.owned(libbpf.link_xdp(one, number, mode)) as link:
-        libbpf.link_update(link, other, one)
-
-
-def _by_netlink(number: int, one: int, other: int, mode: int) -> None:
-    libbpf.xdp_attach(number, one, mode)
-    try:
-        libbpf.xdp_attach(number, other, mode, one)
-    finally:
-        libbpf.xdp_detach(number, mode, other)

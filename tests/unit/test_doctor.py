@@ -12,13 +12,14 @@ import pytest
 
 from tests.unit.samples import INTERFACE
 from tests.unit.test_render import on_terminal, without_colour
-from xdpctl import doctor, facts, probes, rights
+from xdpctl import doctor, experiments, facts, probes, rights
 from xdpctl.cli import run
 from xdpctl.doctor import Check, Diagnosis, examine, verdict
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
+from xdpctl.experiments import NOT_TRIED, Trial
 from xdpctl.features import Features
 from xdpctl.kernel import libbpf
-from xdpctl.probes import Machine, Nic, Trial
+from xdpctl.probes import Machine, Nic
 
 WORKS = Trial()
 EPERM = Trial("Operation not permitted (EPERM)", errno.EPERM)
@@ -86,7 +87,7 @@ def test_a_good_machine() -> None:
         ({"link": EPERM}, "ext", 0, ""),
         ({"netlink": EPERM}, "ext", 0, ""),
         ({"link": EPERM, "netlink": EPERM}, None, 7, "link"),
-        ({"link": probes.NOT_TRIED, "netlink": probes.NOT_TRIED}, "ext", 0, ""),
+        ({"link": NOT_TRIED, "netlink": NOT_TRIED}, "ext", 0, ""),
         ({"bpffs_problem": NO_BPFFS}, None, 9, "bpffs"),
         ({"bpffs_problem": NO_BPFFS, "bpffs_mountable": True}, "ext", 0, ""),
         ({"bpffs_problem": NO_BPFFS, "xdp": EPERM}, None, 7, "xdp"),
@@ -255,12 +256,12 @@ def test_an_interface_s_message() -> None:
 
 def test_the_child_s_answer() -> None:
     told = {"device": "veth", "link": ["", 0, True], "netlink": ["no", 1, True]}
-    found = probes.attached(json.dumps(told).encode())
+    found = experiments.attached(json.dumps(told).encode())
     assert found.link.works
     assert found.netlink == Trial("no", 1)
     assert not found.frags.tried
-    assert not probes.attached(b"").link.tried
-    assert "EPERM" in probes.attached(b'{"problem": "unshare: EPERM"}').link.refusal
+    assert not experiments.attached(b"").link.tried
+    assert "EPERM" in experiments.attached(b'{"problem": "unshare: EPERM"}').link.refusal
 
 
 def test_a_trial_tells_an_errno_or_a_reason() -> None:
@@ -270,9 +271,9 @@ def test_a_trial_tells_an_errno_or_a_reason() -> None:
     def give_up() -> None:
         raise BUSY
 
-    assert probes._trial(lambda: None).works
-    assert probes._trial(refuse).errno == errno.EPERM
-    assert probes._trial(give_up) == Trial("another tool's program is on the hook: program 9")
+    assert experiments.trial(lambda: None).works
+    assert experiments.trial(refuse).errno == errno.EPERM
+    assert experiments.trial(give_up) == Trial("another tool's program is on the hook: program 9")
 
 
 def test_no_clang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
