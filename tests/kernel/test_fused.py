@@ -332,7 +332,7 @@ def test_the_end_of_a_holder(
         status = tool("status", veth.dev)
         assert f"count_drop (id {held.program}) belongs to a process" in status.err
         held.kill()
-    until(lambda: vacant(tool, veth) == [True, False], 2)
+    until(lambda: vacant(tool, veth) == [True, False])
     root = root_of(veth)
     assert net.exchange(veth, FRAMES) == FRAMES
     assert oracle.packets(counter) == len(FRAMES)
@@ -351,7 +351,7 @@ def test_two_holders_and_a_loaded_member(tool: Tool, veth: net.Veth, objects: Ob
         assert tool.chain(veth.ifindex) == [one.program, loaded, two.program]
         assert net.exchange(veth, FRAMES) == FRAMES
         one.kill()
-        until(lambda: vacant(tool, veth) == [True, False, False], 2)
+        until(lambda: vacant(tool, veth) == [True, False, False])
         assert net.exchange(veth, FRAMES) == FRAMES
         tool("swap-dispatcher", veth.dev)
         gone(one.program)
