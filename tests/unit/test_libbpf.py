@@ -123,9 +123,13 @@ def test_words_of_a_links_information() -> None:
     ]
     found = numbers([f"offsetof(struct bpf_link_info, {member})" for member in wanted])
     assert [(offset - start) // 4 for offset in found] == [0, 0, 1, 2]
-    info = records.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0))
+    info = records.LinkInfo(
+        id=1, type=records.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0)
+    )
     assert (info.ifindex, info.target, info.function, info.is_ext) == (0, 30, 40, True)
-    fentry = records.LinkInfo(id=1, type=libbpf.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40))
+    fentry = records.LinkInfo(
+        id=1, type=records.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40)
+    )
     assert not fentry.is_ext
 
 
