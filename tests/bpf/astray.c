@@ -6,8 +6,16 @@ struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32); /* without room for a program: Linux before 5.15 takes none in generic mode */
+	__type(value, __u32);
 } devices SEC(".maps");
+
+/* With room for programs, which generic mode does not take before Linux 5.15. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bpf_devmap_val);
+} gates SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CPUMAP);
@@ -33,6 +41,12 @@ SEC("xdp")
 int device(struct xdp_md *ctx)
 {
 	return bpf_redirect_map(&devices, 0, 0);
+}
+
+SEC("xdp")
+int gate(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&gates, 0, 0);
 }
 
 SEC("xdp")
