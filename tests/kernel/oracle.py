@@ -677,17 +677,22 @@ def root_load(
     name: str = "raw_root",
     flags: int = 0,
     stub: int = 31,
+    changes: bool = False,
 ) -> Fd:
-    """A root by hand: slots `prog0` … in a row; goes on after a stub's answer or XDP_PASS."""
+    """A root by hand: slots `prog0` … in a row; goes on after a stub's answer or XDP_PASS.
+
+    With `changes` a stub calls bpf_xdp_adjust_tail, so that what takes its place may change packets
+    and make tail calls.
+    """
     main = insn(0xBF, 6, 1)  # r6 = r1
     names = [name, *(f"prog{i}" for i in range(slots))]
-    stubs = [returning(stub)] * slots
+    body = (mov(2, 0) + insn(0x85, imm=65) if changes else b"") + returning(stub)
     each = 4
     size = 1 + each * slots + 2  # instructions of the main function
     records = [(0, 5)]
     for i in range(slots):
         at = 1 + each * i
-        start = size + 2 * i
+        start = size + len(body) // 8 * i
         main += insn(0xBF, 1, 6)  # r1 = r6
         main += insn(0x85, 0, 1, imm=start - (at + 2))  # call prog<i>
         main += insn(0x15, 0, off=1, imm=stub)  # if r0 == stub goto +1, the next slot
@@ -697,7 +702,7 @@ def root_load(
     with btf_load(btf_build(names)) as btf:
         return prog_load_raw(
             PROG_TYPE_XDP,
-            main + b"".join(stubs),
+            main + body * slots,
             name=name,
             expected_attach_type=expected_attach_type,
             prog_btf_fd=btf,
@@ -973,10 +978,14 @@ def _probe_ext() -> None:
 
 
 def _probe_shared_arrays() -> None:
-    """Whether an EXT program may call through a program array that an XDP program calls through."""
-    with root_load() as root, map_create(MAP_TYPE_PROG_ARRAY, 4, 4, 1, "calls") as array:
+    """Whether an EXT program may call through a program array that an XDP program calls through.
+
+    Of the same attach type: newer kernels look at that, too.
+    """
+    array = map_create(MAP_TYPE_PROG_ARRAY, 4, 4, 1, "calls")
+    with array, root_load(changes=True) as root:
         call = insn(0x18, 2, 1, imm=array) + insn(0) + mov(3, 0) + insn(0x85, imm=12)
-        with xdp_load(call + returning(XDP_PASS)):
+        with xdp_load(call + returning(XDP_PASS), expected_attach_type=0):
             ext_load(call + returning(XDP_PASS), root, "prog0").close()
 
 
