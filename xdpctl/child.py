@@ -18,6 +18,20 @@ from .kernel import libc
 _CPU_SECONDS = 120
 
 
+def forked(work: Callable[[], object]) -> int:
+    """A child process that does some work and ends, with its parent at the latest; its id."""
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
+    try:
+        libc.die_with_parent()
+        if os.getppid() == parent:
+            work()
+    finally:
+        os._exit(70)
+
+
 def in_child(
     path: str, work: Callable[[], tuple[Any, list[int]]], library: str = "libbpf"
 ) -> tuple[Any, list[int]]:
@@ -27,17 +41,7 @@ def in_child(
     BadObjectError where it crashes, else XdpctlError.
     """
     ours, theirs = socket.socketpair()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
-        try:
-            ours.close()
-            libc.die_with_parent()
-            if os.getppid() == parent:
-                _child(theirs, work)
-        finally:
-            os._exit(70)
+    pid = forked(lambda: _child(ours, theirs, work))
     theirs.close()
     with ours:
         fds: list[int] = []
@@ -75,9 +79,12 @@ def in_child(
     return message["answer"], fds
 
 
-def _child(out: socket.socket, work: Callable[[], tuple[Any, list[int]]]) -> None:
+def _child(
+    parents: socket.socket, out: socket.socket, work: Callable[[], tuple[Any, list[int]]]
+) -> None:
     import resource
 
+    parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     fds: list[int] = []

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from . import dispatcher, fused, image
 from .chain import Member
+from .child import forked
 from .errors import XdpctlError
 from .image import Image
 from .kernel import abi, libbpf, libc
@@ -117,20 +118,15 @@ def in_namespace(frags: bool) -> Attached:
     import pyroute2  # noqa: F401 - once, before the fork
 
     reading, writing = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
+
+    def work() -> None:
         try:
-            libc.die_with_parent()
-            if os.getppid() == parent:
-                os.write(writing, json.dumps(_attach_all(frags)).encode())
-                os._exit(0)
+            told = _attach_all(frags)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                os.write(writing, json.dumps({"problem": str(error)}).encode())
-        finally:
-            os._exit(70)
+            told = {"problem": str(error)}
+        os.write(writing, json.dumps(told).encode())
+
+    pid = forked(work)
     os.close(writing)
     answer = b""
     try:

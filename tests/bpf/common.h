@@ -15,8 +15,8 @@ char LICENSE[] SEC("license") = "GPL";
 		__type(value, __u64);                                                              \
 	} packets SEC(".maps")
 
-/* Add to a number in memory; what it was before. Atomic in two steps: one that does it all is from
- * Linux 5.12 on. */
+/* Add to a number in memory; what it was before, where no other CPU is at it: one instruction that
+ * does both is from Linux 5.12 on. */
 #define FETCH_ADD(number, more)                                                                    \
 	({                                                                                         \
 		__u64 before_ = *(volatile __u64 *)(number);                                       \

@@ -29,8 +29,6 @@ HERE = Path(__file__).parent
 
 
 KINDS: tuple[Kind, ...] = ("ext", "fused")
-
-
 EXT_ALONE = ("link_target", "shared_arrays")
 
 

@@ -769,12 +769,13 @@ def run(program: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes]:
     return retval, out.raw[:size]
 
 
-def run_in(program: int, packet: bytes, ifindex: int) -> None:
+def run_in(program: int, packet: bytes, ifindex: int, repeat: int = 1, flags: int = 0) -> None:
     """The same as if come in on an interface (from v5.14 on)."""
     data, context = _buffer(packet), _buffer(struct.pack("=6I", 0, len(packet), 0, ifindex, 0, 0))
     with _opened(PROG_GET_FD_BY_ID, program, "PROG_GET_FD_BY_ID") as fd:
-        head = (fd, 0, len(packet), 0, _address(data), 0, 1, 0)
-        attr = _buffer(struct.pack("=IIIIQQIIIIQ", *head, 24, 0, _address(context)))
+        head = (fd, 0, len(packet), 0, _address(data), 0, repeat, 0)
+        tail = (24, 0, _address(context), 0, flags, 0, 0)
+        attr = _buffer(struct.pack("=IIIIQQIIIIQQIII4x", *head, *tail))
         bpf(PROG_TEST_RUN, attr, "PROG_TEST_RUN")
 
 
@@ -784,12 +785,7 @@ def run_live(program: int, packet: bytes, ifindex: int, repeat: int) -> None:
     They are redirected 64 at a time, where single frames over a veth come alone. Linux kernel
     commit b530e9e1063e "bpf: Add "live packet" mode for XDP in BPF_PROG_RUN" (in v5.18).
     """
-    data, context = _buffer(packet), _buffer(struct.pack("=6I", 0, len(packet), 0, ifindex, 0, 0))
-    with _opened(PROG_GET_FD_BY_ID, program, "PROG_GET_FD_BY_ID") as fd:
-        head = (fd, 0, len(packet), 0, _address(data), 0, repeat, 0)
-        tail = (24, 0, _address(context), 0, F_TEST_XDP_LIVE_FRAMES, 0, 0)
-        attr = _buffer(struct.pack("=IIIIQQIIIIQQIII4x", *head, *tail))
-        bpf(PROG_TEST_RUN, attr, "PROG_TEST_RUN")
+    run_in(program, packet, ifindex, repeat, F_TEST_XDP_LIVE_FRAMES)
 
 
 # A foreign process's ways
@@ -1078,8 +1074,8 @@ PROBES = {
     "atomics": _probe_atomics,
     "bcc": _probe_bcc,
     "bpf_loop": _probe_bpf_loop,
-    "eight_frames": _probe_eight_frames,
     "context": _probe_context,
+    "eight_frames": _probe_eight_frames,
     "ext": _probe_ext,
     "frags": _probe_frags,
     "link_target": _probe_link_target,

@@ -470,9 +470,10 @@ def test_scripts_give_the_same(
             check=False,
             env={**os.environ, **variables, "dev": veth.dev, "PATH": path},
         )
-        # The real one tells of its trial of a kernel without frags.
-        errors = re.sub(r"^ *libbpf: .*\n", "", done.stderr, flags=re.MULTILINE)
-        results.append((done.returncode, done.stdout, errors))
+        results.append((done.returncode, done.stdout, done.stderr))
+    if oracle.lacks("frags"):  # which the real one finds out by a trial, and tells of it
+        code, out, told = results[0]
+        results[0] = code, out, re.sub(r"^ *libbpf: .*\n", "", told, flags=re.MULTILINE)
     assert results[0] == results[1]
     assert results[0][1]
 
