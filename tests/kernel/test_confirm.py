@@ -249,7 +249,7 @@ def test_on_a_terminal(tool: Tool, veth: net.Veth, objects: Objects, chain: list
     assert session.end() == 0
     assert "drop (id" not in facts(tool, veth.dev)
     assert "confirmed" in session.said
-    assert watchdogs() == []
+    until(lambda: not watchdogs())
     assert passed(veth) == 0
     tool("unload", veth.dev, "-n", "drop")
     session = Session(*load, "5m")
@@ -323,7 +323,7 @@ def test_while_one_waits(tool: Tool, veth: net.Veth, objects: Objects, chain: li
     assert (said.out, watchdogs()) == ("", [])  # nothing has changed
     assert tool.try_("load", veth.dev, objects["refuse"], "--confirm-within", 60).code
     tool("load", veth.dev, count, "--confirm-within", 60, "--dry-run")
-    assert watchdogs() == []
+    until(lambda: not watchdogs())
     assert facts(tool, veth.dev) == before
     tool("load", veth.dev, objects["drop"], "--confirm-within", "60s")
     others: list[tuple[str, ...]] = [
@@ -458,10 +458,11 @@ def test_killed_at_a_system_call(
     for _turn in range(rounds):
         tool(*words)
         begin = time.monotonic()
-        (number,) = watchdogs() or [0]
+        numbers = watchdogs()  # none, where that machine took so long
         time.sleep(choice.uniform(0.2, 0.8))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         ends.append(time.monotonic() - begin)
         until(lambda: not watchdogs())
         time.sleep(0.4)
