@@ -209,7 +209,7 @@ def _overdue(state: State, terms: Terms, dry_run: bool = False) -> Pending | Non
     Raises UnconfirmedError where its time has not come.
     """
     pending, name = state.pending, state.interface.name
-    if pending is None or terms.back:
+    if pending is None or (terms.back and not terms.within):
         return None
     if pending.left > 0 or dry_run:
         raise UnconfirmedError(
@@ -318,12 +318,12 @@ class _Commit:
     def remember(self, undo: contextlib.ExitStack) -> None:
         """Record the chain that runs, keep what leaves it, and see to it that it comes back."""
         terms, history, after = self.terms, self.history, self.report.root_id
-        if terms.back:
+        if terms.back and not terms.within:
             undo.callback(pins.remove, history.back)
             history.note(history.back, f"{terms.back} {after}")
             return
         kept = bool(terms.within) or terms.keeps
-        if not (terms.command or kept) or self.plan.is_same:
+        if not (terms.command or kept) or (self.plan.is_same and not terms.within):
             return
         if self.plan.adopts and not terms.within:
             return  # the program that goes is nobody's to keep
@@ -335,7 +335,8 @@ class _Commit:
             undo.callback(self.watchdog.dismiss)
         undo.callback(history.forget, number)
         history.record(Generation.of(number, self.state, self.plan, after, terms))
-        leaving = {member.id for member in self.plan.leaving}
+        # A program that was made anew leaves as what it was.
+        leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
         for slot in self.slots() if kept else ():
             # What others hold is theirs: it leaves the kernel when they want it to.
             if slot.member and slot.member.id in leaving and slot.pin and not slot.origin:

@@ -38,7 +38,8 @@ class Terms(NamedTuple):
 
     The chain before is recorded as replaced by `command`; without one it is not. The change goes
     back by itself unless it is confirmed `within` so many seconds. `keeps` its programs without
-    that. A change that goes `back` to a generation uses that up, and those after it.
+    that. A change that goes `back` to a generation uses that up, and those after it; one that may
+    itself be taken back uses nothing up.
     """
 
     command: str = ""
@@ -139,6 +140,7 @@ class Generation:
             *numbers,
             rules.on_end,
             rules.on_vacant,
+            rules.counted,
             self.mode,
             self.attach,
             self.kind,
@@ -150,7 +152,8 @@ class Generation:
     def parse(cls, number: int, head: str, members: str) -> Generation | None:
         """None where the record is one of a later xdpctl."""
         with contextlib.suppress(ValueError, TypeError):
-            before, after, when, protocol, keeps, end, vacant, *words = head.split(" ", 10)
+            before, after, when, protocol, keeps, *rest = head.split(" ", 11)
+            end, vacant, counted, *words = rest
             mode, attach, kind, command = words
             known = [_parse_member(text) for text in members.split(";") if text]
             return cls(
@@ -164,7 +167,7 @@ class Generation:
                 protocol=int(protocol),
                 keeps=keeps == "1",
                 command=command,
-                chain=Chain(tuple(known), Rules(int(end), int(vacant))),
+                chain=Chain(tuple(known), Rules(int(end), int(vacant), int(counted))),
             )
         return None
 
@@ -182,8 +185,10 @@ class Generation:
                 gone.append(member)
                 continue
             found.append(member)
-        counted = state.chain.rules.counted  # which says nothing of packets' fate
-        return Chain(tuple(found), self.chain.rules._replace(counted=counted)), gone
+        rules = self.chain.rules
+        if self.command != "stats":  # what is counted says nothing of packets' fate
+            rules = rules._replace(counted=state.chain.rules.counted)
+        return Chain(tuple(found), rules), gone
 
 
 def is_there(program_id: int) -> bool:

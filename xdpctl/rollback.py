@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .bpffs import Bpffs
 from .chain import Chain, Member
-from .errors import NotFoundError, UnconfirmedError, VanishedError
+from .errors import NotFoundError, UnconfirmedError, UnsupportedError, VanishedError
 from .history import Generation, History, Pending, Terms
 from .interfaces import Interface
 from .observe import View, observe
@@ -40,14 +40,16 @@ def go_back(
     interface: Interface,
     number: int = 0,
     *,
+    within: float = 0,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
 ) -> Report:
-    """Go back to a generation, by default the latest.
+    """Go back to a generation, by default the latest; that is to be confirmed `within` seconds.
 
     Raises NotFoundError where it is not kept, or a program of it is gone. Only a change that waits
-    for its confirmation goes back without those.
+    for its confirmation goes back without those. Raises UnsupportedError where there would be no
+    chain that could wait.
     """
     from .commit import transact  # which takes back what is overdue
 
@@ -56,6 +58,12 @@ def go_back(
     gone: list[Member] = []
     # Without the program of before, the same code goes on where it is.
     bare = wanted.bare and not wanted.restored(state)[1]
+    if bare and within:
+        raise UnsupportedError(
+            f"what {interface.name} would go back to cannot wait for a confirmation",
+            why="it is a program that is no member of a chain",
+            hint="leave out --confirm-within; xdpctl adopt makes it a member again",
+        )
 
     def target(state: State) -> Chain:
         one = find(state, wanted.number)
@@ -84,7 +92,7 @@ def go_back(
         dry_run=dry_run,
         on_step=on_step,
         view=view,
-        terms=Terms(back=wanted.number),
+        terms=Terms("rollback" if within else "", within, back=wanted.number),
     )
     report.gone = tuple(gone)
     return report

@@ -197,6 +197,8 @@ def test_an_adoption_that_is_taken_back(
         assert f"brought back count (id {running})" in told
         assert not oracle.settle(before, exact=False).added(before)
         tool(*words, "1m")
+        refused = tool.try_("rollback", veth.dev, "--confirm-within", "1m")
+        assert (refused.code, "no member of a chain" in refused.err) == (7, True)
         assert tool("confirm", veth.dev).out.endswith("does not go back to count\n")
         assert "count" in tool("history", veth.dev).out
         assert tool.status(veth.dev)["root"]["owner"] == "xdpctl"

@@ -319,8 +319,6 @@ def test_while_one_waits(tool: Tool, veth: net.Veth, objects: Objects, chain: li
     assert tool.try_("confirm", veth.dev).code == 3
     assert tool.try_("confirm", "xt*").code == 3
     assert tool.try_("rollback", veth.dev, "--to", 77).code == 3
-    said = tool("set", veth.dev, "first", "-P", 70, "--confirm-within", "9")
-    assert (said.out, watchdogs()) == ("", [])  # nothing has changed
     assert tool.try_("load", veth.dev, objects["refuse"], "--confirm-within", 60).code
     tool("load", veth.dev, count, "--confirm-within", 60, "--dry-run")
     until(lambda: not watchdogs())

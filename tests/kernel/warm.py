@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kernel.test_chain import SEEDS, masks_of
 from tests.kernel.test_confirm import SHAPES as SHAPES_WITH_RULES
 from tests.kernel.test_examples import SOURCES
+from tests.kernel.test_taken_back import SHAPES as SHAPES_TAKEN_BACK
 from tests.kernel.test_trial import SHAPES
 from xdpctl.chain import DEFAULT_ACTIONS, Rules
 from xdpctl.dispatcher import object_for
@@ -18,7 +19,7 @@ from xdpctl.sources import compiled
 def main() -> None:
     for members in (*range(1, LIBXDP_SLOTS + 4), MAX_SLOTS - 1, MAX_SLOTS):
         object_for((DEFAULT_ACTIONS,) * members)
-    for shape in SHAPES:
+    for shape in (*SHAPES, *SHAPES_TAKEN_BACK):
         object_for(shape)
     for rules in (Rules(on_end=0), Rules(on_end=1), Rules(on_vacant=1)):
         for members in (1, 2):

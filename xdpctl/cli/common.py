@@ -299,15 +299,9 @@ def common_options(*, changes: bool = False) -> Callable[[Command], Command]:
     return _all(options)
 
 
-def change_options() -> Callable[[Command], Command]:
-    """For commands that change a chain by `many.change`: these are what `test` can try."""
-    gate = _option(
-        GATE,
-        metavar="FILE",
-        type=click.Path(readable=False),
-        help="Change nothing unless each packet of this pcap file would pass the new chain.",
-    )
-    confirm = click.option(
+def confirm_option() -> Callable[[Command], Command]:
+    """For every command that changes a chain."""
+    return click.option(
         "--confirm-within",
         metavar="TIME",
         callback=lambda context, option, text: _store(
@@ -316,4 +310,14 @@ def change_options() -> Callable[[Command], Command]:
         expose_value=False,
         help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
     )
-    return _all([gate, confirm, common_options(changes=True)])
+
+
+def change_options() -> Callable[[Command], Command]:
+    """For commands that change a chain by `many.change`: these are what `test` can try."""
+    gate = _option(
+        GATE,
+        metavar="FILE",
+        type=click.Path(readable=False),
+        help="Change nothing unless each packet of this pcap file would pass the new chain.",
+    )
+    return _all([gate, confirm_option(), common_options(changes=True)])

@@ -13,14 +13,12 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
 from ..errors import Interrupted, KernelError, XdpctlError
-from ..history import Pending, Terms
+from ..history import Terms
 from ..interfaces import Interface, is_pattern
 from ..observe import View
 from ..state import State
 from .common import Asked, Settings
-from .waiting import waited_for
-
-Work = Callable[[Interface, View | None], Report]
+from .waiting import Work, waited_for
 
 
 def change(
@@ -64,15 +62,7 @@ def change(
 def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, work: Work) -> None:
     """Do the work on the interface that is named, or on each that matches a pattern."""
     found = Interface.matching(pattern)
-    waiting: dict[Interface, Pending] = {}
-
-    def noted(one: Interface, view: View | None) -> Report:
-        report = work(one, view)
-        if report.pending:
-            waiting[one] = report.pending
-        return report
-
-    with waited_for(settings, bpffs, waiting):
+    with waited_for(settings, bpffs, work) as noted:
         if is_pattern(pattern):
             change_each(settings, command, found, noted)
         else:

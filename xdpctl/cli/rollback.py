@@ -10,7 +10,7 @@ from ..interfaces import Interface
 from ..observe import View
 from ..rollback import go_back
 from . import complete
-from .common import Settings, common_options
+from .common import Settings, common_options, confirm_option
 from .many import one_or_each
 
 
@@ -19,6 +19,7 @@ from .many import one_or_each
 @click.option(
     "--to", "number", type=click.IntRange(1), help="The generation to go back to [the latest]."
 )
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str, number: int | None) -> None:
@@ -33,6 +34,7 @@ def command(settings: Settings, interface: str, number: int | None) -> None:
             bpffs,
             one,
             number or 0,
+            within=settings.confirm_within,
             dry_run=settings.dry_run,
             on_step=render.step_printer(settings.verbose > 0 and not settings.json),
             view=view,

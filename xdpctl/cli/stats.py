@@ -16,7 +16,7 @@ from ..observe import observe
 from ..state import State
 from ..tally import Look
 from . import complete
-from .common import Settings, common_options, root_options
+from .common import Settings, common_options, confirm_option, root_options
 from .many import change
 
 _INTERVAL = 1.0
@@ -33,6 +33,7 @@ _INTERVAL = 1.0
     help=f"What rates are measured over; 0: none [{_INTERVAL:g}].",
 )
 @root_options()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(
@@ -48,7 +49,7 @@ def command(
             raise UsageError("--on and --off show nothing", hint="run xdpctl stats again to look")
         _switch(settings, interface, switch)
         return
-    if settings.root or settings.protocol or settings.dry_run:
+    if settings.root or settings.protocol or settings.dry_run or settings.confirm_within:
         raise UsageError("this is for --on and --off", hint="see xdpctl stats --help")
     if watch and is_pattern(interface):
         raise UsageError("--watch shows one interface", hint="name it")

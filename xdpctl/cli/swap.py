@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import click
 
@@ -11,14 +12,16 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
 from ..errors import KernelError, NotFoundError, UsageError
+from ..history import Terms
 from ..holders import Holder, holders
 from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
 from ..observe import View
 from ..state import Handle, State
 from . import complete
-from .common import Settings, common_options, root_options
+from .common import Settings, common_options, confirm_option, root_options
 from .many import change_each
+from .waiting import waited_for
 
 
 @click.command("swap-dispatcher")
@@ -27,6 +30,7 @@ from .many import change_each
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
 @root_options()
+@confirm_option()
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str | None, everything: bool) -> None:
@@ -48,11 +52,15 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
     found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(
-            bpffs, one, _same, **settings.root_asked, dry_run=settings.dry_run, view=view
-        )
+        return transact(bpffs, one, _same, **_options(settings), view=view)
 
-    change_each(settings, "swap-dispatcher", found, work, view)
+    with waited_for(settings, bpffs, work) as noted:
+        change_each(settings, "swap-dispatcher", found, noted, view)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    terms = Terms("swap-dispatcher", settings.confirm_within)
+    return {**settings.root_asked, "dry_run": settings.dry_run, "terms": terms}
 
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
@@ -89,16 +97,13 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
             steps.first_steps(state, before)
         return chain
 
-    report = transact(
-        bpffs,
-        interface,
-        target,
-        **settings.root_asked,
-        dry_run=settings.dry_run,
-        on_step=render.step_printer(shown),
-    )
-    gone = None
-    if report.before.root and not settings.dry_run:
-        with contextlib.suppress(KernelError):  # the swap is made, whatever this may say
-            gone = libbpf.wait_gone(report.before.root.id)
-    steps.swap(report, before, gone, settings)
+    def work(one: Interface, view: View | None) -> Report:
+        on_step = render.step_printer(shown)
+        return transact(bpffs, one, target, **_options(settings), on_step=on_step, view=view)
+
+    with waited_for(settings, bpffs, work) as noted:
+        report, gone = noted(interface, None), None
+        if report.before.root and not settings.dry_run:
+            with contextlib.suppress(KernelError):  # the swap is made, whatever this may say
+                gone = libbpf.wait_gone(report.before.root.id)
+        steps.swap(report, before, gone, settings)

@@ -7,32 +7,44 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import click
 
 from .. import signals
 from ..bpffs import Bpffs
+from ..commit import Report
 from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
 from ..history import Pending
 from ..interfaces import Interface
-from ..observe import observe
+from ..observe import View, observe
 from ..rollback import confirm, generations, take_back
 from .common import Settings
 
 _LOOK_MS = 200
 
 Waiting = Mapping[Interface, Pending]
+Work = Callable[[Interface, View | None], Report]
+"""A change of one interface."""
 
 
 @contextlib.contextmanager
-def waited_for(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> Iterator[None]:
-    """At the end of the block wait for Enter, if a person is there, else say how to confirm.
+def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
+    """Gives the work of a change for the block, which then takes note of what waits.
 
-    Raises UnconfirmedError where a change has gone back.
+    At the end of the block wait for Enter, if a person is there, else say how to confirm. Raises
+    UnconfirmedError where a change has gone back.
     """
+    waiting: dict[Interface, Pending] = {}
+
+    def noted(one: Interface, view: View | None) -> Report:
+        report = work(one, view)
+        if report.pending:
+            waiting[one] = report.pending
+        return report
+
     try:
-        yield
+        yield noted
     except click.exceptions.Exit:  # on other interfaces it failed
         _end(settings, bpffs, waiting)
         raise

@@ -186,15 +186,17 @@ def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
     import time
 
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while True:
+        late = time.monotonic() > deadline  # it is looked for once more after that
         try:
             os.close(prog_fd(program_id))
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return True
             raise
+        if late:
+            return False
         time.sleep(0.005)
-    return False
 
 
 def link_fd(link_id: int) -> int:
