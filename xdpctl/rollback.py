@@ -41,13 +41,15 @@ def go_back(
     number: int = 0,
     *,
     within: float = 0,
+    waiting: Pending | None = None,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
 ) -> Report:
     """Go back to a generation, by default the latest; that is to be confirmed `within` seconds.
 
-    Raises NotFoundError where it is not kept, or a program of it is gone. Only a change that waits
+    Raises NotFoundError where it is not kept, where the change that was `waiting` for its
+    confirmation does so no longer, or a program of it is gone. Only a change that waits
     for its confirmation goes back without those. Raises UnsupportedError where there would be no
     chain that could wait.
     """
@@ -66,6 +68,8 @@ def go_back(
         )
 
     def target(state: State) -> Chain:
+        if waiting not in (None, state.pending):
+            raise NotFoundError(f"the change of {interface.name} does not wait any more")
         one = find(state, wanted.number)
         chain, missing = one.restored(state)
         gone[:] = missing
@@ -103,7 +107,7 @@ def take_back(bpffs: Bpffs, interface: Interface, pending: Pending) -> bool:
     try:
         if observe(interface, bpffs).pending != pending:
             return False
-        go_back(bpffs, interface, pending.number)
+        go_back(bpffs, interface, pending.number, waiting=pending)
     except VanishedError:
         return False
     except NotFoundError:

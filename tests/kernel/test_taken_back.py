@@ -15,7 +15,12 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_confirm import FRAMES, facts, passed, until, watchdogs
 from tests.kernel.tool import Tool
+from xdpctl import rollback
+from xdpctl.bpffs import Bpffs
 from xdpctl.chain import parse_actions
+from xdpctl.interfaces import Interface
+from xdpctl.observe import observe
+from xdpctl.state import State
 
 _ON, _PASS = parse_actions("pass,tx"), parse_actions("pass")
 SHAPES = [(_PASS, _ON), (_ON, _PASS), (_PASS, _ON, _PASS)]
@@ -132,3 +137,26 @@ def test_a_rollback(tool: Tool, veth: net.Veth, objects: Objects, chain: list[in
     go_back(tool, veth)
     tool("unload", veth.dev, "--all")
     assert tool.pins() == []
+
+
+@kinds("fused")
+def test_confirmed_in_between(
+    tool: Tool, veth: net.Veth, objects: Objects, chain: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A confirmation holds that comes after the watchdog has looked and before it has the lock."""
+    tool("load", veth.dev, objects["drop"], "-P", 99, *WITHIN)
+    bpffs, interface = Bpffs(str(tool.bpffs)), Interface.named(veth.dev)
+    pending = observe(interface, bpffs).pending
+    assert pending
+
+    def confirmed(*words: Any, **options: Any) -> State:
+        monkeypatch.setattr(rollback, "observe", observe)
+        state = observe(*words, **options)
+        tool("confirm", veth.dev)
+        return state
+
+    monkeypatch.setattr(rollback, "observe", confirmed)
+    assert not rollback.take_back(bpffs, interface, pending)
+    assert len(tool.chain(veth.ifindex)) == 3
+    assert passed(veth) == 0
+    until(lambda: not watchdogs())
