@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import rights
 from .bpffs import Bpffs
-from .errors import KernelError
+from .errors import explained
 from .interfaces import Interface
 from .observe import observe
 from .state import State
@@ -20,5 +20,5 @@ def look(interface: str, *, bpffs: str | None = None) -> State:
     pinned.check_safe()
     try:
         return observe(Interface.named(interface), pinned)
-    except KernelError as error:
-        raise error.explained() from error
+    except OSError as error:
+        raise explained(error) from error

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .interfaces import Interface
 
 
 class XdpctlError(Exception):
@@ -152,3 +156,21 @@ class KernelError(OSError):
     def __str__(self) -> str:
         name = errno.errorcode.get(self.errno or 0, str(self.errno))
         return f"{self.call}: {os.strerror(self.errno or 0)} ({name})"
+
+
+def explained(error: OSError) -> XdpctlError:
+    """An error of the system as one of the command, where nothing more is known of it."""
+    if isinstance(error, KernelError):
+        return error.explained()
+    return XdpctlError("a system call failed", why=str(error), number=error.errno or 0)
+
+
+class Failure(NamedTuple):
+    """An interface, one of many, that something could not be done with, and why."""
+
+    interface: Interface
+    error: XdpctlError
+
+    def as_dict(self) -> dict[str, Any]:
+        """The failure as ``--json`` prints it."""
+        return {"interface": self.interface.name, "error": self.error.as_dict()}

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import signals
 from .chain import USUAL, XDP_PASS, Rules, format_actions
-from .errors import Interrupted, RaceError
+from .errors import Failure, Interrupted, RaceError
 from .past import pending_line
 from .render import (
     Style,
     errno_name,
+    error_text,
     member_data,
     pending_data,
     print_line,
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 NOTHING = "<No XDP program loaded!>"
 
 
+def data(seen: State | Failure) -> dict[str, Any]:
+    """An interface as ``status --json`` gives it, or that it could not be read."""
+    return seen.as_dict() if isinstance(seen, Failure) else state_data(seen)
+
+
 def state_data(state: State) -> dict[str, Any]:
-    """An interface as ``status --json`` gives it."""
+    """An interface as it was read."""
     root = state.root
     return {
         "interface": state.interface.name,
@@ -103,7 +109,7 @@ def status(states: Sequence[State], style: Style | None = None) -> None:
         print(f"xdpctl: {line}", file=sys.stderr)
 
 
-def live(look: Callable[[], Sequence[State]], style: Style, interval: float) -> None:
+def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: float) -> None:
     """What interfaces run, looked up each `interval` seconds until a signal ends it.
 
     On a terminal a table that changes; else each state that is another than the last, with --json
@@ -118,27 +124,32 @@ def live(look: Callable[[], Sequence[State]], style: Style, interval: float) -> 
             while True:
                 signals.hold()  # no half a line, and no link or program left open by a look
                 with contextlib.suppress(RaceError):  # seen when it comes to rest
-                    states = look()
-                    found = [state_data(state) for state in states]
+                    seen = look()
+                    for one in seen:
+                        if isinstance(one, Failure) and isinstance(one.error, RaceError):
+                            raise one.error
+                    found = [data(one) for one in seen]
                     if found != last:
-                        draw(states)
+                        draw(seen)
                     last = found
                 signals.release()
                 time.sleep(interval)
 
 
-def _printer(style: Style) -> Callable[[Sequence[State]], None]:
-    def draw(states: Sequence[State]) -> None:
+def _printer(style: Style) -> Callable[[Sequence[State | Failure]], None]:
+    def draw(seen: Sequence[State | Failure]) -> None:
         if style.json:
-            print_line({"command": "status", "interfaces": [state_data(state) for state in states]})
+            print_line({"command": "status", "interfaces": [data(one) for one in seen]})
         else:
-            status(states, style)
+            status(_read(seen), style)
             sys.stdout.flush()
+            for line in _failure_lines(seen, style):
+                print(f"xdpctl: {line}", file=sys.stderr)
 
     return draw
 
 
-def _drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[State]], None]:
+def _drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[State | Failure]], None]:
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
@@ -146,11 +157,25 @@ def _drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[State]], None]:
     # Without its thread: it would draw while a signal ends the command.
     screen = ending.enter_context(Live(console=Console(), auto_refresh=False))
 
-    def draw(states: Sequence[State]) -> None:
-        lines = (Text(line, style="yellow") for line in _remark_lines(states))
+    def draw(seen: Sequence[State | Failure]) -> None:
+        states = _read(seen)
+        lines = [Text(line, style="yellow") for line in _remark_lines(states)]
+        lines += [Text(line, style="red") for line in _failure_lines(seen, Style())]
         screen.update(Group(_table(states), *lines), refresh=True)
 
     return draw
+
+
+def _read(seen: Sequence[State | Failure]) -> list[State]:
+    return [one for one in seen if not isinstance(one, Failure)]
+
+
+def _failure_lines(seen: Sequence[State | Failure], style: Style) -> list[str]:
+    return [
+        f"{one.interface.name}: {error_text(one.error, style)}"
+        for one in seen
+        if isinstance(one, Failure)
+    ]
 
 
 def _remark_lines(states: Sequence[State]) -> list[str]:

@@ -75,6 +75,47 @@ def test_one_of_several_fails(tool: Tool, objects: Objects) -> None:
         assert tool.try_("swap-dispatcher", "--all", "many0").code == 2
 
 
+def test_one_of_several_cannot_be_read(tool: Tool, objects: Objects) -> None:
+    """Something is in the way where an interface has its pins: the others are shown all the same.
+
+    And changed: what is in the way is named then, too.
+    """
+    with ExitStack() as stack:
+        chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(3)]
+        tool("load", "many?", objects["count"])
+        ids = [tool.ids(veth.dev) for veth in chosen]
+        (home,) = (tool.bpffs / "xdp").glob(f"xdpctl-*-{chosen[1].ifindex}")
+        away = home.with_name("away")
+        (home / "root_link").rename(away)
+        (home / "root_link").mkdir()
+        for words in (("status",), ("status", "many?"), ("show", "many?")):
+            result = tool.try_(*words)
+            assert result.code == 1, result.err
+            assert all(f" {one} " in result.out.replace(",", " ") for one in ids[0] + ids[2])
+            assert "many1" not in result.out
+            assert "xdpctl: many1: a kernel call failed: bpf_obj_get\n" in result.err
+            last = result.err.splitlines()[-1]
+            assert last.endswith(" interfaces failed: many1"), last
+            assert last.startswith("xdpctl: 1 of ")
+        data = tool.try_("status", "many?", "--json")
+        assert (data.code, [len(one.get("programs", "")) for one in data.json["interfaces"]]) == (
+            1,
+            [1, 0, 1],
+        )
+        assert "bpf_obj_get" in data.json["interfaces"][1]["error"]["what"]
+        alone = tool.try_("status", "many1")
+        assert (alone.code, alone.out, "interfaces failed" in alone.err) == (1, "", False)
+        (home / "root_link").rmdir()
+        away.rename(home / "root_link")
+        assert [tool.ids(veth.dev) for veth in chosen] == ids
+        tool("unload", "-a", "many1")
+        home.symlink_to("/dev/null")  # no directory, and no pin
+        result = tool.try_("load", "many?", objects["pass"])
+        assert result.err.splitlines()[-1] == "xdpctl: 1 of 3 interfaces failed: many1"
+        assert [len(tool.ids(dev)) for dev in ("many0", "many2")] == [2, 2]
+        home.unlink()
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids="{:03o}".format)
 def test_pins_are_for_root_alone(tool: Tool, veth: net.Veth, objects: Objects, umask: int) -> None:
     """Pins 0600, directories 0700, whatever the umask is."""

@@ -22,8 +22,8 @@ from tests.unit.samples import (
     state_of,
 )
 from tests.unit.test_render import on_terminal
-from xdpctl import render, signals
-from xdpctl.cli import run
+from xdpctl import render, rights, signals
+from xdpctl.cli import loader, outcomes, run, status
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
 from xdpctl.commit import Report
@@ -32,6 +32,8 @@ from xdpctl.errors import (
     HookBusyError,
     Interrupted,
     KernelError,
+    RaceError,
+    VanishedError,
     XdpctlError,
 )
 from xdpctl.interfaces import Interface
@@ -271,14 +273,99 @@ def test_a_command_line_with_a_pattern(
         assert len(re.findall(r"^xdpctl: \S+: ", captured.err, re.MULTILINE)) == count
 
 
-def test_a_progress_bar_is_for_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    """On standard error, where a person looks on; elsewhere there is none."""
+def test_a_progress_bar_is_for_a_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On standard error, where a person looks on and has to wait; elsewhere there is none."""
 
     def work() -> None:
         change_each(Settings(), "load", FOUND, Work(), VIEW)
 
+    assert on_terminal(work, stream="stderr") == ""
+    monkeypatch.setattr(outcomes, "_SOON", 0)
     said = on_terminal(work, stream="stderr")
     assert "load" in said
-    assert "100%" in said
+    assert "75%" in said
     work()
     assert capfd.readouterr().err == ""
+
+
+# --- looks --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def observed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """Four interfaces that run nothing, and the errors with which some are to be read."""
+    errors: dict[str, Exception] = {}
+
+    def observe(interface: Interface, bpffs: object, view: object = None) -> State:
+        if interface.name in errors:
+            raise errors[interface.name]
+        return State(interface, None, (), HOME)
+
+    monkeypatch.setattr(status, "observe", observe)
+    monkeypatch.setattr(status, "View", lambda: VIEW)
+    monkeypatch.setattr(rights, "require", lambda: None)
+    monkeypatch.setattr(Interface, "all", lambda: FOUND)
+    monkeypatch.setattr(Interface, "named", lambda name: FOUND[int(name[-1])])
+    return errors
+
+
+NOWHERE = NotADirectoryError(20, "Not a directory", "/left")
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "eth?"], ["show", "eth*"]])
+def test_what_cannot_be_read_does_not_hide_the_rest(
+    words: list[str], observed: dict[str, Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, by itself and with all others; one that goes meanwhile is just not there."""
+    observed |= {"eth0": KernelError("bpf_obj_get", 13), "eth2": NOWHERE, "eth3": VanishedError("")}
+    assert run(words) == 1
+    captured = capsys.readouterr()
+    assert re.findall(r"^(eth\d).*No XDP program", captured.out, re.MULTILINE) == ["eth1"]
+    assert captured.err.splitlines() == [
+        "xdpctl: eth0: a kernel call failed: bpf_obj_get",
+        "  why: bpf_obj_get: Permission denied (EACCES)",
+        "xdpctl: eth2: a system call failed",
+        "  why: [Errno 20] Not a directory: '/left'",
+        "xdpctl: 2 of 3 interfaces failed: eth0, eth2",
+    ]
+    assert run([*words, "--json"]) == 1
+    data, err = document(capsys)
+    assert (data["command"], err) == (words[0], captured.err.splitlines()[-1] + "\n")
+    assert [one["interface"] for one in data["interfaces"]] == ["eth0", "eth1", "eth2"]
+    assert [one.get("error", {}).get("exit_code") for one in data["interfaces"]] == [1, None, 1]
+
+
+def test_the_exit_code_of_looks_is_that_of_the_failures(
+    observed: dict[str, Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    observed["eth1"] = RaceError("restless")
+    assert run(["status"]) == 11
+    assert loader.run(["status"]) == 256 - 16  # EBUSY
+    assert capsys.readouterr().err.splitlines()[-1] == "xdp-loader: 1 of 4 interfaces failed: eth1"
+    observed["eth0"] = NOWHERE
+    assert run(["status"]) == 1
+    assert loader.run(["status"]) == 256 - 5  # EIO
+
+
+@pytest.mark.parametrize(("error", "code"), [(NOWHERE, 1), (VanishedError("it went"), 12)])
+def test_one_that_is_named_and_cannot_be_read(
+    error: Exception,
+    code: int,
+    observed: dict[str, Exception],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Told as the error of the command, without rows."""
+    observed["eth2"] = error
+    assert run(["status", "eth2"]) == code
+    captured = capsys.readouterr()
+    assert (captured.out, "interfaces failed" in captured.err) == ("", False)
+
+
+def test_a_signal_ends_a_look_at_all(
+    observed: dict[str, Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    observed["eth1"] = Interrupted(15)
+    assert run(["status"]) == 143
+    assert capsys.readouterr() == ("", "xdpctl: interrupted by signal 15\n")

@@ -18,7 +18,7 @@ from tests.unit.samples import running, state_of
 from tests.unit.test_render import APP, MEMBERS, document, on_terminal, without_colour
 from xdpctl import render, signals, status
 from xdpctl.chain import XDP_DROP, Rules
-from xdpctl.errors import RaceError
+from xdpctl.errors import Failure, RaceError, XdpctlError
 from xdpctl.interfaces import Interface
 from xdpctl.pins import Origin
 from xdpctl.state import State
@@ -246,14 +246,15 @@ def test_states_without_a_chain_as_data() -> None:
 
 # --- live ---------------------------------------------------------------------------------------
 
-Looks = list[list[State] | type[RaceError]]
+Look = list[State | Failure]
+Looks = list[Look | type[RaceError]]
 
 
-def looker(looks: Looks) -> Callable[[], list[State]]:
+def looker(looks: Looks) -> Callable[[], Look]:
     """One look after the other, then the signal that ends it."""
     coming = iter(looks)
 
-    def look() -> list[State]:
+    def look() -> Look:
         found = next(coming, None)
         if found is None:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -263,7 +264,7 @@ def looker(looks: Looks) -> Callable[[], list[State]]:
         looks_last[:] = found
         return found
 
-    looks_last: list[State] = []
+    looks_last: Look = []
     return look
 
 
@@ -299,6 +300,28 @@ def test_a_live_table() -> None:
     last = without_colour(text).split("Interface")[-1]
     assert "[red]one" in last
     assert "veth7: slot 1 is vacant" in last
+
+
+def test_one_of_several_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Told once, beside the others; one that changes too fast is waited for."""
+    broken = Failure(Interface("eth1", 8, "4711"), XdpctlError("it broke", why="so"))
+    restless = Failure(broken.interface, RaceError("it changes too fast"))
+    looks: Looks = [[ONE], [ONE, restless], [ONE, broken], [ONE, broken]]
+    with signals.handled():
+        status.live(looker(looks), render.Style(json=True), 0.01)
+    lines = [json.loads(line)["interfaces"] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [[status.state_data(ONE)], [status.state_data(ONE), broken.as_dict()]]
+    with signals.handled():
+        status.live(looker(looks), render.Style(), 0.01)
+    captured = capsys.readouterr()
+    assert captured.out.count("=>") == 2
+    assert captured.err == "xdpctl: eth1: it broke\n  why: so\n"
+
+    def watch() -> None:
+        with signals.handled():
+            status.live(looker(looks), render.Style(), 0.01)
+
+    assert "eth1: it broke" in without_colour(on_terminal(watch)).split("Interface")[-1]
 
 
 def test_a_signal_ends_it_between_two_looks(capsys: pytest.CaptureFixture[str]) -> None:

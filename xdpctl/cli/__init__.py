@@ -11,7 +11,7 @@ import sys
 import click
 
 from .. import render, signals
-from ..errors import Interrupted, KernelError, UsageError, XdpctlError
+from ..errors import Interrupted, KernelError, UsageError, XdpctlError, explained
 from .common import Settings, common_options
 
 # name: module. Each is imported when its command is used.
@@ -134,7 +134,7 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
         return XdpctlError.exit_code
     except OSError as error:
         _drop_output()
-        return _report(XdpctlError("a system call failed", why=str(error)), settings)
+        return _report(explained(error), settings)
     return int(code or 0)
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import click
 
 from .. import render
 from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
-from ..errors import Interrupted, KernelError, XdpctlError
+from ..errors import Failure, Interrupted
 from ..history import Terms
 from ..interfaces import Interface, is_pattern
 from ..observe import View
 from ..state import State
 from .common import Asked, Settings
+from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for
 
 
@@ -87,59 +85,32 @@ def change_each(
     work: Work,
     view: View | None = None,
 ) -> None:
-    """Do the work on every interface, whatever comes of the others.
+    """Do the work on every interface, whatever comes of the others, and tell what came of each.
 
-    The exit code is that of the failures, 1 if they differ; the last line names them.
+    Ends as `end` says.
     """
     view = view or View()
-    failed: list[tuple[Interface, XdpctlError]] = []
-    documents: list[dict[str, Any]] = []
-    for number, interface in _progress(command, found, settings):
-        try:
-            try:
-                report = work(interface, view)
-            except KernelError as kernel:
-                raise kernel.explained() from kernel
-        except XdpctlError as error:
-            failed.append((interface, error))
-            documents.append({"interface": interface.name, "error": error.as_dict()})
-            if not settings.json:
-                text = f"{interface.name}: {render.error_text(error, settings)}"
-                click.echo(f"xdpctl: {text}", err=True)
-            ended = error if isinstance(error, Interrupted) else None
-        else:
-            documents.append(render.report_data(command, report))
-            if not settings.json:
-                render.change(command, report, settings)
-                if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
-                    old = report.before.root
-                    print(f"{interface.name}: root {old.id if old else 0} → {report.root_id}")
-            ended = None
-        if ended:
-            left = found[number + 1 :]
-            failed += [(one, ended) for one in left]
-            documents += [{"interface": one.name, "error": ended.as_dict()} for one in left]
-            break
+    outcomes: list[Report | Failure] = []
+    told: Interrupted | None = None
+    for outcome in each(progress(settings, command, found), lambda one: work(one, view)):
+        outcomes.append(outcome)
+        if settings.json:
+            continue
+        if isinstance(outcome, Failure):
+            if outcome.error is not told:
+                tell(outcome, settings)
+            told = outcome.error if isinstance(outcome.error, Interrupted) else None
+            continue
+        render.change(command, outcome, settings)
+        if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
+            old = outcome.before.root
+            print(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
     if settings.json:
+        documents = [
+            one.as_dict() if isinstance(one, Failure) else render.report_data(command, one)
+            for one in outcomes
+        ]
         render.print_json(
             {"command": command, "interfaces": documents, "dry_run": settings.dry_run}
         )
-    if failed:
-        names = ", ".join(interface.name for interface, _error in failed)
-        click.echo(f"xdpctl: {len(failed)} of {len(found)} interfaces failed: {names}", err=True)
-        codes = {error.exit_code for _interface, error in failed}
-        raise click.exceptions.Exit(codes.pop() if len(codes) == 1 else XdpctlError.exit_code)
-
-
-def _progress(
-    command: str, found: Sequence[Interface], settings: Settings
-) -> Iterator[tuple[int, Interface]]:
-    """The interfaces with their numbers, behind a progress bar where a person looks on."""
-    if not sys.stderr.isatty() or settings.quiet or settings.json:
-        yield from enumerate(found)
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(enumerate(found), command, total=len(found), console=console, transient=True)
+    end(outcomes, settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
 from .. import counting, render, rights, status, tally
@@ -9,7 +11,8 @@ from ..show import show
 from ..state import State
 from . import complete
 from .common import Settings, common_options
-from .status import states
+from .outcomes import progress
+from .status import states, told
 
 
 @click.command("show")
@@ -21,13 +24,13 @@ def command(settings: Settings, interface: str) -> None:
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()
-    found = states(bpffs, interface)
+    found = states(bpffs, interface, functools.partial(progress, settings, "show"))
     if settings.json:
-        render.print_json(
-            {"command": "show", "interfaces": [status.state_data(state) for state in found]}
-        )
+        render.print_json({"command": "show", "interfaces": [status.data(one) for one in found]})
     else:
-        show(found, {one: counts for state in found for one, counts in _counts(state).items()})
+        drawn = [one for one in found if isinstance(one, State)]
+        show(drawn, {one: counts for state in drawn for one, counts in _counts(state).items()})
+    told(found, settings)
 
 
 def _counts(state: State) -> dict[int, dict[str, int]]:

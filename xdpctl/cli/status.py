@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
 import click
 from click.core import ParameterSource
 
 from .. import render, rights, status
 from ..bpffs import Bpffs
-from ..errors import UsageError, VanishedError
+from ..errors import Failure, Interrupted, UsageError, VanishedError
 from ..interfaces import Interface, is_pattern
 from ..observe import View, observe
 from ..state import State
 from . import complete
 from .common import Settings, common_options
+from .outcomes import each, end, progress, tell
 
 
 @click.command("status")
@@ -41,27 +45,42 @@ def command(context: click.Context, interface: str | None, watch: bool, interval
     if watch:
         status.live(lambda: states(bpffs, interface), settings, interval)
         return
-    found = states(bpffs, interface)
+    found = states(bpffs, interface, functools.partial(progress, settings, "status"))
     if settings.json:
-        render.print_json(
-            {"command": "status", "interfaces": [status.state_data(state) for state in found]}
-        )
+        render.print_json({"command": "status", "interfaces": [status.data(one) for one in found]})
     else:
-        status.status(found, settings)
+        status.status([one for one in found if isinstance(one, State)], settings)
+    told(found, settings)
 
 
-def states(bpffs: Bpffs, interface: str | None) -> list[State]:
+def states(
+    bpffs: Bpffs,
+    interface: str | None,
+    bar: Callable[[Sequence[Interface]], Iterable[Interface]] = iter,
+) -> list[State | Failure]:
     """What is meant by a name, a pattern or nothing, as it runs now.
 
-    Raises NotFoundError where there is no such interface, VanishedError where a named one goes.
+    Of several interfaces those that cannot be read are there, too, and those that go are not.
+    Raises what it is that a named one cannot be read for, and NotFoundError.
     """
-    one = interface is not None and not is_pattern(interface)
-    view = None if one else View()
-    found = []
-    for each in Interface.matching(interface) if interface else Interface.all():
-        try:
-            found.append(observe(each, bpffs, view=view))
-        except VanishedError:
-            if one:
-                raise
-    return found
+    if interface is not None and not is_pattern(interface):
+        return [observe(Interface.named(interface), bpffs)]
+    view = View()
+    found = Interface.matching(interface) if interface else Interface.all()
+    outcomes: list[State | Failure] = []
+    for outcome in each(bar(found), lambda one: observe(one, bpffs, view=view)):
+        error = outcome.error if isinstance(outcome, Failure) else None
+        if isinstance(error, Interrupted):
+            raise error
+        if not isinstance(error, VanishedError):
+            outcomes.append(outcome)
+    return outcomes
+
+
+def told(found: Sequence[State | Failure], settings: Settings) -> None:
+    """End a command that has shown what interfaces run, with those that could not be read."""
+    if not settings.json:
+        for one in found:
+            if isinstance(one, Failure):
+                tell(one, settings)
+    end(found, settings)
