@@ -225,9 +225,19 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
     try:
         answer, _fds = in_child(path, work)
     except KernelError as error:
+        words = libbpf_words(error)
+        what = f"{path} is not a usable BPF object"
+        if "'maps'" in words:  # the section's name, in each release's words
+            raise BadObjectError(
+                what,
+                why='its maps are legacy definitions, SEC("maps"), which libbpf reads up to 0.8',
+                hint='define them in SEC(".maps") and compile it again, with clang -g; as it is, '
+                "only a tool with a libbpf before 1.0 loads it",
+                details=words,
+            ) from error
         raise BadObjectError(
-            f"{path} is not a usable BPF object",
-            why=libbpf_words(error) or str(error),
+            what,
+            why=words or str(error),
             hint="compile it again, with clang -g (maps want BTF, and the section .maps); the file "
             "may also be truncated or corrupt",
         ) from error

@@ -56,9 +56,11 @@ def test_tail_calls(tool: Tool, veth: net.Veth, objects: Objects) -> None:
 
 
 def test_what_cannot_be_loaded(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """Maps that are described in BTF, without BTF: libbpf's words, and what to do."""
+    """Maps that are described in BTF, without BTF, and maps from before it; and what to do."""
     tool("load", veth.dev, objects["count"])
     with unchanged(tool, veth):
         result = tool.try_("load", veth.dev, objects["stripped_count"])
         assert (result.code, "clang -g" in result.err) == (4, True), result.err
         assert "BTF is required" in result.err
+        result = tool.try_("load", veth.dev, objects["legacy"])
+        assert (result.code, "legacy definitions" in result.err) == (4, True), result.err
