@@ -22,7 +22,11 @@ _SHORTEST = 60
 
 
 def builtin() -> list[Packet]:
-    """ARP, ICMP echo, TCP SYN to port 22, DNS query, IPv6 neighbour, a jumbo frame and a runt."""
+    """ARP, ICMP echo, TCP SYN to port 22, DNS query, IPv6 neighbour, a jumbo frame and runts.
+
+    Runts end behind the Ethernet header, the least that kernels run, in the IPv4 header and in the
+    TCP header: where a program finds less than it wants to look at.
+    """
     arp = (
         struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + _THERE + _packed(_PEER) + bytes(6) + _packed(_IP)
     )
@@ -33,14 +37,17 @@ def builtin() -> list[Packet]:
     multicast = "ff02::1:ff00:1"
     solicit = struct.pack("!BBHI", 135, 0, 0, 0) + _packed(_IP6) + b"\1\1" + _THERE
     neighbour = _ipv6(58, _with_sum(solicit, _pseudo6(58, len(solicit), multicast), 2), multicast)
+    syn = _frame(_IPV4, _ipv4(6, _tcp_syn(22)))
     made = {
         "arp": _frame(_ARP, arp, _EVERYBODY),
         "icmp-echo": _frame(_IPV4, _ipv4(1, echo)),
-        "tcp-syn-22": _frame(_IPV4, _ipv4(6, _tcp_syn(22))),
+        "tcp-syn-22": syn,
         "dns-query": _frame(_IPV4, _ipv4(17, _udp(53, query))),
         "ipv6-nd": _frame(_IPV6, neighbour, b"\x33\x33" + _packed(multicast)[-4:]),
         "jumbo": _frame(_IPV4, _ipv4(17, _udp(9, bytes(9000 - 28)))),
-        "runt": (_HERE + _THERE)[:10],
+        "runt-ethernet": syn[:14],
+        "runt-ipv4": syn[: 14 + 12],
+        "runt-tcp": syn[: 14 + 20 + 8],
     }
     return [Packet(name, data, 0, len(data)) for name, data in made.items()]
 

@@ -217,7 +217,7 @@ def test_new_programs_share_copies_of_pinned_maps(
     # Where nobody has pinned it yet, none is pinned. The second in the chain has every second turn.
     with unchanged(tool, veth):
         found = trial(tool, veth.dev, "load", turns, turns)
-        assert found["slots"][1]["verdicts"] == [{"verdict": "XDP_DROP", "packets": 5}]
+        assert found["slots"][1]["verdicts"] == [{"verdict": "XDP_DROP", "packets": 8}]
     tool("load", veth.dev, turns)
     net.exchange(veth, net.udps(3))
     before = memory(tool.ids(veth.dev))
@@ -225,21 +225,21 @@ def test_new_programs_share_copies_of_pinned_maps(
         found = trial(tool, veth.dev, "load", turns)
     # Three are taken: the first drops one packet, then passes all and leaves them to the second.
     assert [one["verdicts"] for one in found["slots"]] == [
-        [{"verdict": "XDP_DROP", "packets": 1}, {"verdict": "XDP_PASS", "packets": 4}],
-        [{"verdict": "XDP_DROP", "packets": 4}],
+        [{"verdict": "XDP_DROP", "packets": 1}, {"verdict": "XDP_PASS", "packets": 7}],
+        [{"verdict": "XDP_DROP", "packets": 7}],
     ]
     assert memory(tool.ids(veth.dev)) == before
 
 
 @kinds("fused")
 def test_packets_that_cannot_be_run(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """A runt never; a jumbo frame where all programs take fragments."""
+    """Less than an Ethernet header never; a jumbo frame where all programs take fragments."""
     with unchanged(tool, veth):
-        found = trial(tool, veth.dev, "load", objects["pass"])
+        found = trial(tool, veth.dev, "load", objects["pass"], "--builtin", "--packet", "02" * 13)
     fates = {one["name"]: one for one in found["fates"]}
-    assert len(fates) == 7
+    assert len(fates) == 10
     assert found["not_run"] == 2
-    assert "Ethernet header" in fates["runt"]["why"]
+    assert "Ethernet header" in fates.popitem()[1]["why"]  # the last one
     assert "several fragments" in fates["jumbo"]["why"]
     assert fates["arp"]["then"]["verdict"] == "XDP_PASS"
     if oracle.lacks("frags"):
@@ -247,6 +247,17 @@ def test_packets_that_cannot_be_run(tool: Tool, veth: net.Veth, objects: Objects
     found = trial(tool, veth.dev, "load", objects["frags"])
     fates = {one["name"]: one for one in found["fates"]}
     assert fates["jumbo"]["then"]["verdict"] == "XDP_PASS", fates["jumbo"]
+
+
+@kinds("fused")
+def test_runts_tell_where_a_program_looks(tool: Tool, veth: net.Veth, debian: Path) -> None:
+    """A filter that lets all pass, xdp-filter's, aborts what ends before what it looks at."""
+    for name, aborted in (("eth", 0), ("ip", 2), ("tcp", 3)):
+        found = trial(tool, veth.dev, "load", debian / f"xdpfilt_alw_{name}.o")
+        then = {one["name"]: one["then"] for one in found["fates"] if one["name"] != "jumbo"}
+        odd = [one for one, fate in then.items() if fate["verdict"] != "XDP_PASS"]
+        assert odd == ["runt-ethernet", "runt-ipv4", "runt-tcp"][:aborted], name
+        assert {then[one]["verdict"] for one in odd} <= {"XDP_ABORTED"}
 
 
 def test_replace_and_set(tool: Tool, veth: net.Veth, objects: Objects) -> None:
@@ -278,9 +289,9 @@ def test_a_change_of_fate_is_told(tool: Tool, veth: net.Veth, objects: Objects) 
     with unchanged(tool, veth):
         found = trial(tool, veth.dev, "unload", "-n", "count_drop")
         said = tool("test", veth.dev, "unload", "-n", "count_drop").out
-    assert found["other_fate"] == 5
-    assert found["verdicts_now"] == [{"verdict": "XDP_DROP", "packets": 5}]
-    assert "another fate than now: 5 packets" in said
+    assert found["other_fate"] == 8
+    assert found["verdicts_now"] == [{"verdict": "XDP_DROP", "packets": 8}]
+    assert "another fate than now: 8 packets" in said
 
 
 def test_the_gate(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
@@ -362,7 +373,7 @@ def test_a_bare_program_and_its_adoption(tool: Tool, veth: net.Veth, objects: Ob
             assert tool.try_("test", veth.dev, "load", objects["pass"]).code == 8
         assert memory([running]) == before
         assert [one["name"] for one in found["slots"]] == ["count"]
-        assert found["verdicts"] == [{"verdict": "XDP_PASS", "packets": 5}]
+        assert found["verdicts"] == [{"verdict": "XDP_PASS", "packets": 8}]
         assert found["other_fate"] == 0
     # Loading this one would fill the program array of the one that runs.
     with bare(tool, veth, objects["tailcall"]), unchanged(tool, veth):
