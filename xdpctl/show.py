@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .chain import ACTIONS, XDP_PASS, format_actions
 from .render import printable
 from .status import NOTHING, interface_remarks, oddity
+from .status import data as status_data
 
 if TYPE_CHECKING:
+    from .errors import Failure
     from .state import Root, Slot, State
 
 Counts = Mapping[int, Mapping[str, int]]
@@ -38,6 +40,17 @@ class Line(NamedTuple):
 
     text: str
     style: str = ""
+
+
+def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
+    """An interface as ``show --json`` gives it: as `status.data`, with what was counted."""
+    found = status_data(seen)
+    for slot in found.get("programs", ()):
+        if "id" in slot:
+            counted = counts.get(slot["id"])
+            slot["packets"] = None if counted is None else sum(counted.values())
+            slot["verdicts"] = counted
+    return found
 
 
 def show(states: Sequence[State], counts: Counts | None = None) -> None:

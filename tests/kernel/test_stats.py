@@ -105,6 +105,9 @@ def test_only_while_it_is_on(tool: Tool, veth: net.Veth, objects: Objects) -> No
     shown = tool("stats", veth.dev, "--interval", 0.1).out
     assert "  count  " in shown
     assert "past the last program: 100" in shown  # the first hundred left with the other program
+    assert "     200 packets: XDP_PASS 200\n" in tool("show", veth.dev).out
+    ((drawn,),) = [one["programs"] for one in tool("show", veth.dev, "--json").json["interfaces"]]
+    assert (drawn["packets"], drawn["verdicts"]) == (200, {"XDP_PASS": 200})
     tool("stats", veth.dev, "--off")
     assert counting(tool) == []
     assert tool.try_("stats", veth.dev).code == 3

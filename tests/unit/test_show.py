@@ -10,9 +10,11 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.test_render import APP, on_terminal, without_colour
+from xdpctl import status
 from xdpctl.chain import XDP_ABORTED, XDP_DROP, Rules
+from xdpctl.errors import Failure, XdpctlError
 from xdpctl.pins import Origin
-from xdpctl.show import drawing, show
+from xdpctl.show import data, drawing, show
 from xdpctl.state import State
 
 MEMBERS = [
@@ -55,6 +57,21 @@ def test_a_chain_is_drawn_in_the_order_of_a_packet_s_way() -> None:
         "v    goes on: all",
         "`- end: XDP_PASS",
     ]
+
+
+def test_a_chain_as_data() -> None:
+    """As status has it, and what was counted of each program; of one that has just come nothing."""
+    found = data(state_of(MEMBERS), {11: {"XDP_DROP": 3, "XDP_PASS": 1204}, 14: {}})
+    counted = [(one.pop("packets", "-"), one.pop("verdicts", "-")) for one in found["programs"]]
+    assert counted == [
+        (1207, {"XDP_DROP": 3, "XDP_PASS": 1204}),
+        (None, None),
+        ("-", "-"),
+        (0, {}),
+    ]
+    assert found == status.data(state_of(MEMBERS))
+    failure = Failure(state_of(None).interface, XdpctlError("it broke"))
+    assert data(failure, {}) == failure.as_dict()
 
 
 def test_the_rules_of_an_interface_are_drawn_where_they_hold() -> None:

@@ -6,8 +6,8 @@ import functools
 
 import click
 
-from .. import counting, render, rights, status, tally
-from ..show import show
+from .. import counting, render, rights, tally
+from ..show import data, show
 from ..state import State
 from . import complete
 from .common import Settings, common_options
@@ -20,16 +20,20 @@ from .status import states, told
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str) -> None:
-    """Draw the way of a packet through the chain of an interface, top to bottom."""
+    """Draw the way of a packet through the chain of an interface, top to bottom.
+
+    Where packets are counted (xdpctl stats --on), with how many each program gave which verdict.
+    """
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()
     found = states(bpffs, interface, functools.partial(progress, settings, "show"))
+    drawn = [one for one in found if isinstance(one, State)]
+    counts = {one: counted for state in drawn for one, counted in _counts(state).items()}
     if settings.json:
-        render.print_json({"command": "show", "interfaces": [status.data(one) for one in found]})
+        render.print_json({"command": "show", "interfaces": [data(one, counts) for one in found]})
     else:
-        drawn = [one for one in found if isinstance(one, State)]
-        show(drawn, {one: counts for state in drawn for one, counts in _counts(state).items()})
+        show(drawn, counts)
     told(found, settings)
 
 
