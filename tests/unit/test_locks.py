@@ -52,7 +52,7 @@ def test_patience_ends_with_the_name_of_the_holder(tmp_path: Path, seconds: floa
         begin = time.monotonic()
         with pytest.raises(LockTimeoutError) as caught:
             locks.take(fd, "eth0", locks.Patience(seconds))
-        assert seconds <= time.monotonic() - begin < seconds + 1
+        assert time.monotonic() - begin >= seconds
     error = caught.value
     assert error.exit_code == 13
     assert error.what == "eth0 is locked"
@@ -71,23 +71,26 @@ def test_a_long_command_line_is_cut(tmp_path: Path) -> None:
 
 def test_a_long_wait_is_told_once(tmp_path: Path) -> None:
     said: list[str] = []
-    with locked_by_another(tmp_path) as holder, opened(tmp_path) as fd:
+
+    def tell(text: str) -> None:
+        said.append(text)
         assert holder.stdin is not None
-        end = threading.Timer(1.0, holder.stdin.close)
-        end.start()
-        locks.take(fd, "eth0", locks.Patience(20, said.append))
-        end.join()
+        threading.Timer(0.2, holder.stdin.close).start()
+
+    with locked_by_another(tmp_path) as holder, opened(tmp_path) as fd:
+        locks.take(fd, "eth0", locks.Patience(60, tell))
     (text,) = said
     assert text.startswith(f"waiting for eth0, locked by process {holder.pid} (")
 
 
-def test_a_short_wait_is_not_worth_a_word(tmp_path: Path) -> None:
+def test_a_short_wait_is_not_worth_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_QUIET", 30)
     said: list[str] = []
     with locked_by_another(tmp_path) as holder, opened(tmp_path) as fd:
         assert holder.stdin is not None
         end = threading.Timer(0.1, holder.stdin.close)
         end.start()
-        locks.take(fd, "eth0", locks.Patience(20, said.append))
+        locks.take(fd, "eth0", locks.Patience(60, said.append))
         end.join()
     assert said == []
 
@@ -96,7 +99,7 @@ def test_a_killed_holder_holds_no_longer(tmp_path: Path) -> None:
     with locked_by_another(tmp_path) as holder, opened(tmp_path) as fd:
         assert locks.is_held(fd)
         holder.kill()
-        locks.take(fd, "eth0", locks.Patience(5))
+        locks.take(fd, "eth0", locks.Patience(60))
         holder.wait()
         assert locks.holder(fd).startswith(f"process {os.getpid()} (")
 
@@ -123,7 +126,7 @@ def test_who_waits_does_not_hold(tmp_path: Path) -> None:
         holder = ending.enter_context(locked_by_another(tmp_path))
         waiter = ending.enter_context(subprocess.Popen([sys.executable, "-ISc", waiting]))
         ending.callback(waiter.kill)
-        for _ in range(500):
+        for _ in range(3000):
             if re.search(rf"-> FLOCK .* {waiter.pid} ", Path("/proc/locks").read_text()):
                 break
             time.sleep(0.01)
@@ -142,7 +145,7 @@ def test_all_who_wait_get_it_one_after_the_other(tmp_path: Path) -> None:
 
     def wait(name: str) -> None:
         with opened(tmp_path) as fd:
-            locks.take(fd, "eth0", locks.Patience(20))
+            locks.take(fd, "eth0", locks.Patience(60))
             turns.append(name)
             time.sleep(0.05)
             turns.append(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -366,9 +365,9 @@ def test_an_empty_directory_is_left_over_after_a_while(
     """Who makes one fills it soon, under the lock."""
     own = bpffs.interface(LOOPBACK)
     os.mkdir(own.directory)
+    monkeypatch.setattr(observe, "_NEW", 3600)
     assert observe.observe(LOOPBACK, bpffs).residue == ()
-    monkeypatch.setattr(observe, "_NEW", 0)
-    time.sleep(0.02)
+    monkeypatch.setattr(observe, "_NEW", -3600)
     assert observe.observe(LOOPBACK, bpffs).residue == (own.directory,)
     with locked_by_another(own.directory):
         assert observe.observe(LOOPBACK, bpffs).residue == ()

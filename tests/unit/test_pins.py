@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another
-from xdpctl import pins
+from xdpctl import locks, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError, VanishedError
 from xdpctl.locks import Patience
@@ -239,7 +239,18 @@ def test_the_first_directory_is_made_too(tmp_path: Path) -> None:
         assert os.stat(tmp_path / "xdp").st_mode & 0o777 == 0o700
 
 
-def test_who_waited_gets_a_directory_that_is_there(paths: pins.InterfacePins) -> None:
+@pytest.fixture
+def waits(paths: pins.InterfacePins, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as somebody has found the lock taken."""
+    found = threading.Event()
+    monkeypatch.setattr(locks, "_QUIET", 0)
+    paths.bpffs.patience = Patience(60, lambda _text: found.set())
+    return found
+
+
+def test_who_waited_gets_a_directory_that_is_there(
+    paths: pins.InterfacePins, waits: threading.Event
+) -> None:
     """Not the one that the lock's first holder removed as it left."""
     seen: list[bool] = []
 
@@ -250,7 +261,7 @@ def test_who_waited_gets_a_directory_that_is_there(paths: pins.InterfacePins) ->
     waiter = threading.Thread(target=wait)
     with paths.locked():
         waiter.start()
-        time.sleep(0.1)
+        assert waits.wait(30)
         assert seen == []
     waiter.join()
     assert seen == [True]
@@ -282,7 +293,7 @@ def test_one_at_a_time(paths: pins.InterfacePins) -> None:
 
 
 def test_who_waited_makes_a_new_directory_where_one_was_moved_away(
-    paths: pins.InterfacePins,
+    paths: pins.InterfacePins, waits: threading.Event
 ) -> None:
     """As the pins of an interface do that left its namespace: their new place stays."""
     moved = f"{paths.bpffs.xdp}/xdpctl-moved-500"
@@ -297,7 +308,7 @@ def test_who_waited_makes_a_new_directory_where_one_was_moved_away(
     with paths.locked():
         before = os.stat(paths.directory).st_ino
         waiter.start()
-        time.sleep(0.1)
+        assert waits.wait(30)
         os.rename(paths.directory, moved)
         time.sleep(0.1)
         assert seen == []  # it waits at the old one still

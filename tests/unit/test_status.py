@@ -334,12 +334,12 @@ def test_a_signal_ends_it_between_two_looks(capsys: pytest.CaptureFixture[str]) 
 
     with signals.handled():
         status.live(look, render.Style(json=True), 60)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     assert len(capsys.readouterr().out.splitlines()) == 1
     with signals.handled():
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         status.live(lambda: [ONE], render.Style(json=True), 60)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_names_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

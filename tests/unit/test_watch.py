@@ -57,7 +57,7 @@ def test_the_end_of_an_owner_is_seen(changes: watch._Changes) -> None:
         assert changes._processes[first.pid] == fd  # held, not opened again
         assert not changes.wait(0)
         first.kill()
-        assert changes.wait(5)
+        assert changes.wait(30)
         assert changes._processes.keys() == {second.pid}
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
@@ -67,7 +67,7 @@ def test_the_end_of_an_owner_is_seen(changes: watch._Changes) -> None:
         assert not changes.wait(0)
         changes.follow({second.pid})
         changes.follow(both)  # named anew: not reaped yet, so it is told again
-        assert changes.wait(5)
+        assert changes.wait(30)
         changes.follow(set())
         assert changes._processes == {}
 
@@ -75,7 +75,7 @@ def test_the_end_of_an_owner_is_seen(changes: watch._Changes) -> None:
 def test_a_wait_ends_by_itself(changes: watch._Changes) -> None:
     begin = time.monotonic()
     assert not changes.wait(0.2)
-    assert 0.19 <= time.monotonic() - begin < 2
+    assert time.monotonic() - begin >= 0.19
 
 
 def test_an_owner_that_is_gone_is_not_followed(changes: watch._Changes) -> None:
@@ -97,7 +97,7 @@ def test_namespaces_are_watched_once_there_is_a_place_for_them(
     count = len(os.listdir("/proc/self/fd"))
     for change in ((place / "one").touch, (place / "one").unlink):
         change()
-        assert changes.wait(5)
+        assert changes.wait(30)
         assert not changes.wait(0)  # read, so that it does not wake again
     assert len(os.listdir("/proc/self/fd")) == count
 
@@ -164,11 +164,11 @@ with contextlib.ExitStack() as closing:
     changes = watch._Changes(closing)
     assert not changes.wait(0)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    assert changes.wait(5)
+    assert changes.wait(30)
     while changes.wait(0.2):
         pass
     subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
-    assert changes.wait(5)
+    assert changes.wait(30)
 """
     command = ["unshare", "--net", sys.executable, "-c", script]
     subprocess.run(command, check=True)
@@ -203,8 +203,7 @@ def test_what_stays_the_same_is_told_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     def tend(_bpffs: Bpffs) -> list[Event]:
         if not rounds:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            return []
+            os.kill(os.getpid(), signal.SIGTERM)
         return rounds.pop(0)
 
     monkeypatch.setattr(watch, "tend", tend)
@@ -240,8 +239,8 @@ def test_a_signal_ends_it_at_once(
     monkeypatch.setattr(watch, "tend", tend)
     begin = time.monotonic()
     with signals.handled():
-        watch.watch(Bpffs(str(tmp_path)), 2, lambda _event: None)
-    assert time.monotonic() - begin < 1
+        watch.watch(Bpffs(str(tmp_path)), 60, lambda _event: None)
+    assert time.monotonic() - begin < 30
 
 
 def test_a_signal_during_a_change_ends_it_after_that(
