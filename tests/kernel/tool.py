@@ -89,10 +89,17 @@ class Tool:
         """The same by the oracle, without xdpctl: whom the live root's functions call.
 
         Where link info does not tell (before Linux 5.13), what is pinned for the root has to do.
+        A root that goes while it is looked at is no answer: the one that took its place is.
         """
-        root, _mode = oracle.xdp_prog_id(ifindex)
-        if not root:
-            return []
+        while root := oracle.xdp_prog_id(ifindex)[0]:
+            try:
+                return self._chain_of(root, ifindex)
+            except OSError:
+                if oracle.xdp_prog_id(ifindex)[0] == root:
+                    raise
+        return []
+
+    def _chain_of(self, root: int, ifindex: int) -> list[int]:
         if self.kind == "ext" and oracle.lacks("link_target"):
             found = self.bpffs.glob(f"xdp/dispatch-{ifindex}-{root}/prog*-link")
             pins = sorted(found, key=lambda pin: (len(pin.name), pin.name))
