@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
+from tests.kernel.test_holders import until
 from tests.kernel.tool import Tool
 from tests.kernel.xsk import Receiver
 
@@ -81,6 +84,12 @@ def test_xdp_filter(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     tool("unload", dev, "--all")
 
 
+def waits_for_events(process: int) -> bool:
+    """Whether a process has done all that it was woken for: it sleeps in epoll_wait(2)."""
+    where = Path(f"/proc/{process}/wchan").read_text()
+    return "ep_poll" in where or "epoll" in where
+
+
 @kinds("ext")
 @pytest.mark.parametrize("attach", ["link", "netlink"])
 def test_xdpdump(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, attach: str) -> None:
@@ -89,13 +98,22 @@ def test_xdpdump(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, a
     tool("load", "--attach", attach, dev, objects["count"], objects["pass"])
     for swap in range(2):
         capture = tmp_path / f"{swap}.pcap"
-        words = ["xdpdump", "-i", dev, "-p", "all", "-w", str(capture)]
-        dump = subprocess.Popen(
-            ["timeout", "-s", "INT", "6", *words], stderr=subprocess.PIPE, text=True
-        )
-        time.sleep(3)
-        net.exchange(veth, net.udps(9))
-        said = dump.communicate(timeout=30)[1]
+        words = ["xdpdump", "-i", dev, "-p", "all", "-w", str(capture), "--perf-wakeup", "1"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as dump:
+            assert dump.stderr
+            said = ""
+            try:
+                while "listening on" not in said:
+                    line = dump.stderr.readline()
+                    assert line, said
+                    said += line
+                until(partial(waits_for_events, dump.pid))
+                net.exchange(veth, net.udps(9))
+                until(partial(waits_for_events, dump.pid))
+                dump.send_signal(signal.SIGINT)
+                said += dump.communicate(timeout=60)[1]
+            finally:
+                dump.kill()
         ids = tool.ids(dev)
         assert all(f"ID {one} " in said for one in ids), said
         # Each frame once at the entry of the root and of each program.
