@@ -105,7 +105,7 @@ def clean_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
     oracle.close_all()
     if request.node.get_closest_marker("leaks_ok"):
         return
-    after = oracle.settle(before, exact=False)
+    after = oracle.settle(before)
     if after.added(before):
         pytest.fail("left behind:\n" + before.diff(after), pytrace=False)
 

@@ -90,7 +90,7 @@ class Desk:
         stems = {"count", "pass", "percpu", "mark", self.third}
         self.members = {name: self._member(name, 50) for name in stems}
         self.base = Counter[str]()
-        self.base = self._steady()
+        self.base = oracle.steady(self._counts)
         self.look()
 
     def _member(self, name: str, priority: int) -> Member:
@@ -154,7 +154,7 @@ class Desk:
                 assert self.outcome(case) == outcome
                 found.pins[outcome] = self._pins()
                 assert "interrupted" not in self.next()
-                found.counts[outcome] = self._steady()
+                found.counts[outcome] = oracle.steady(self._counts)
             self.prepare(case)
             found.boundaries = crash.boundaries(self.action(case))
             self.prepare(case)
@@ -190,15 +190,6 @@ class Desk:
         )
         counts.subtract(self.base)
         return counts
-
-    def _steady(self) -> Counter[str]:
-        """The counts, once they are the same for some time."""
-        last, since = self._counts(), time.monotonic()
-        while time.monotonic() - since < 0.4:
-            time.sleep(0.05)
-            if (now := self._counts()) != last:
-                last, since = now, time.monotonic()
-        return last
 
     # --- disturbed ------------------------------------------------------------------------------
 
@@ -249,7 +240,7 @@ class Desk:
         told = "removed what an interrupted command left" in said
         if left != EMPTY and told != bool(left):
             self.complain(case, where, f"left {sorted(left)}, the next command said {said!r}")
-        end = time.monotonic() + 3
+        end = time.monotonic() + 20
         while (more := self._difference(clean.counts[outcome])) and time.monotonic() < end:
             time.sleep(0.02)
         if more:

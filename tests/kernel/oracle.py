@@ -21,11 +21,13 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
+
+_T = TypeVar("_T")
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}
 
@@ -457,7 +459,7 @@ def array_counter(obj: int, index: int = 0) -> int:
     return map_lookup_sum(obj, struct.pack("=I", index))
 
 
-def settle_counter(obj: int, expected: int, timeout: float = 2.0, index: int = 0) -> int:
+def settle_counter(obj: int, expected: int, timeout: float = 20.0, index: int = 0) -> int:
     """`array_counter`, once it is `expected` or `timeout` is over: packets are on their way."""
     end = time.monotonic() + timeout
     while (seen := array_counter(obj, index)) != expected and time.monotonic() < end:
@@ -890,14 +892,17 @@ def _describe(kind: str, ident: int) -> str:
 
 
 def snapshot(*mounts: str | Path) -> Snapshot:
-    """The state now; `mounts` are the bpffs mounts to walk, /sys/fs/bpf when none is named."""
+    """The state now; `mounts` are the bpffs mounts to walk, /sys/fs/bpf when none is named.
+
+    libxdp's lock directory, which the first command makes and which stays, is not counted.
+    """
     tops = tuple(str(one) for one in mounts) or ("/sys/fs/bpf",)
     pins = {
         os.path.join(top, name)
         for mount in tops
         for top, directories, files in os.walk(mount)
         for name in (*directories, *files)
-    }
+    }.difference(os.path.join(mount, "xdp") for mount in tops)
     if lacks("own_machine"):
         progs, links, maps = _found_from_here(pins)
     else:
@@ -951,11 +956,12 @@ def count_btf(now: Snapshot) -> int:
     return len(found)
 
 
-def settle(before: Snapshot, timeout: float = 5.0, *, exact: bool = True) -> Snapshot:
-    """Poll until the state equals `before` or `timeout` seconds are over; the last state seen.
+def settle(before: Snapshot, timeout: float = 30.0, *, exact: bool = False) -> Snapshot:
+    """Poll until nothing is there that was not before, or `timeout` seconds are over.
 
-    The kernel frees links, programs and maps only after RCU grace periods and from work queues.
-    Without `exact` it is enough that nothing is there that was not before.
+    Returns the last state seen. The kernel frees links, programs and maps only after RCU grace
+    periods and from work queues: so `before` may have had some that were on their way out, and to
+    be like it (`exact`) is for a state of which that is known not to be so.
     """
     end = time.monotonic() + timeout
     while True:
@@ -963,6 +969,16 @@ def settle(before: Snapshot, timeout: float = 5.0, *, exact: bool = True) -> Sna
         if now == before or (not exact and not now.added(before)) or time.monotonic() > end:
             return now
         time.sleep(0.02)
+
+
+def steady(look: Callable[[], _T], times: int = 6) -> _T:
+    """What a look gives, once it has given the same so many times in a row."""
+    last, same = look(), 1
+    while same < times:
+        time.sleep(0.05)
+        now = look()
+        last, same = now, same + 1 if now == last else 1
+    return last
 
 
 # Capabilities

@@ -189,13 +189,13 @@ def test_an_adoption_that_is_taken_back(
                 time.sleep(0.1)
             assert traffic.missed(2, "not confirmed") == [0]
         assert oracle.xdp_prog_id(veth.ifindex)[0] == running
-        assert not oracle.settle(before, exact=False).added(before)
+        assert not oracle.settle(before).added(before)
         with Traffic(veth, [running]) as traffic:
             tool(*words, "1m")
             told = tool("rollback", veth.dev).out
             assert traffic.missed(2, "rolled back") == [0]
         assert f"brought back count (id {running})" in told
-        assert not oracle.settle(before, exact=False).added(before)
+        assert not oracle.settle(before).added(before)
         tool(*words, "1m")
         refused = tool.try_("rollback", veth.dev, "--confirm-within", "1m")
         assert (refused.code, "no member of a chain" in refused.err) == (7, True)

@@ -14,6 +14,7 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.foreign_holder import Foreign
+from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
@@ -25,7 +26,7 @@ from xdpctl.state import State
 FRAMES = net.udps(40)
 
 
-def gone(program_id: int, timeout: float = 3.0) -> bool:
+def gone(program_id: int, timeout: float = 30.0) -> bool:
     """Whether a program leaves the kernel in time."""
     end = time.monotonic() + timeout
     while program_id in oracle.prog_ids():
@@ -44,7 +45,10 @@ def test_one_process_loads_another_swaps(tool: Tool, veth: net.Veth, objects: Ob
     for swap in range(1, 4):
         swapped = tool.process("swap-dispatcher", veth.dev)
         assert swapped.code == 0, swapped.err
-        assert f"X is gone from the kernel  [X={roots[-1]}]" in swapped.out
+        # It waits a second for that; a busy machine may take longer, and it says so.
+        told = re.search(r"X is gone from the kernel|X stays until it is let go", swapped.out)
+        assert told
+        assert f"{told[0]}  [X={roots[-1]}]" in swapped.out
         roots.append(oracle.xdp_prog_id(veth.ifindex)[0])
         assert tool.chain(veth.ifindex) == ids
         assert net.exchange(veth, FRAMES) == FRAMES
@@ -69,9 +73,7 @@ def test_a_foreign_process_holds_an_unpinned_link(
     # A slot becomes vacant as its pin goes; status says so, and somebody else takes it.
     (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{old}/prog1-link").unlink()
     (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{old}/prog1-prog").unlink()
-    end = time.monotonic() + 3
-    while not tool.status(veth.dev)["programs"][1]["vacant"]:
-        assert time.monotonic() < end
+    until(lambda: tool.status(veth.dev)["programs"][1]["vacant"])
     assert "slot 1 is vacant" in tool("status", veth.dev).err
     assert net.exchange(veth, FRAMES) == FRAMES
     with Foreign(old, "prog1") as foreign:
@@ -105,7 +107,7 @@ def test_swap_as_data(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     told = tool("swap-dispatcher", veth.dev, "--json").json
     new, _mode = oracle.xdp_prog_id(veth.ifindex)
     assert (told["schema"], told["old_root"], told["new_root"]) == (1, old, new)
-    assert told["old_root_gone"]
+    assert told["old_root_gone"] or gone(old)
     steps = {"ext": "4 4' 5 4' 5 6 7 7", "fused": "4' 4' 4 6 7 7"}[tool.kind]
     assert [step["step"] for step in told["steps"]] == steps.split()
     if tool.kind == "ext":
@@ -158,7 +160,7 @@ def test_signals(tool: Tool, veth: net.Veth, objects: Objects, number: signal.Si
 
 def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     tool("load", veth.dev, objects["count"])
-    before = oracle.snapshot(tool.bpffs)
+    before, running = oracle.snapshot(tool.bpffs), oracle.xdp_prog_id(veth.ifindex)
     for words in (
         ("load", veth.dev, objects["pass"]),
         ("unload", veth.dev, "--all"),
@@ -167,7 +169,10 @@ def test_dry_run_changes_nothing(tool: Tool, veth: net.Veth, objects: Objects) -
         told = tool("--dry-run", *words)
         assert veth.dev in told.out
         assert tool(*words, "--dry-run", "--json").json["dry_run"]
-    assert oracle.settle(before) == before
+    after = oracle.settle(before)
+    assert after.pins == before.pins
+    assert not after.added(before)
+    assert oracle.xdp_prog_id(veth.ifindex) == running
 
 
 def test_one_dispatcher_a_change(
