@@ -53,7 +53,7 @@ class Holder:
         self._process.stdin.flush()
         return self._read()
 
-    def settle(self, root: int, timeout: float = 10) -> dict[str, Any]:
+    def settle(self, root: int, timeout: float = 30) -> dict[str, Any]:
         """What `look` says once its link is on a root; the process does nothing for it.
 
         The program array that a fused root calls is the same for all roots.
@@ -72,6 +72,7 @@ class Holder:
     def stop(self) -> None:
         """SIGSTOP: it holds what it holds and follows nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)

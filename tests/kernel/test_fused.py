@@ -121,7 +121,7 @@ def test_redirected_packets(tool: Tool, veth: net.Veth, objects: Objects) -> Non
         for _ in range(SWAPS):
             tool("swap-dispatcher", veth.dev)
             net.send(veth, FRAMES)
-            assert net.seqs(sniffer.collect(len(FRAMES), 2)) == net.seqs(FRAMES)
+            assert net.seqs(sniffer.collect(len(FRAMES), 20)) == net.seqs(FRAMES)
     assert oracle.packets(counter) == SWAPS * len(FRAMES)
 
 

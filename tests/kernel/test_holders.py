@@ -24,7 +24,7 @@ FRAMES = net.udps(20)
 SWAPS = 10
 
 
-def until(done: Callable[[], object], timeout: float = 10) -> None:
+def until(done: Callable[[], object], timeout: float = 30) -> None:
     end = time.monotonic() + timeout
     while not done():
         assert time.monotonic() < end, "it does not come to that"
@@ -314,8 +314,9 @@ def test_all_kinds_in_one_chain_of_ten(tool: Tool, veth: net.Veth, objects: Obje
         if foreign:
             foreign[0].release()
             foreign[1].kill()
-            path.unlink()
             links = {one.link_id for one in foreign} | {one.held_id for one in held}
+            links.add(oracle.pinned_link(path).id)
+            path.unlink()
             until(lambda: not links & set(oracle.link_ids()))
         else:
             until(lambda: len(tool.chain(veth.ifindex)) == len(ids) - len(leavers))

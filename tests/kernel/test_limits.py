@@ -8,7 +8,7 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.differential import change
 from tests.kernel.test_bad_input import Before, unchanged
-from tests.kernel.test_holders import root_of
+from tests.kernel.test_holders import root_of, until
 from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.errors import ChainFullError
@@ -180,8 +180,12 @@ def test_a_gap_in_a_wide_chain(tool: Tool, veth: net.Veth, objects: Objects) -> 
     tool("load", veth.dev, "-P", 60, objects["count"])
     root, ids = root_of(veth), tool.ids(veth.dev)
     (tool.bpffs / f"xdp/dispatch-{veth.ifindex}-{root}/prog10-link").unlink()
-    vacant = [one["slot"] for one in tool.status(veth.dev)["programs"] if one["vacant"]]
-    assert vacant == [10]
+
+    def vacant() -> list[int]:
+        return [one["slot"] for one in tool.status(veth.dev)["programs"] if one["vacant"]]
+
+    until(vacant)
+    assert vacant() == [10]
     assert net.exchange(veth, FRAMES) == FRAMES
     tool("swap-dispatcher", veth.dev)
     assert tool.ids(veth.dev) == tool.chain(veth.ifindex) == [*ids[:10], ids[11]]

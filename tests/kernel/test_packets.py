@@ -77,7 +77,7 @@ class Traffic:
         self._flood = net.Flood(veth, rate=rate)
         self.sent = 0
 
-    def missed(self, swaps: int, what: str, patience: float = 2.0) -> list[int]:
+    def missed(self, swaps: int, what: str, patience: float = 20.0) -> list[int]:
         """End the flood; how many packets each program missed. What had no room was not sent.
 
         Packets on their way are waited for, for so many seconds.

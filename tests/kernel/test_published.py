@@ -144,7 +144,7 @@ class Road:
         # macswap turns UDP around, redirect_map everything.
         turned = [swapped(frame) if is_udp(frame) else frame for frame in FRAMES]
         twice = [frame if is_udp(frame) else swapped(frame) for frame in FRAMES]
-        wait = {name: 2.0 if name == deciding else 0.05 for name in self.ids}
+        wait = {name: 20.0 if name == deciding else 0.05 for name in self.ids}
         with net.Sniffer(self.veth.peer) as back, net.Sniffer(self.out.peer) as beyond:
             assert net.exchange(self.veth, FRAMES, wait["cpu"]) == turned * (deciding == "cpu")
             assert back.collect(len(FRAMES), wait["swap"]) == turned * (deciding == "swap")

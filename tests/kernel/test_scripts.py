@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,11 +122,17 @@ class Crowd:
         self.scripts.remove(script)
         self.tool("swap-dispatcher", self.veth.dev)
 
+    def _programs(self) -> list[dict[str, Any]]:
+        programs: list[dict[str, Any]] = self.tool.status(self.veth.dev)["programs"]
+        return programs
+
     def check(self) -> None:
         """The chain is right, and each program in it sees every packet."""
         members = {one.prog_id: one.priority for one in self.scripts} | self.fixed
         order = sorted(members, key=lambda number: members[number])
         until(lambda: self.tool.chain(self.veth.ifindex) == order)
+        # One that is killed before it has followed leaves its program until the next change.
+        until(lambda: not any(one["borrowed"] for one in self._programs()))
         status = self.tool.status(self.veth.dev)
         found = [one["id"] for one in status["programs"] if not one["vacant"]]
         assert (found, status["residue"]) == (order, [])

@@ -28,7 +28,7 @@ FRAMES = net.udps(10)
 def watching(path: Path, *words: str) -> Iterator[list[dict[str, str]]]:
     """A running `xdpctl watch --json`; gives its events, which are whole after the block."""
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    ready.settimeout(30)
+    ready.settimeout(60)
     address = str(path / "notify")
     ready.bind(address)
     events: list[dict[str, str]] = []
@@ -44,7 +44,7 @@ def watching(path: Path, *words: str) -> Iterator[list[dict[str, str]]]:
         assert ready.recv(64) == b"READY=1"
         yield events
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
         events += map(json.loads, out.splitlines())
     finally:
@@ -66,19 +66,19 @@ def test_owners_that_go(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: 
         if tool.kind == "ext":
             foreign = stack.enter_context(Foreign(vacate(tool, veth, 1), "prog1"))
         holder = stack.enter_context(Holder(objects["count"], veth.dev, 10))
-        events = stack.enter_context(watching(tmp_path, "--interval", "60"))
+        events = stack.enter_context(watching(tmp_path, "--interval", "600"))
         # The interval is long: what happens now is told by the processes' end.
         assert len(tool.chain(veth.ifindex)) == (3 if foreign else 2)
         if foreign:
             foreign.kill()
-            until(lambda: len(tool.chain(veth.ifindex)) == 2, timeout=30)
+            until(lambda: len(tool.chain(veth.ifindex)) == 2, timeout=90)
             gone(foreign.prog_id)
         holder.settle(oracle.xdp_prog_id(veth.ifindex)[0])
         tool("swap-dispatcher", veth.dev)
         holder.settle(oracle.xdp_prog_id(veth.ifindex)[0])
         root, _mode = oracle.xdp_prog_id(veth.ifindex)
         holder.kill()
-        until(lambda: oracle.xdp_prog_id(veth.ifindex)[0] != root, timeout=30)
+        until(lambda: oracle.xdp_prog_id(veth.ifindex)[0] != root, timeout=90)
         gone(holder.prog_id)
         assert len(tool.chain(veth.ifindex)) == 1
         assert net.exchange(veth, FRAMES) == FRAMES
@@ -92,18 +92,18 @@ def test_owners_that_go(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: 
 
 def test_interfaces_and_namespaces_that_go(tool: Tool, objects: Objects, tmp_path: Path) -> None:
     """Their pins go at once, and nothing else does."""
-    with net.Veth() as stays, watching(tmp_path, "--interval", "60"):
+    with net.Veth() as stays, watching(tmp_path, "--interval", "600"):
         tool("load", stays.dev, objects["count"])
         kept = tool.pins()
         with net.Veth() as veth:
             tool("load", veth.dev, objects["count"])
-        until(lambda: tool.pins() == kept, timeout=30)
+        until(lambda: tool.pins() == kept, timeout=90)
         with net.NetNs() as space:
             with space.entered():
                 net.Veth(name="x0")
                 tool("load", "x0", objects["count"])
             assert tool.pins() != kept
-        until(lambda: tool.pins() == kept, timeout=30)
+        until(lambda: tool.pins() == kept, timeout=90)
         tool("unload", "-a", stays.dev)
 
 
