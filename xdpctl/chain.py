@@ -15,8 +15,9 @@ from .errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from .image import Image, Tables
 
-Kind = Literal["ext", "fused"]
-"""What a root makes of the members: EXT programs on a dispatcher, or functions of one program."""
+Kind = Literal["ext", "fused", "bare"]
+"""What a root makes of the members: EXT programs on a dispatcher, functions of one program, or
+nothing, as the only one is the root itself."""
 
 DEFAULT_PRIORITY = 50
 MAX_PRIORITY = 2**32 - 1

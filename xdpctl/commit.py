@@ -101,7 +101,6 @@ def transact(
     kind: AskedKind | None = None,
     protocol: int | None = None,
     adopts: bool = False,
-    bare: bool = False,
     dry_run: bool = False,
     check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
@@ -110,8 +109,8 @@ def transact(
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
-    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`,
-    `adopts` and `bare` are those of `make_plan`; `terms` say how the change can be taken back.
+    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
+    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back.
     `check` may raise an error before anything is made. A lost race is observed and planned anew, so
     `target` and `check` may be called several times. A change before that was not confirmed in time
     goes back first. Raises any XdpctlError; the interface then runs what it ran before.
@@ -123,9 +122,7 @@ def transact(
         asked = kind or (default_kind() if first else None)
         how = attach if state.root else attach or first_attach
         try:
-            return make_plan(
-                state, target(state), mode, how, asked, protocol, adopts, refused or 0, bare
-            )
+            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused or 0)
         except HookBusyError as error:
             _name_holders(error, state)
             raise
@@ -267,11 +264,11 @@ class _Commit:
         self.remember(undo)
         if made:
             root_fd = made.root_fd
-            if not self.plan.bare:
+            if not self.plan.gives_back:
                 self.pin(made, undo)
             if self.plan.adopts and self.plan.attach == "link":
                 hook.adopt(undo)
-            elif self.plan.bare and self.plan.attach == "link":
+            elif self.plan.gives_back and self.plan.attach == "link":
                 hook.note_adopted(undo)
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
@@ -337,9 +334,11 @@ class _Commit:
         history.record(Generation.of(number, self.state, self.plan, after, terms))
         # A program that was made anew leaves as what it was.
         leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
+        bare = self.state.root is not None and self.state.root.kind == "bare"
         for slot in self.slots() if kept else ():
             # What others hold is theirs: it leaves the kernel when they want it to.
-            if slot.member and slot.member.id in leaving and slot.pin and not slot.origin:
+            ours = slot.pin or bare
+            if slot.member and slot.member.id in leaving and ours and not slot.origin:
                 history.keep(number, slot.member.id)
         if self.plan.adopts and self.state.root:
             history.keep(number, self.state.root.id)
@@ -358,7 +357,10 @@ class _Commit:
                 # Nothing else would tell after a crash whose pins those of X are.
                 undo.callback(pins.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
-            self.paths.make_dispatch(made.root_id, self.plan.attach)
+            if self.plan.kind == "bare":
+                self.paths.make_record(made.root_id, self.plan.attach)
+            else:
+                self.paths.make_dispatch(made.root_id, self.plan.attach)
             if self.plan.target.rules != USUAL:
                 self.paths.rule(made.root_id, self.plan.target.rules)
             with pins.failing("pin programs in", self.bpffs.path):
@@ -415,9 +417,9 @@ class _Commit:
         old = self.state.root
         places = self.made.places if self.made else {}
         try:
-            if self.plan.bare:
+            if self.plan.gives_back:
                 self.paths.remove_root_link()
-            self.history.tidy(-1 if self.plan.bare else self.report.root_id)
+            self.history.tidy(-1 if self.plan.gives_back else self.report.root_id)
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pins.remove(self.paths.adopting)

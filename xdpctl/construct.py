@@ -63,8 +63,8 @@ class Construction:
 
     def build(self) -> None:
         """Load the root and put every member on it."""
-        if self.plan.bare:
-            self._find_bare()
+        if self.plan.kind == "bare":
+            self._build_bare()
             return
         if self.plan.target.rules.counted:
             self.begin_counting()
@@ -73,17 +73,13 @@ class Construction:
         else:
             self._build_ext()
 
-    def _find_bare(self) -> None:
-        """The program that had the hook to itself is the root; nothing is hooked onto it."""
+    def _build_bare(self) -> None:
+        """The only member is the root itself, a new one or one that ran before."""
         (member,) = self.plan.target.members
-        try:
-            self.root_fd = libbpf.prog_fd(member.id)
-        except KernelError as error:
-            raise LostRace from error
-        self.closing.callback(os.close, self.root_fd)
-        self.root_id = member.id
-        self.members.append(member)
-        self.step("4", f"found {member.name}, which ran before", root=member.id)
+        self.root_fd, info = self._program(0, member, None)
+        self.root_id = info.id
+        self.members.append(replace(member, id=info.id, tag=info.tag))
+        self.places[info.id] = Place(0, 0)
 
     # --- EXT programs on a dispatcher -----------------------------------------------------------
 
@@ -192,7 +188,8 @@ class Construction:
         target = (root.fd, root.names[slot]) if root else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target)
-        loaded = loading.load(member.source, member.frags, target)
+        card = self.paths.ifindex if self.plan.mode == "hw" else 0
+        loaded = loading.load(member.source, member.frags, target, ifindex=card)
         for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
         info = libbpf.prog_info(loaded.fd)
@@ -218,7 +215,8 @@ class Construction:
             raise LostRace from error
         self.closing.callback(os.close, fd)
         info = libbpf.prog_info(fd)
-        self.step("4'", f"found {member.name}, which runs on X", program=info.id)
+        where = "ran before" if self.plan.kind == "bare" else "runs on X"
+        self.step("4'", f"found {member.name}, which {where}", program=info.id)
         if root and info.type != libbpf.BPF_PROG_TYPE_EXT:
             fd = self._renew(fd, member, root.fd, root.functions[slot])
             info = libbpf.prog_info(fd)

@@ -86,7 +86,7 @@ class Generation:
     """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
 
     `time` is in seconds of the calendar. It `keeps` its programs until the next change. A `bare`
-    one is another tool's program that had the hook to itself until it was adopted.
+    one is a program that had the hook to itself: xdpctl's, or another tool's until it was adopted.
     """
 
     number: int
@@ -95,7 +95,7 @@ class Generation:
     time: int
     mode: Literal["native", "skb", "hw"]
     attach: Attach
-    kind: Kind | Literal["bare"]
+    kind: Kind
     protocol: int
     keeps: bool
     command: str
@@ -109,7 +109,7 @@ class Generation:
     def of(cls, number: int, state: State, plan: Plan, after: int, terms: Terms) -> Generation:
         """What a change replaces."""
         root, chain = state.root, plan.current
-        mode = root.mode if root else "skb" if plan.mode == "skb" else "native"
+        mode = root.mode if root else "native" if plan.mode == "unspecified" else plan.mode
         if root and plan.adopts:
             chain = Chain((Member(root.name, actions=0, id=root.id, tag=root.tag),))
         return cls(
@@ -119,7 +119,7 @@ class Generation:
             time=int(time.time()),
             mode=mode,
             attach=plan.attach,
-            kind="bare" if plan.adopts else root.kind if root else plan.kind,
+            kind=root.kind if root else plan.kind,
             protocol=root.config.protocol if root and root.config else plan.protocol,
             keeps=terms.keeps,
             command=terms.command,
@@ -163,7 +163,7 @@ class Generation:
                 time=int(when),
                 mode=cast(Literal["native", "skb", "hw"], mode),
                 attach=cast(Attach, attach),
-                kind=cast(Literal[Kind, "bare"], kind),
+                kind=cast(Kind, kind),
                 protocol=int(protocol),
                 keeps=keeps == "1",
                 command=command,

@@ -23,6 +23,7 @@ MODE_FLAGS: dict[AskedMode, int] = {
     "unspecified": 0,
     "native": libbpf.XDP_FLAGS_DRV_MODE,
     "skb": libbpf.XDP_FLAGS_SKB_MODE,
+    "hw": libbpf.XDP_FLAGS_HW_MODE,
 }
 
 Done = tuple[str, str, dict[str, int]]
@@ -150,12 +151,15 @@ class Hook:
                     'with SEC("xdp.frags")',
                 ) from error
             generic = self.plan.mode == "skb"
+            hints = {"skb": _GENERIC, "hw": "the card may be off, or full: -m native"}
             flips = ("attach", "update") if generic else ("attach",)
             if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and what in flips:
                 raise UnsupportedError(
                     f"cannot attach to {name} in {self.plan.mode} mode",
                     why=reason,
-                    hint=_GENERIC if generic else "the driver may know generic mode alone: -m skb",
+                    hint=hints.get(
+                        self.plan.mode, "the driver may know generic mode alone: -m skb"
+                    ),
                 ) from error
             raise XdpctlError(f"cannot {what} the root of {name}", why=reason) from error
 

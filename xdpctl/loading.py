@@ -29,6 +29,10 @@ LOG_LINES = 12
 _SHARING, _CALLING = "sharing maps", "making tail calls"
 _FILLING = "filling program arrays"
 _CONSTANTS = ("rodata", "kconfig")
+_NO_OFFLOAD = (
+    "the driver takes no programs for its card, as most do, or none such: cards take no fragments, "
+    "and of maps plain arrays and hashes alone"
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,11 @@ def load(
     target: tuple[int, str] | None = None,
     *,
     apart: bool = False,
+    ifindex: int = 0,
 ) -> Loaded:
     """Load a program as EXT for a function of a root; without a `target` as one of its own.
+
+    With an `ifindex` it is loaded, and its maps are made, on the card of that interface.
 
     What loading itself would change in maps of others makes it fail if it is to stay `apart`: it
     puts callees into program arrays, which would be those in use.
@@ -69,11 +76,11 @@ def load(
     Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
     """
     if source.image:
-        return _load_image(source, source.image, target)
+        return _load_image(source, source.image, target, ifindex)
 
     def work() -> tuple[Any, list[int]]:
         try:
-            return _load(source, frags, target, apart=apart)
+            return _load(source, frags, target, apart=apart, ifindex=ifindex)
         except KernelError as error:
             if not target or error.call in (_SHARING, _FILLING) or error.errno != errno.EINVAL:
                 raise
@@ -103,6 +110,14 @@ def load(
                 "common",
                 hint="use --root fused, or a kernel that has the fix of Linux 6.2",
             ) from error
+        if ifindex and error.call != "verifier" and error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise UnsupportedError(
+                f"{what} cannot be offloaded",
+                why=f"{_NO_OFFLOAD} ({errno.errorcode[error.errno]})",
+                hint="-m native runs it in the driver, -m skb on any interface",
+                details=libbpf_words(error),
+                number=error.errno,
+            ) from error
         raise explain(what, error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
@@ -116,6 +131,7 @@ def _load(
     refused: KernelError | None = None,
     *,
     apart: bool = False,
+    ifindex: int = 0,
 ) -> tuple[Any, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
 
@@ -151,6 +167,10 @@ def _load(
     library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
     if target and as_ext:
         libbpf.set_attach_target(chosen, *target)
+    if ifindex:
+        library.bpf_program__set_ifindex(chosen, ifindex)
+        for found in libbpf.maps(handle):
+            library.bpf_map__set_ifindex(found, ifindex)
     if source.pin_path is None:
         for found in libbpf.maps(handle):
             library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
@@ -184,7 +204,7 @@ def _load(
         if code is None:
             raise refused
         program_fd = _load_anew(source.program, code, target)
-    elif code:
+    elif code and not ifindex:  # the image is for a root of another kind
         code.bound_to(program_fd)
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *map(library.bpf_map__fd, handles)]
@@ -210,9 +230,17 @@ def _load_ext(name: str, code: image.Image, target: tuple[int, str]) -> int:
     return code.load_ext(name, root_fd, number)
 
 
-def _load_image(source: chain.Source, code: image.Image, target: tuple[int, str] | None) -> Loaded:
+def _load_image(
+    source: chain.Source, code: image.Image, target: tuple[int, str] | None, ifindex: int
+) -> Loaded:
     """Load a program that was compiled in memory."""
     name, what = source.program, f"{source.program} of {source.path}"
+    if ifindex:
+        raise UnsupportedError(
+            f"{what} cannot be offloaded",
+            why="BCC has made its maps already, and not on the card",
+            hint="use an object file, or C that is not in BCC's dialect",
+        )
     if source.maps_of:
         raise UnsupportedError(
             f"{what} cannot share the maps of program {source.maps_of}",

@@ -132,7 +132,7 @@ class _Reading:
         with libbpf.owned(libbpf.prog_fd(root_id)) as fd:
             info = libbpf.prog_info(fd)
         config = config_of(info)
-        attach = self.recorded(root_id) if config else None
+        attach = self.recorded(root_id)
         pinned = self.root_link(root_id) if attach else None
         ours = pinned is not None or attach == "netlink"
         if attach and not ours and not self.locked:
@@ -162,7 +162,7 @@ class _Reading:
             link_id=link_id,
             link_pin=self.home.root_link if pinned else None,
             config=config,
-            slots=tuple(self.labelled(info.id, self.slots(info, config))) if config else (),
+            slots=tuple(self.labelled(info.id, self.slots(info, config, ours=ours))),
             rules=self.home.rules(info.id) if ours else USUAL,
         )
 
@@ -197,7 +197,9 @@ class _Reading:
                 slot = replace(slot, member=member)
             yield slot
 
-    def slots(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
+    def slots(self, root: records.ProgInfo, config: Config | None, *, ours: bool) -> Iterator[Slot]:
+        if config is None:
+            return iter([_itself(root)] if ours else [])
         return self.functions(root, config) if config.programs else self.links_onto(root, config)
 
     def functions(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
@@ -384,6 +386,19 @@ def config_of(info: records.ProgInfo) -> Config | None:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
         return unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size))
+
+
+def _itself(root: records.ProgInfo) -> Slot:
+    """What stands for the slot of a program that is the root itself."""
+    member = Member(
+        root.name,
+        actions=0,
+        id=root.id,
+        tag=root.tag,
+        size=root.size,
+        load_time=root.load_time,
+    )
+    return Slot(0, root.name, 0, member, link_id=0, pin=None)
 
 
 def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Member:

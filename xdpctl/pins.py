@@ -158,6 +158,16 @@ class InterfacePins:
             found |= self.with_ifindex(ifindex).recorded()
         return found
 
+    def chains(self) -> set[int]:
+        """The ids of those roots that are of a chain: a bare one has no directory."""
+        homes = map(self.with_ifindex, self.ifindexes())
+        return {
+            root_id
+            for home in homes
+            for root_id in home.recorded()
+            if os.path.isdir(home.dispatch(root_id))
+        }
+
     # --- the lock -------------------------------------------------------------------------------
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .chain import Chain, Kind, Member
@@ -52,9 +52,8 @@ class Plan:
 
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
     refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by,
-    a wide one once its chain is short again. A plan that `adopts` puts a root in the place of
-    another tool's program, which is none; with `bare` the only member is such a program, which has
-    the hook to itself again.
+    a wide one once its chain is short again. A plan that `adopts` puts a root in the place of a
+    program that has the hook to itself; one that `gives_back` puts such a program there again.
     """
 
     interface: str
@@ -66,9 +65,12 @@ class Plan:
     kind: Kind = "ext"
     protocol: int = PROTOCOL
     adopts: bool = False
-    bare: bool = False
     auto: bool = False
     why: int = 0
+
+    @property
+    def gives_back(self) -> bool:
+        return self.kind == "bare" and self.flip == "update"
 
     @property
     def is_same(self) -> bool:
@@ -99,28 +101,28 @@ def make_plan(
     protocol: int | None = None,
     adopts: bool = False,
     refused: int = 0,
-    bare: bool = False,
 ) -> Plan:
     """Plan the change; `mode`, `attach`, `kind` and `protocol` are what the command asked for.
 
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
-    most of libxdp's tools read. `adopts` allows to take over from a program without a dispatcher,
-    `bare` to go back to one. `refused` is the errno with which the kernel refuses EXT programs, as
-    far as that is known.
+    most of libxdp's tools read. On a card (mode `hw`) every root is bare. `adopts` allows to take
+    over from a program without a dispatcher. `refused` is the errno with which the kernel refuses
+    EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
-    cannot be had, ChainFullError for more programs than a root takes, or a protocol asked for.
+    cannot be had and beside a program that has the hook to itself, UsageError for several on a
+    card, ChainFullError for more programs than a root takes, or a protocol asked for.
     """
     root, name = state.root, state.interface.name
-    if mode == "hw" or (root is not None and root.mode == "hw" and target.members):
-        raise UnsupportedError(
-            "a chain cannot be offloaded to the card",
-            why="offload hardware takes one plain program and no EXT programs",
-            hint="use -m native",
-            number=errno.EINVAL,
-        )
-    if root is not None and root.owner == "other" and not (adopts and root.config is None):
+    if mode == "hw":
+        kind = "bare"
+    adopts = adopts and root is not None and _is_adoptable(root)
+    if root is not None and root.owner == "other" and not adopts:
         raise _busy(state)
+    if target.members and not adopts:
+        _check_bare(state, target, mode, kind)
+    elif not adopts and root is not None and root.kind == "bare":
+        kind = "bare"
     if root is not None and mode not in (None, "unspecified", root.mode) and target.members:
         raise UnsupportedError(
             f"{name} runs its chain in {root.mode} mode",
@@ -135,30 +137,76 @@ def make_plan(
             hint=f"use --attach {root.attach}, or unload everything first",
         )
     there = root.config if root else None
+    chosen: Kind
     auto = kind == "auto" or (kind is None and there is None)
     if kind is None and root is not None and there is not None:
         chosen, why = root.kind, there.why
+    elif kind == "bare":
+        chosen, why = kind, 0
     elif auto:
         chosen, why = "fused" if refused else "ext", refused
     else:
         chosen, why = "fused" if kind == "fused" else "ext", 0
+    if chosen == "bare":  # what a program alone returns is the verdict
+        target = replace(target, members=tuple(replace(one, actions=0) for one in target.members))
     _check_count(state, target, protocol if chosen == "ext" else None)
     speaks = protocol or (there.protocol if there else 0) or PROTOCOL
     _check_devbound(state, target, chosen, speaks)
     return Plan(
         interface=name,
-        current=state.chain,
+        current=Chain() if adopts else state.chain,
         target=target,
         mode=root.mode if root else mode or "native",
         attach=root.attach if root else attach or "link",
         flip=_FLIPS[bool(root), bool(target.members)],
         kind=chosen,
         protocol=speaks,
-        adopts=adopts and root is not None and root.owner == "other",
-        bare=bare and root is not None,
+        adopts=adopts,
         auto=auto,
         why=why,
     )
+
+
+def _is_adoptable(root: Root) -> bool:
+    """Whether a root can take its place: one on our own link would have none to go back to."""
+    return root.kind == "bare" and root.mode != "hw" and not root.link_pin
+
+
+def _check_bare(
+    state: State, target: Chain, mode: AskedMode | None, kind: AskedKind | None
+) -> None:
+    """A program that has the hook to itself is neither joined nor put beside others."""
+    root, name = state.root, state.interface.name
+    joining = [member for member in target.members if not member.id]
+    offloaded = "a card takes one plain program: no dispatcher, and nothing beside it"
+    if mode == "hw" and len(joining) > 1:
+        raise UsageError("several programs cannot be offloaded", hint="name one FILE")
+    if root is not None and root.kind == "bare":
+        again = errno.EEXIST if root.mode == "hw" else errno.EINVAL
+        raise UnsupportedError(
+            f"program {root.id} ({root.name}) has the XDP hook of {name} to itself",
+            why=offloaded if root.mode == "hw" else "it was loaded without a dispatcher",
+            hint=f"take it off first: xdpctl unload {name} -i {root.id}"
+            + (f"; or xdpctl adopt {name} --object FILE" if _is_adoptable(root) else ""),
+            number=again if mode == "hw" else errno.EBUSY,
+        )
+    if kind != "bare":
+        return
+    if root is not None and joining:
+        raise UnsupportedError(
+            f"{name} runs a chain, which "
+            f"{'an offloaded program' if mode == 'hw' else 'one without a dispatcher'} cannot join",
+            why=offloaded if mode == "hw" else "it would have the hook to itself",
+            hint="unload everything first"
+            + (", or load it into the chain: without -m hw" if mode == "hw" else ""),
+            number=errno.EINVAL if mode == "hw" else errno.EBUSY,
+        )
+    if any(member.held for member in target.members):
+        raise UnsupportedError(
+            "a process cannot hold a program without a dispatcher",
+            why="there is no slot that a descriptor could mean",
+            hint="load it with xdpctl load",
+        )
 
 
 def _check_devbound(state: State, target: Chain, kind: Kind, protocol: int) -> None:
@@ -206,7 +254,7 @@ def _way_out(root: Root, name: str) -> str:
     remove = f"have the owner of the link close it (bpftool link show id {root.link_id})"
     if not root.link_id:
         remove = f"have its owner remove it (ip link set dev {name} {_IP_WORDS[root.mode]} off)"
-    if root.config is not None:
+    if root.config is not None or root.mode == "hw":
         return remove
     force = " --force" if root.link_id else ""
     return f"make it a member of a chain: xdpctl adopt {name} --object FILE{force}; or {remove}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .commit import Report, Step
     from .errors import XdpctlError
     from .history import Pending
-    from .plan import Plan
+    from .plan import AskedMode, Plan
     from .sweep import Event
 
 SCHEMA = 1
@@ -127,6 +127,12 @@ def rule_lines(rules: Rules) -> list[str]:
 # --- changes ------------------------------------------------------------------------------------
 
 
+def alone(mode: AskedMode) -> str:
+    """What a program does that is the root itself."""
+    where = "is offloaded to the card, where it runs alone" if mode == "hw" else "runs alone"
+    return f"{where}, without a dispatcher"
+
+
 def step_line(step: Step) -> str:
     ids = " ".join(f"{name}={value}" for name, value in step.ids.items())
     return f"step {step.number:<2}  {step.text}  [{ids}]  {step.seconds * 1e3:.2f} ms".replace(
@@ -161,7 +167,11 @@ def _plan_lines(plan: Plan) -> list[str]:
     lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode, {plan.kind})"]
     if plan.flip == "none":
         lines = [f"{plan.interface}: {verbs[plan.flip]}"]
+    bare = plan.kind == "bare"
     for slot, member in enumerate(plan.target.members):
+        if bare:
+            lines.append(f"  {member.known_as} {alone(plan.mode)}")
+            continue
         what = f"keep id {member.id}" if member.id else "load"
         if member.replaces:
             what = f"replace id {member.replaces} with"
@@ -239,6 +249,8 @@ def change(command: str, report: Report, style: Style) -> None:
                 replaced[before.replaces] = after
             elif not before.id:
                 print(f"{name}: loaded {after.known_as} (id {after.id})")
+                if report.plan.kind == "bare":
+                    print(f"{name}: {after.known_as} {alone(report.plan.mode)}")
         for old, new in report.renewed.items():
             print(f"{name}: program {old} is {new} now: a program of another kind of root")
         for member in report.plan.leaving:

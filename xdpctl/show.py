@@ -89,7 +89,8 @@ def drawing(
         return
     yield Line(f"{name}  {printable(root.name)}  {_root_facts(root)}", "bold")
     if root.config is None:
-        yield Line(f"{strokes.end} another tool's program: its verdict is the packet's")
+        whose = "another tool's program" if root.owner == "other" else "one program, no dispatcher"
+        yield Line(f"{strokes.end} {whose}: its verdict is the packet's")
         return
     yield Line(strokes.way)
     for slot in root.slots:

@@ -48,7 +48,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Root:
-    """The program on an interface's hook; a root of a chain has `config` and `slots`."""
+    """The program on an interface's hook; a root of a chain has `config` and `slots`.
+
+    One without a `config` is bare: a program that has the hook to itself. If it is xdpctl's, its
+    only slot has itself as the member.
+    """
 
     id: int
     name: str
@@ -68,7 +72,9 @@ class Root:
 
     @property
     def kind(self) -> Kind:
-        return "fused" if self.config and not self.config.protocol else "ext"
+        if self.config is None:
+            return "bare"
+        return "ext" if self.config.protocol else "fused"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .errors import Failure, Interrupted, RaceError
 from .past import pending_line
 from .render import (
     Style,
+    alone,
     errno_name,
     error_text,
     member_data,
@@ -31,7 +32,7 @@ from .render import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .state import Slot, State
+    from .state import Root, Slot, State
 
 NOTHING = "<No XDP program loaded!>"
 
@@ -55,7 +56,7 @@ def state_data(state: State) -> dict[str, Any]:
             "tag": root.tag,
             "mode": root.mode,
             "owner": root.owner,
-            "kind": root.kind if root.config else None,
+            "kind": None if root.owner == "other" and not root.config else root.kind,
             "ext_refused": errno_name(root.config.why) if root.config else None,
             "attach": root.attach,
             "link_id": root.link_id or None,
@@ -194,6 +195,11 @@ def _row(*cells: object) -> None:
     print(text.rstrip())
 
 
+def slots_shown(root: Root | None) -> tuple[Slot, ...]:
+    """The slots that have a row: xdp-loader shows a root that is the only program on one."""
+    return root.slots if root and root.kind != "bare" else ()
+
+
 def _rows(state: State) -> list[tuple[object, ...]]:
     """An interface's rows: the root, then a row a slot that starts with =>."""
     root = state.root
@@ -202,7 +208,7 @@ def _rows(state: State) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         (state.interface.name, "", root.name, root.mode, root.id, root.tag, "")
     ]
-    for slot in root.slots:
+    for slot in slots_shown(root):
         member = slot.member
         if member is None:
             what = "lost" if slot.lost else "vacant"
@@ -235,7 +241,7 @@ def _table(states: Sequence[State]) -> Table:
         # Names come from programs: text, never markup.
         root, *slots = [[Text(printable(str(cell))) for cell in row] for row in _rows(state)]
         table.add_row(*root, style="bold" if state.root else "dim")
-        for cells, slot in zip(slots, state.root.slots if state.root else (), strict=True):
+        for cells, slot in zip(slots, slots_shown(state.root), strict=True):
             table.add_row(*cells, style="" if slot.member else "red")
     return table
 
@@ -258,6 +264,8 @@ def interface_remarks(state: State) -> list[str]:
             found.append(f"the dispatcher is not xdpctl's (attached by {how})")
         if root.owner == "other":
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
+        if root.kind == "bare" and root.owner == "xdpctl":
+            found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
         if root.kind == "fused" and root.config:
             refused = errno_name(root.config.why)
             why = f"because EXT programs are refused here ({refused})" if refused else "as asked"

@@ -60,7 +60,7 @@ def data(look: Look) -> dict[str, Any]:
     """A look as ``stats --json`` gives it."""
     return {
         "interface": look.state.interface.name,
-        "kind": look.state.root.kind if look.state.root else None,
+        "kind": look.state.root.kind if look.state.root and look.state.root.config else None,
         "since": look.reading.since,
         "seconds": look.reading.now - look.reading.since,
         "interval": look.seconds or None,

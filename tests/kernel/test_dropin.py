@@ -87,7 +87,8 @@ def case(*lines: str, code: int, ours: int | None = None) -> Case:
     return Case(lines, code, ours)
 
 
-# {x} is the path of tests/bpf/x.c's object, DEV the interface, ID the first program's id.
+# {x} is the path of tests/bpf/x.c's object, DEV the interface, ID the first program's id; ROOT is
+# that of the root.
 CASES = {
     "the command": [
         case("", code=255),  # no word at all
@@ -247,10 +248,11 @@ def play(run: Run, veth: net.Veth, objects: Objects, one: Case) -> Outcome:
     codes, out, rows = [], "", ""
     for line in one.lines:
         words = [word.format_map(objects) for word in shlex.split(line)]
-        if "ID" in line:
-            listed = run("status", veth.dev).out.splitlines()
-            number = next(row.split()[3] for row in listed if row.startswith(" =>"))
-            words = [word.replace("ID", number) for word in words]
+        for name, first in (("ID", " =>"), ("ROOT", veth.dev)):
+            if name in line:
+                listed = run("status", veth.dev).out.splitlines()
+                number = next(row.split()[3] for row in listed if row.startswith(first))
+                words = [word.replace(name, number) for word in words]
         result = run(*[veth.dev if word == "DEV" else word for word in words])
         codes.append(result.code)
         out = result.out
@@ -347,12 +349,37 @@ def test_what_xdp_loader_ignores(tool: Tool, veth: net.Veth, objects: Objects) -
 def test_a_single_program_without_a_dispatcher(
     tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LIBXDP_SKIP_DISPATCHER=1: xdpctl loads a chain all the same, and says that it does."""
+    """LIBXDP_SKIP_DISPATCHER=1: it has the hook to itself, several have a dispatcher all the same.
+
+    The codes and the rows are those of the real one.
+    """
     monkeypatch.setenv("LIBXDP_SKIP_DISPATCHER", "1")
-    result = ours("load", veth.dev, str(objects["pass"]))
-    assert (result.code, result.out) == (0, "")
-    assert "LIBXDP_SKIP_DISPATCHER" in result.err
-    assert len(tool.chain(veth.ifindex)) == 1
+    for one in (
+        case("load DEV {pass}", code=0),
+        case("load -P 5 -A XDP_DROP DEV {pass}", code=0),
+        case("load -m skb DEV {drop}", "load -m skb DEV {pass}", code=240),
+        case("load -m unspecified DEV {pass}", "status DEV", code=0),
+        case("load DEV {pass}", "load DEV {drop}", code=240),
+        case("load DEV {pass}", "load DEV {drop} {pass}", code=240),
+        case("load DEV {pass}", "load -m hw DEV {drop}", code=234),
+        case("load DEV {pass}", "unload DEV -i 99999", code=1),
+        case("load DEV {pass}", "unload DEV -i ROOT", "status DEV", code=0),
+        case("load DEV {pass}", "clean DEV", code=0),
+        case("load DEV {pass} {drop}", "load DEV {pass}", code=240),
+        case("load -m hw DEV {pass} {drop}", code=1),
+        case("load DEV {refuse}", code=243),
+    ):
+        real, mine = play(theirs, veth, objects, one), play(ours, veth, objects, one)
+        assert (real.codes[-1], mine) == (one.code, real), one.id
+    assert ours("load", veth.dev, str(objects["pass"])) == Result(0, "", "")
+    assert oracle.prog(oracle.xdp_prog_id(veth.ifindex)[0]).name == "pass"
+    monkeypatch.delenv("LIBXDP_SKIP_DISPATCHER")
+    for run in (theirs, ours):
+        assert run("load", veth.dev, str(objects["drop"])).code == 240
+    # The real one takes off what ours attached.
+    assert theirs("unload", veth.dev, "-a").code == 0
+    assert ours("clean").code == 0
+    assert tool.pins() == []
 
 
 def test_quiet_but_for_errors(tool: Tool, veth: net.Veth, objects: Objects) -> None:

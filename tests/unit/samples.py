@@ -94,7 +94,7 @@ def state_of(
     origins = origins or {}
     arrays, lost = arrays or {}, lost or {}
     known = [member or Member("gone", id=lost.get(slot, 0)) for slot, member in enumerate(members)]
-    other, fused = owner == "other", kind == "fused"
+    bare, fused = owner == "other" or kind == "bare", kind == "fused"
     config = Config.of(known)
     if fused:
         config = Config.of(known, protocol=0)._replace(
@@ -122,14 +122,14 @@ def state_of(
     )
     root = Root(
         id=500,
-        name="firewall" if other else FUSED if fused else root_name(len(members)),
+        name="firewall" if bare else FUSED if fused else root_name(len(members)),
         tag="00112233aabbccdd",
         btf_id=40,
         mode=mode,
         owner=owner,
         link_id=link_id,
         link_pin="/bpffs/xdp/xdpctl-4711-7/root_link" if owner == "xdpctl" else None,
-        config=None if other else config,
+        config=None if bare else config,
         slots=slots,
     )
     return State(INTERFACE, root, residue, HOME, stranded)

@@ -20,7 +20,7 @@ from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.hook import LostRace
 from xdpctl.image import Image
 from xdpctl.kernel import libbpf, records
-from xdpctl.plan import make_plan
+from xdpctl.plan import AskedMode, make_plan
 from xdpctl.settle import Place
 
 CODE = Image(b"", frags=False, gpl=True)
@@ -57,6 +57,8 @@ class Kernel:
         ):
             patch.setattr(owner, name, call)
 
+    card = 0
+
     def open(self, number: int) -> int:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.behind[fd] = number
@@ -77,8 +79,11 @@ class Kernel:
         tag = self.tags.get(number, f"{number}")
         return records.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
 
-    def load(self, source: Source, _frags: bool, target: object) -> loading.Loaded:
+    def load(
+        self, source: Source, _frags: bool, target: object, *, ifindex: int = 0
+    ) -> loading.Loaded:
         self.sources.append(source)
+        self.card = ifindex
         return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
     def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, records.ProgInfo]:
@@ -263,3 +268,25 @@ def test_a_member_that_stands_for_nobody_may_have_any_code(kernel: Kernel, bpffs
     with made(bpffs, chain_of(fresh("new")), "ext") as root:
         assert [member.id for member in root.members] == [101]
     assert [source.maps_of for source in kernel.sources] == [0]
+
+
+@pytest.mark.parametrize(("mode", "card"), [("hw", INTERFACE.ifindex), ("native", 0), ("skb", 0)])
+def test_a_program_alone_is_the_root(
+    kernel: Kernel, bpffs: Bpffs, mode: AskedMode, card: int
+) -> None:
+    """A new one, on the card if that is asked for; nothing is hooked onto it or made beside it."""
+    plan = make_plan(state_of(None), chain_of(fresh("new")), mode, kind="bare")
+    with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
+        done = Construction(plan, bpffs.interface(INTERFACE), lambda *_, **__: None, closing, undo)
+        done.build()
+        ((root_id, place),) = done.places.items()
+        assert kernel.behind[done.root_fd] == done.root_id == root_id == done.members[0].id
+        assert (kernel.types[root_id], kernel.card, kernel.hooked) == (XDP, card, [])
+        assert (place.link_id, done.hooked) == (0, [])
+
+
+def test_a_program_alone_that_ran_before_is_the_root_again(kernel: Kernel, bpffs: Bpffs) -> None:
+    with made(bpffs, chain_of(running("one", 11)), "bare") as done:
+        assert (kernel.behind[done.root_fd], done.root_id, kernel.sources) == (11, 11, [])
+    with pytest.raises(LostRace), made(bpffs, chain_of(running("gone", 99)), "bare"):
+        pass

@@ -405,6 +405,8 @@ def api_items(text: str) -> list[str]:
     return [name for item in items for name in re.findall(r"^\w+|(?<= , )\w+", item)]
 
 
+KINDS_OF_CHAIN = set(get_args(Kind)) - {"bare"}
+
 # What the rest of the package needs of these classes and nobody else.
 INNER = {
     "State": {"home", "live", "stranded"},
@@ -416,7 +418,7 @@ INNER = {
         *("replaces", "size", "source"),
     },
     "Rules": set[str](),
-    "Plan": {"adopts", "auto", "bare", "protocol", "why"},
+    "Plan": {"adopts", "auto", "gives_back", "protocol", "why"},
 }
 
 
@@ -434,7 +436,7 @@ def test_the_data_of_the_python_api_are_described() -> None:
         assert INNER[name] <= found
     methods = set(re.findall(r"^\.Fn (\w+)", described["Chain"], flags=re.MULTILINE))
     assert methods == INNER["Chain"] - {"with_replaced"}
-    inner = {"state", "target", "adopts", "bare", "refused"}
+    inner = {"state", "target", "adopts", "refused"}
     asked = set(inspect.signature(make_plan).parameters) - inner
     assert set(re.findall(r"^\.Fa (\w+)", functions, flags=re.MULTILINE)) == asked
 
@@ -477,7 +479,7 @@ _PLACEHOLDERS = {
     "keeps": "[01]",
     "mode": "(?:native|skb|hw)",
     "attach": "(?:link|netlink)",
-    "kind": "(?:ext|fused)",
+    "kind": "(?:ext|fused|bare)",
     "command": r"[a-z-]*",
     "part": r"\d+",
     "time": r"\d+",
@@ -648,7 +650,9 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(dispatcher, "build", lambda *_: root)
     instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
     instead(
-        loading, "load", lambda *_: loading.Loaded(some(30), {"a": some()}, {str(wanted): some()})
+        loading,
+        "load",
+        lambda *_, **__: loading.Loaded(some(30), {"a": some()}, {str(wanted): some()}),
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
@@ -781,7 +785,7 @@ def test_the_names_and_sizes_of_a_fused_root() -> None:
 
 def test_the_limits_of_both_kinds_are_the_code_s() -> None:
     text = re.sub(r"\n", " ", page()["KINDS OF ROOT"])
-    for kind in get_args(Kind):
+    for kind in KINDS_OF_CHAIN:
         item = text.split(f".It Cm {kind} ")[1].split(".It ")[0]
         assert f"At most {MAX_SLOTS} programs." in item
     few = protocol_code.LIBXDP_SLOTS
@@ -801,7 +805,7 @@ def test_the_limits_of_both_kinds_are_the_code_s() -> None:
 
 
 def test_kinds_of_root_are_named_where_they_are_chosen() -> None:
-    kinds = set(get_args(Kind)) | {"auto"}
+    kinds = KINDS_OF_CHAIN | {"auto"}
     listed = " | ".join(("ext", "fused", "auto"))
     for name in ("load", "swap-dispatcher"):
         (option,) = [one for one in options(dict(commands())[name]) if one.name == "root"]

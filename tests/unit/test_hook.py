@@ -128,6 +128,6 @@ def test_a_root_that_is_gone_is_a_lost_race(link_id: int) -> None:
         Hook(state.interface, plan, paths, state.root, closing)
 
 
-def test_every_mode_that_a_chain_can_have() -> None:
+def test_every_mode_that_a_root_can_have() -> None:
     """The numbers of <linux/if_link.h>, which test_libbpf.py compares with ours."""
-    assert MODE_FLAGS == {"unspecified": 0, "native": 4, "skb": 2}
+    assert MODE_FLAGS == {"unspecified": 0, "native": 4, "skb": 2, "hw": 8}

@@ -300,14 +300,25 @@ def test_reports_go_to_standard_error(
     assert xdp_loader("clean", "lo") == (0, f"{line}lo\n", "")
 
 
-def test_a_single_program_is_not_to_be_had(
-    xdp_loader: XdpLoader, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("said", "files", "kind"),
+    [("1", 1, "bare"), ("1", 2, None), ("0", 1, None), ("", 1, None), ("yes", 1, None)],
+)
+def test_a_single_program_without_a_dispatcher(
+    xdp_loader: XdpLoader,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    files: int,
+    kind: str | None,
 ) -> None:
-    monkeypatch.setenv("LIBXDP_SKIP_DISPATCHER", "1")
-    assert "LIBXDP_SKIP_DISPATCHER" in xdp_loader("load", "lo", "a.o")[2]
-    assert xdp_loader("status")[2] == ""
-    monkeypatch.setenv("LIBXDP_SKIP_DISPATCHER", "0")
-    assert xdp_loader("load", "lo", "a.o")[2] == ""
+    """Several have one all the same, as with 1.3.1."""
+    from xdpctl.cli import load
+
+    asked: list[object] = []
+    monkeypatch.setattr(load, "change", lambda *_words, **options: asked.append(options["kind"]))
+    monkeypatch.setenv("LIBXDP_SKIP_DISPATCHER", said)
+    assert xdp_loader("load", "lo", *[built("count")] * files) == (0, "", "")
+    assert asked == [kind]
 
 
 def test_nobody_is_asked_anything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_of_which_kind_a_root_is() -> None:
         assert root.kind == kind
     other = state_of([], owner="other").root
     assert other is not None
-    assert other.kind == "ext"
+    assert other.kind == "bare"
 
 
 def test_what_a_process_holds_that_holds_a_member() -> None:
@@ -130,7 +130,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
         arrays=(0, 91, 92, 93, 0, 0),
     )
     root = records.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
-    slots = [*reading(bpffs).slots(root, config)]
+    slots = [*reading(bpffs).slots(root, config, ours=True)]
     assert [slot.number for slot in slots] == [*range(6)]
     assert [slot.member and slot.member.id for slot in slots] == [11, 12, None, None, None, 15]
     assert [slot.member.priority for slot in slots if slot.member] == [0, 1, 5]

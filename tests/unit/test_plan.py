@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import chain_of, fresh, running, state_of
-from xdpctl.chain import Chain, Kind, Member
+from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from xdpctl.pins import Attach, Origin
 from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
@@ -17,7 +17,7 @@ from xdpctl.state import Mode, State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 KINDS: list[Kind] = ["ext", "fused"]
-EPERM = 1
+EPERM, EBUSY, EEXIST, EINVAL = 1, 16, 17, 22
 ONE, TWO, NEW = running("one", 1), running("two", 2), fresh("new")
 
 
@@ -255,11 +255,71 @@ def test_the_kind_that_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> 
 # --- modes that cannot be had -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("current", [None, [ONE]])
-def test_a_chain_is_never_offloaded(current: list[Member | None] | None) -> None:
-    with pytest.raises(UnsupportedError, match="offloaded") as caught:
-        make_plan(state_of(current), chain_of(NEW), "hw")
-    assert "-m native" in caught.value.hint
+def test_a_card_takes_one_program_and_no_chain() -> None:
+    """Nor does anything else that is asked for of a root make a dispatcher there."""
+    for kind in (None, "ext", "fused", "auto"):
+        for refused in (0, EPERM):
+            plan = make_plan(state_of(None), chain_of(NEW), "hw", kind=kind, refused=refused)
+            assert (plan.flip, plan.mode, plan.kind) == ("attach", "hw", "bare")
+            assert (plan.attach, plan.auto, plan.why, plan.gives_back) == ("link", False, 0, False)
+    assert [member.actions for member in plan.target.members] == [0]
+    with pytest.raises(UsageError, match="several programs"):
+        make_plan(state_of(None), chain_of(NEW, NEW), "hw")
+    for state in (state_of([ONE]), state_of([ONE], kind="fused"), libxdps(2)):
+        with pytest.raises(UnsupportedError, match="veth7 runs a chain") as caught:
+            make_plan(state, state.chain.with_added([NEW]), "hw")
+        assert (caught.value.number, "without -m hw" in caught.value.hint) == (EINVAL, True)
+
+
+# --- a program that is the root itself ----------------------------------------------------------
+
+
+def bare(mode: Mode = "native", *, pinned: bool = False) -> State:
+    state = state_of([ONE], kind="bare", mode=mode, link_id=77 * pinned)
+    assert state.root is not None
+    pin = state.root.link_pin if pinned else None
+    return replace(state, root=replace(state.root, link_pin=pin))
+
+
+def test_one_program_without_a_dispatcher() -> None:
+    plan = make_plan(state_of(None), chain_of(NEW), "skb", "netlink", kind="bare")
+    assert (plan.flip, plan.mode, plan.attach, plan.kind) == ("attach", "skb", "netlink", "bare")
+    with pytest.raises(UnsupportedError, match="veth7 runs a chain") as caught:
+        make_plan(state_of([ONE]), chain_of(ONE, NEW), kind="bare")
+    assert (caught.value.number, caught.value.hint) == (EBUSY, "unload everything first")
+    with pytest.raises(UnsupportedError, match="a process cannot hold"):
+        make_plan(state_of(None), chain_of(replace(NEW, held=True)), kind="bare")
+
+
+@pytest.mark.parametrize("mode", ["native", "skb", "hw"])
+@pytest.mark.parametrize("asked", [None, "native", "skb", "hw"])
+def test_nothing_joins_or_changes_a_program_that_is_the_root(mode: Mode, asked: AskedMode) -> None:
+    for kind in (None, "ext", "bare"):
+        for target in (chain_of(ONE, NEW), chain_of(ONE), Chain((ONE,), Rules(1))):
+            with pytest.raises(UnsupportedError, match="has the XDP hook of veth7 to it") as caught:
+                make_plan(bare(mode), target, asked, kind=kind)
+            again = EEXIST if mode == "hw" else EINVAL
+            assert caught.value.number == (again if asked == "hw" else EBUSY)
+            assert "xdpctl unload veth7 -i 500" in caught.value.hint
+            assert ("card" in caught.value.why) == (mode == "hw")
+            assert ("xdpctl adopt" in caught.value.hint) == (mode != "hw")
+
+
+@pytest.mark.parametrize("mode", ["native", "skb", "hw"])
+def test_a_program_that_is_the_root_is_taken_off(mode: Mode) -> None:
+    plan = make_plan(bare(mode), Chain())
+    assert (plan.flip, plan.mode, plan.kind, plan.leaving) == ("detach", mode, "bare", (ONE,))
+
+
+def test_a_program_that_is_the_root_is_adopted_where_it_could_come_back() -> None:
+    plan = make_plan(bare(), chain_of(NEW), adopts=True)
+    assert (plan.flip, plan.adopts, plan.kind, plan.leaving) == ("update", True, "ext", ())
+    back = make_plan(state_of([TWO], link_id=0), chain_of(ONE), kind="bare")
+    assert (back.flip, back.kind, back.gives_back) == ("update", "bare", True)
+    for state in (bare("hw"), bare(pinned=True)):
+        with pytest.raises(UnsupportedError, match="to itself") as caught:
+            make_plan(state, chain_of(NEW), adopts=True)
+        assert "adopt" not in caught.value.hint
 
 
 # --- the hook of somebody else ------------------------------------------------------------------

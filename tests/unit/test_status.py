@@ -21,7 +21,7 @@ from xdpctl.chain import XDP_DROP, Rules
 from xdpctl.errors import Failure, RaceError, XdpctlError
 from xdpctl.interfaces import Interface
 from xdpctl.pins import Origin
-from xdpctl.state import State
+from xdpctl.state import Mode, State
 
 
 def tool(*command: str, text: str) -> str:
@@ -242,6 +242,29 @@ def test_states_without_a_chain_as_data() -> None:
     assert (foreign["root"]["kind"], foreign["root"]["ext_refused"]) == (None, None)
     assert (foreign["root"]["attach"], foreign["root"]["link_id"]) == ("netlink", None)
     json.dumps([bare, foreign])
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("native", "runs alone, without a dispatcher (link 77)"),
+        ("hw", "is offloaded to the card, where it runs alone, without a dispatcher (link 77)"),
+    ],
+)
+def test_a_program_that_is_the_root(
+    mode: Mode, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The row of xdp-loader's, none for a slot; what it is besides is told on standard error."""
+    state = state_of([running("fw", 500)], kind="bare", mode=mode)
+    status.status([state])
+    out, err = capsys.readouterr()
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("veth7")]
+    assert row == ["veth7", "firewall", mode, "500", "00112233aabbccdd"]
+    assert "=>" not in out
+    assert err == f"xdpctl: veth7: program 500 (firewall) {said}\n"
+    found = status.state_data(state)
+    assert (found["root"]["kind"], found["root"]["protocol"]) == ("bare", None)
+    assert [program["id"] for program in found["programs"]] == [500]
 
 
 # --- live ---------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def command(
     )
 
     def target(state: State) -> Chain:
-        return state.chain.with_added([_in_place_of(state, new, force)])
+        return Chain().with_added([_in_place_of(state, new, force)])
 
     with objects.letting_go([new]):
         change(settings, "adopt", bpffs, interface, target, **settings.root_asked, adopts=True)
@@ -70,7 +70,7 @@ def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:
             why=f"its hook holds program {root.id} ({root.name})",
             hint=f"add a program to it: xdpctl load {name} FILE",
         )
-    if root.link_id and not force:
+    if root.link_id and root.owner == "other" and not force:
         raise HookBusyError(
             f"program {root.id} ({root.name}) on {name} hangs on a bpf_link of another's",
             why=f"whoever holds link {root.link_id} decides what it runs",

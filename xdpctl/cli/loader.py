@@ -183,6 +183,8 @@ def run(words: Sequence[str]) -> int:
             click.echo(_version())
             return 1
         arguments = translated(command, given, places)
+        if os.environ.get("LIBXDP_SKIP_DISPATCHER") == "1" and len(places) == 2:
+            settings.root = "bare"  # it means nothing where there are several files
         rights.require()
     except XdpctlError as error:
         return _report(error, settings)
@@ -278,12 +280,6 @@ def _placed(command: str, places: Sequence[str]) -> Iterator[None]:
     if command == "clean":
         where = places[0] if places else "all interfaces"
         click.echo(f"Cleaning up detached XDP program links for {where}")
-    if command == "load" and os.environ.get("LIBXDP_SKIP_DISPATCHER") == "1":
-        click.echo(
-            f"{NAME}: LIBXDP_SKIP_DISPATCHER is set, but programs run in a chain all the same: "
-            "xdpctl attaches none by itself",
-            err=True,
-        )
     if command in ("status", "features"):
         yield
         return

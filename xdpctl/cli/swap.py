@@ -65,7 +65,7 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
     """Those of some interfaces that run a root of ours."""
-    roots = {root_id for home in bpffs.homes() for root_id in home.roots()}
+    roots = {root_id for home in bpffs.homes() for root_id in home.chains()}
     running = [one for one in found if view.programs.get(one.ifindex, (0, 0))[0] in roots]
     if not running:
         raise NotFoundError(
@@ -93,7 +93,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
         again = bool(before)
         before.clear()
         before.update(holders([slot.handle for slot in state.root.slots if slot.handle]))
-        if shown and not again and state.root.owner == "xdpctl":
+        if shown and not again and state.root.owner == "xdpctl" and state.root.config:
             steps.first_steps(state, before)
         return chain
 
