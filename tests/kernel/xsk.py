@@ -21,7 +21,7 @@ AF_XDP, SOL_XDP = 44, 283
 MMAP_OFFSETS, RX_RING, UMEM_REG, FILL_RING, COMPLETION_RING, STATISTICS = 1, 2, 4, 5, 6, 7
 PGOFF_RX, PGOFF_FILL = 0, 0x100000000
 COPY = 1 << 1
-SIZE, FRAME = 4096, 2048
+SIZE, FRAME = 16384, 2048
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,8 +60,8 @@ class Receiver:
         offsets = [struct.unpack_from("=4Q", raw, 32 * which) for which in range(4)]
         self._rx = Ring(self.fd, PGOFF_RX, offsets[0], 16)
         self._fill = Ring(self.fd, PGOFF_FILL, offsets[2], 8)
-        for number in range(SIZE):
-            struct.pack_into("=Q", self._fill.memory, self._fill.desc + 8 * number, number * FRAME)
+        frames = range(0, SIZE * FRAME, FRAME)
+        struct.pack_into(f"={SIZE}Q", self._fill.memory, self._fill.desc, *frames)
         self._fill.set(self._fill.producer, SIZE if room else 0)
         name = struct.pack("=HHIII", AF_XDP, COPY, ifindex, 0, 0)
         if _libc.bind(self.fd, name, len(name)) < 0:
