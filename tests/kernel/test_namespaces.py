@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from contextlib import ExitStack
 
@@ -35,29 +37,69 @@ class Space:
         with self.ns.entered():
             return oracle.xdp_prog_id(self.veth.ifindex)[0]
 
+    def chain(self, tool: Tool) -> list[int]:
+        with self.ns.entered():
+            return tool.chain(self.veth.ifindex)
+
+
+OPERATIONS = ("load", "swap-dispatcher", "clean", "unload")
+"""What is done with each of two namespaces, one after the other."""
+Order = tuple[int, ...]
+
+
+def orders() -> list[Order]:
+    """In whose turn it is: all ways to do the operations of both, each in its order."""
+    count = len(OPERATIONS)
+    firsts = itertools.combinations(range(2 * count), count)
+    return [tuple(int(turn not in chosen) for turn in range(2 * count)) for chosen in firsts]
+
+
+def one_of_each(found: list[Order]) -> list[Order]:
+    """Who is loaded first is removed first, or last; what comes between is left to chance."""
+    found = random.Random(4).sample(found, len(found))
+    return list({order[0] == order[-1]: order for order in found}.values())
+
 
 @ATTACH
-def test_equal_numbers_in_two_namespaces(tool: Tool, objects: Objects, attach: str) -> None:
-    """Same ifindex, same name, one bpffs: neither touches the other, in any order of leaving."""
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(one_of_each(orders()), id="some"),
+        pytest.param(orders(), id="all", marks=pytest.mark.soak),
+    ],
+)
+def test_equal_numbers_in_two_namespaces(
+    tool: Tool, objects: Objects, attach: str, chosen: list[Order]
+) -> None:
+    """Same ifindex, same name, one bpffs: neither touches the other, in any order."""
+    files, passing = (objects["count"], objects["drop"]), (len(FRAMES), 0)
     with ExitStack() as stack:
-        one, two = Space(stack), Space(stack)
-        assert one.veth.ifindex == two.veth.ifindex
-        for first, second in ((one, two), (two, one)):
-            tool("--netns", first.ns.name, "load", "--attach", attach, "x0", objects["count"])
-            (pinned,) = [pin for pin in tool.pins() if pin.endswith("prog0-prog")]
-            tool("--netns", second.ns.name, "load", "--attach", attach, "x0", objects["drop"])
-            for _ in range(2):
-                for space in (first, second):
-                    tool("--netns", space.ns.name, "swap-dispatcher", "x0")
-                    tool("--netns", space.ns.name, "clean")
-            assert pinned not in tool.pins()
-            assert (len(first.exchange()), len(second.exchange())) == (len(FRAMES), 0)
-            tool("--netns", first.ns.name, "unload", "--all", "x0")
-            tool("--netns", first.ns.name, "clean")
-            tool("clean")
-            assert (len(first.exchange()), len(second.exchange())) == (len(FRAMES), 0)
-            tool("--netns", second.ns.name, "unload", "--all", "x0")
-            assert tool.pins() == []
+        spaces = Space(stack), Space(stack)
+        assert spaces[0].veth.ifindex == spaces[1].veth.ifindex
+        for order in chosen:
+            left = [iter(OPERATIONS), iter(OPERATIONS)]
+            pins, chains = [set[str](), set[str]()], [list[int](), list[int]()]
+            for turn in order:
+                one, other, operation = spaces[turn], 1 - turn, next(left[turn])
+                words = {
+                    "load": ("load", "--attach", attach, "x0", files[turn]),
+                    "clean": ("clean",),
+                    "unload": ("unload", "--all", "x0"),
+                }.get(operation, (operation, "x0"))
+                said = tool("--netns", one.ns.name, *words).out
+                now = set(tool.pins())
+                assert pins[other] <= now, (order, operation)
+                assert spaces[other].chain(tool) == chains[other], (order, operation)
+                before, pins[turn] = pins[turn], now - pins[other] - {"xdp"}
+                assert (pins[turn] == before) == (operation == "clean"), (order, operation, said)
+                if operation == "load":
+                    chains[turn] = one.chain(tool)
+                elif operation == "unload":
+                    chains[turn] = []
+                elif operation == "swap-dispatcher":
+                    assert len(one.exchange()) == passing[turn]
+            assert tool.pins() == [], order
+    print(f"{len(chosen)} orders of {len(OPERATIONS)} operations in two namespaces ({attach})")
 
 
 @ATTACH
