@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from . import signals
 from .bpffs import Bpffs
 from .chain import Chain, Member
 from .errors import NotFoundError, UnconfirmedError, UnsupportedError, VanishedError
@@ -137,12 +138,15 @@ def confirm(
         found = find(state, pending.number)
         if pending.left > 0 or late:
             if not dry_run:
-                History(paths).confirmed(state.live(paths))
-                paths.remove_maps_but(
-                    {slot.member.id for slot in state.root.slots if slot.member}
-                    if state.root
-                    else ()
-                )
+                # Blocked, or a signal behind the first removal would leave the rest over.
+                with signals.blocked():
+                    signals.hold()
+                    History(paths).confirmed(state.live(paths))
+                    paths.remove_maps_but(
+                        {slot.member.id for slot in state.root.slots if slot.member}
+                        if state.root
+                        else ()
+                    )
             return found
     if not dry_run:
         take_back(bpffs, interface, pending)

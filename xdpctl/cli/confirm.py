@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import past, rights
+from .. import past, rights, signals
 from ..errors import NotFoundError
 from ..interfaces import Interface, is_pattern
 from ..observe import observe
@@ -32,5 +32,8 @@ def command(settings: Settings, interface: str, late: bool) -> None:
         found = [one for one in found if observe(one, bpffs).pending]
         if not found:
             raise NotFoundError(f"no change of {interface} waits for its confirmation")
-    done = [(one, confirm(bpffs, one, late=late, dry_run=settings.dry_run)) for one in found]
+    done = []
+    for one in found:
+        signals.release()
+        done.append((one, confirm(bpffs, one, late=late, dry_run=settings.dry_run)))
     past.confirmed(done, settings)
