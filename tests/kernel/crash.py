@@ -251,15 +251,6 @@ def boundaries(action: Callable[[], int]) -> list[tuple[str, bool]]:
     return found
 
 
-def duration(action: Callable[[], int]) -> float:
-    """How long a command takes that nobody traces, in seconds."""
-    begin = time.monotonic()
-    with adopting():
-        _pid, status = os.waitpid(spawn(action), 0)
-        assert status == 0
-        return time.monotonic() - begin
-
-
 def killed_after(action: Callable[[], int], seconds: float) -> bool:
     """SIGKILL a command after some time; whether it still ran."""
     with adopting():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
+from unittest.mock import patch
 
 from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects
@@ -18,7 +20,17 @@ from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.cli import run
 from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
+from xdpctl.kernel import libc
 from xdpctl.state import State
+
+
+class Running(NamedTuple):
+    """What an interface runs: its root and chain by their ids, and if a confirmation is awaited."""
+
+    root: int
+    chain: list[int]
+    waiting: bool
+
 
 Outcome = Literal["before", "after", "wrong"]
 FRAMES = net.udps(5)
@@ -30,7 +42,9 @@ class Case:
 
     A number in `after` is the place that a member had before. THIRD is a program with a program
     array, for which xdpctl keeps one pin more, or any other where the kernel does not take it.
-    On a `counted` chain packets are counted before.
+    On a `counted` chain packets are counted before. What runs before may have come about by a
+    command, `first`, of which the rest was to be done when it was killed behind its flip if it was
+    `cut`. `{file}` names a chain file of `count` and, behind it, `percpu`.
     """
 
     name: str
@@ -38,22 +52,53 @@ class Case:
     words: tuple[str, ...]
     after: tuple[int | str, ...]
     counted: bool = False
+    first: tuple[str, ...] = ()
+    cut: bool = False
 
 
 THIRD = "{third}"
+CHAIN = """
+[[program]]
+file = "{count}"
+[[program]]
+file = "{percpu}"
+prio = 90
+"""
+WAITING = ("unload", "{dev}", "-n", THIRD, "--confirm-within", "10m")
 CASES = [
     Case("first", (), ("load", "{dev}", "{count}"), ("count",)),
     Case("second", ("count",), ("load", "-P90", "{dev}", "{path}", "-n", THIRD), (0, THIRD)),
-    Case("two", ("count",), ("load", "-P90", "{dev}", "{pass}", "{percpu}"), (0, "pass", "percpu")),
-    Case("unload", ("count", THIRD), ("unload", "{dev}", "-n", THIRD), (0,)),
     Case("unload-all", ("count", THIRD), ("unload", "{dev}", "--all"), ()),
     Case("swap", ("count", THIRD), ("swap-dispatcher", "{dev}"), (0, 1)),
     Case("replace", ("count", THIRD, "percpu"), (), (0, "mark", 2)),
-    Case("count", ("count", THIRD), ("stats", "{dev}", "--on"), (0, 1)),
+    Case("apply", ("count", THIRD), ("apply", "{dev}", "{file}"), ("count", "percpu")),
+    Case("keep", ("count", THIRD), ("unload", "{dev}", "-n", THIRD, "--keep"), (0,)),
+    Case(
+        *("rollback", ("count", THIRD), ("rollback", "{dev}"), (0, THIRD)),
+        first=("unload", "{dev}", "-n", THIRD, "--keep"),
+    ),
+    Case("confirm", ("count", THIRD), ("confirm", "{dev}"), (0,), first=WAITING),
+    Case(
+        *("clean", ("count", THIRD), ("clean", "{dev}"), (0,)),
+        first=("unload", "{dev}", "-n", THIRD),
+        cut=True,
+    ),
     Case("counted", ("count", THIRD, "percpu"), (), (0, "mark", 2), counted=True),
+]
+MORE_CASES = [
+    *CASES,
+    Case("two", ("count",), ("load", "-P90", "{dev}", "{pass}", "{percpu}"), (0, "pass", "percpu")),
+    Case("unload", ("count", THIRD), ("unload", "{dev}", "-n", THIRD), (0,)),
+    Case("keep-all", ("count", THIRD), ("unload", "{dev}", "--all", "--keep"), ()),
+    Case("take-back", ("count", THIRD), ("rollback", "{dev}"), (0, THIRD), first=WAITING),
+    Case("set", ("count", THIRD), ("set", "{dev}", "count", "-P90", "--name", "it"), (1, 0)),
+    Case("new code", ("count", THIRD), ("replace", "{dev}", "count", "{recount}"), ("recount", 1)),
+    Case("count", ("count", THIRD), ("stats", "{dev}", "--on"), (0, 1)),
     Case("uncount", ("count", THIRD), ("stats", "{dev}", "--off"), (0, 1), counted=True),
 ]
+"""What the long tests have besides: each has its like in CASES."""
 COMMANDS = [case for case in CASES if case.words]
+MORE_COMMANDS = [case for case in MORE_CASES if case.words]
 COUNTING = {"count", "percpu"}
 EMPTY = {"xdp/OWN"}
 """The interface's directory alone: told only when it is no longer new."""
@@ -86,7 +131,11 @@ class Desk:
         # What all commands import is imported here: a fork of this process has it then.
         tool("swap-dispatcher", veth.dev)
         tool("unload", veth.dev, "--all")
-        self.names = {"dev": veth.dev, "third": self.third, "path": objects[self.third]}
+        file = tool.bpffs.parent / "chain.toml"
+        file.write_text(CHAIN.format_map(objects))
+        self.names = {
+            **{"dev": veth.dev, "third": self.third, "path": objects[self.third], "file": file}
+        }
         stems = {"count", "pass", "percpu", "mark", self.third}
         self.members = {name: self._member(name, 50) for name in stems}
         self.base = Counter[str]()
@@ -103,24 +152,43 @@ class Desk:
         """Bring the interface to the case's chain of before, whatever it runs now."""
         members = [self.members[name.format_map(self.names)] for name in case.before]
         rules = Rules(counted=int(case.counted))
+        if self._running().waiting:
+            self.tool("confirm", self.veth.dev)
         transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
         # A transaction without a command records no chain of before; those of commands are many.
-        for record in self.tool.bpffs.glob("xdp/xdpctl-*/was-*"):
-            record.unlink()
+        for what in ("was", "kept"):
+            for record in self.tool.bpffs.glob(f"xdp/xdpctl-*/{what}-*"):
+                record.unlink()
+        if case.cut:
+            with crash.adopting():
+                os.waitpid(crash.spawn(lambda: self._cut(case)), 0)
+            assert self.tool.status(self.veth.dev)["residue"]
+        elif case.first:
+            self.tool(*self._words(case.first))
         self.look()
+
+    def _words(self, words: tuple[str, ...]) -> list[str]:
+        return [word.format_map({**self.objects, **self.names}) for word in words]
+
+    def _cut(self, case: Case) -> int:
+        """In a process of its own: what comes first, up to the grace period."""
+        with patch.object(libc, "grace_period", lambda: os._exit(0)):
+            return run(self._words(case.first))
 
     def look(self) -> None:
         """What runs now is the chain of before."""
         self.before = self.now = self._running()
 
-    def _running(self) -> tuple[int, list[int]]:
-        """The root and the chain, by the oracle."""
+    def _running(self) -> Running:
+        """What runs, by the oracle."""
         held = oracle.xdp_links(self.veth.ifindex)
         root = held[0].prog_id if held else oracle.xdp_prog_id(self.veth.ifindex)[0]
-        return root, self.tool.chain(self.veth.ifindex) if root else []
+        chain = self.tool.chain(self.veth.ifindex) if root else []
+        own = f"xdpctl-{self.interface.netns}-{self.veth.ifindex}"
+        return Running(root, chain, os.path.lexists(self.tool.bpffs / "xdp" / own / "confirm"))
 
     def action(self, case: Case) -> Callable[[], int]:
-        words = [word.format_map({**self.objects, **self.names}) for word in case.words]
+        words = self._words(case.words)
         return (lambda: run(words)) if words else self.replace
 
     def replace(self) -> int:
@@ -135,7 +203,9 @@ class Desk:
 
     def next(self) -> str:
         """The next command after what was seen last; what it says on standard error."""
-        if self.now[0]:
+        if self.now.waiting:
+            self.tool.try_("confirm", self.veth.dev)
+        if self.now.root:
             return self.tool("swap-dispatcher", self.veth.dev).err
         return self.tool("load", self.veth.dev, self.objects["count"]).err
 
@@ -146,36 +216,39 @@ class Desk:
         key = (self.tool.kind, case.name)
         if key not in _CLEAN:
             found = Clean()
-            outcomes: tuple[Outcome, Outcome] = ("before", "after")
-            for outcome in outcomes:
+            outcomes: list[Outcome] = ["before", "after"]
+            for outcome in outcomes[case.cut :]:
                 self.prepare(case)
                 if outcome == "after":
+                    begin = time.monotonic()
                     assert self.action(case)() == 0
+                    found.seconds = time.monotonic() - begin
                 assert self.outcome(case) == outcome
                 found.pins[outcome] = self._pins()
                 assert "interrupted" not in self.next()
                 found.counts[outcome] = oracle.steady(self._counts)
             self.prepare(case)
             found.boundaries = crash.boundaries(self.action(case))
-            self.prepare(case)
-            found.seconds = crash.duration(self.action(case))
             _CLEAN[key] = found
         return _CLEAN[key]
 
     def _pins(self) -> set[str]:
         """The pins there are, with names instead of the numbers of the live root and chain."""
-        root, chain = self.now
+        root, chain, _waiting = self.now
         numbers = {f"-{self.veth.ifindex}-{root}": "-LIVE"}
         own = f"xdpctl-{self.interface.netns}-{self.veth.ifindex}"
         for place, number in enumerate(chain):
             for kind in ("map", "counter"):
                 numbers[f"{kind}-{number}-"] = f"{kind}-MEMBER{place}-"
-        found = set()
-        for pin in self.tool.pins():
+        pins, found = self.tool.pins(), set[str]()
+        for kept in re.findall(r"/kept-\d+-(\d+)$", "\n".join(pins), re.MULTILINE):
+            numbers.setdefault(f"map-{kept}-", "map-KEPT-")
+        for pin in pins:
             top, _, rest = pin.replace(own, "OWN").partition("dispatch")
             rest = re.sub(r"^-\d+-\d+", lambda name: numbers.get(name[0], name[0]), rest)
             top = re.sub(r"(map|counter)-\d+-", lambda name: numbers.get(name[0], name[0]), top)
-            top = top.replace(f"rules-{root}", "rules-LIVE")
+            top = re.sub(rf"(rules|label)-{root}\b", r"\1-LIVE", top)
+            top = re.sub(r"(kept-\d+)-\d+", r"\1-KEPT", top)
             found.add(f"{top}{'dispatch' if rest else ''}{rest}")
         return found
 
@@ -194,16 +267,20 @@ class Desk:
     # --- disturbed ------------------------------------------------------------------------------
 
     def outcome(self, case: Case) -> Outcome:
-        """Which chain runs, by the oracle: program ids and names, and whether the root is new."""
-        self.now = root, chain = self._running()
-        old, ids = self.before
-        if (root, chain) == (old, ids):
-            return "before"
+        """Which chain runs, by the oracle: program ids and names, and whether the root is new.
+
+        What is left of a command that was `cut` may go bit by bit, and nothing else changes.
+        """
+        self.now = now = self._running()
+        old, ids, waiting = self.before
+        if now == self.before:
+            return "after" if case.cut else "before"
         wanted = [
             ids[one] if isinstance(one, int) else one.format_map(self.names) for one in case.after
         ]
-        found = [number if number in ids else oracle.prog(number).name for number in chain]
-        return "after" if root != old and found == wanted else "wrong"
+        found = [number if number in ids else oracle.prog(number).name for number in now.chain]
+        changed = now.root != old or (waiting and not now.waiting)
+        return "after" if changed and found == wanted and not case.cut else "wrong"
 
     def left(self, case: Case, outcome: Outcome, where: str) -> set[str]:
         """The pins left over; status has to tell of some if there are any, and of none if not."""
@@ -245,7 +322,7 @@ class Desk:
             time.sleep(0.02)
         if more:
             self.complain(case, where, f"{outcome}, and after the next command too many: {more}")
-        if outcome == "before" and case.before:
+        if outcome == "before" and case.before and not case.first:
             self.look()
         else:
             self.prepare(case)
@@ -257,7 +334,7 @@ class Desk:
 
     def _counted(self, case: Case) -> dict[int, int]:
         """What the members that stay have counted, by program id."""
-        staying = [self.before[1][one] for one in case.after if isinstance(one, int)]
+        staying = [self.before.chain[one] for one in case.after if isinstance(one, int)]
         named = {number: oracle.prog(number).name for number in staying}
         return {one: oracle.packets(one) for one, name in named.items() if name in COUNTING}
 
@@ -267,14 +344,15 @@ class Desk:
         """A command that ended by itself has done all and says so, or nothing; nothing is left.
 
         Where the kernel has refused something to it, that may have been the clean-up at its end.
+        A command that is nothing but that says so where it leaves some.
         """
         outcome = self.outcome(case)
-        expected = {0} if outcome == "after" else {*codes}
+        expected = {0, *(codes if case.cut else ())} if outcome == "after" else {*codes}
         if outcome == "wrong" or code not in expected:
             self.complain(case, where, f"exit code {code}, and the chain is {outcome}")
         left = outcome != "wrong" and self.left(case, outcome, where)
-        if left and not (refused and outcome == "after"):
+        if left and not (refused and outcome == "after") and not (case.cut and code):
             self.complain(case, where, f"exit code {code}, {outcome}, and left {sorted(left)}")
-        if outcome != "before" or left:
+        if outcome != "before" or left or case.first:
             self.prepare(case)
         return outcome

@@ -7,6 +7,7 @@ that ends by itself, whatever signal or error ended it, leaves nothing over at a
 from __future__ import annotations
 
 import errno
+import math
 import platform
 import random
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from tests.kernel import crash, net
 from tests.kernel.conftest import Objects
-from tests.kernel.desk import CASES, COMMANDS, Case, Desk
+from tests.kernel.desk import CASES, COMMANDS, MORE_CASES, MORE_COMMANDS, Case, Desk
 from tests.kernel.tool import Tool
 
 
@@ -26,20 +27,20 @@ def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Desk:
 
 
 def spread(total: int, count: int | None) -> list[int]:
-    """So many of the numbers from 1 to `total`, the last among them; all if no count is given."""
+    """So many of the numbers from 1 to `total`, far from each other; all if no count is given."""
     wanted = count or total
-    return sorted({round(total * (i + 1) / wanted) for i in range(wanted)} - {0})
+    return sorted({math.ceil(total * (2 * i + 1) / (2 * wanted)) for i in range(wanted)} - {0})
 
 
-def some_or_all(cases: list[Case], count: int) -> pytest.MarkDecorator:
-    """So many points of each case in one test, or in soak each point of one case after another."""
-    some = pytest.param(cases, count, id="some")
+def some_or_all(count: int) -> pytest.MarkDecorator:
+    """So many points of some cases in one test, or in soak each point of one case after another."""
+    some = pytest.param(CASES, count, id="some")
     soak = pytest.mark.soak
-    alone = [pytest.param([case], None, id=case.name, marks=soak) for case in cases]
+    alone = [pytest.param([case], None, id=case.name, marks=soak) for case in MORE_CASES]
     return pytest.mark.parametrize(("cases", "count"), [some, *alone])
 
 
-@some_or_all(CASES, 2)
+@some_or_all(2)
 def test_killed_at_a_system_call(desk: Desk, cases: list[Case], count: int | None) -> None:
     """SIGKILL before and after a command's system calls."""
     for case in cases:
@@ -70,7 +71,7 @@ def test_killed_at_random(desk: Desk, count: int) -> None:
     choice = random.Random(count)
     sums = Counter[str]()
     for _ in range(count):
-        case = choice.choice(CASES)
+        case = choice.choice(CASES if count < 1000 else MORE_CASES)
         seconds = choice.uniform(0, desk.clean(case).seconds)
         desk.prepare(case)
         sums["alive"] += crash.killed_after(desk.action(case), seconds)
@@ -92,10 +93,10 @@ KINDS: list[Kind] = [
 @pytest.mark.parametrize(
     ("cases", "count", "kinds"),
     [
-        pytest.param(COMMANDS, len(KINDS), KINDS, id="some"),
+        pytest.param(COMMANDS, 2, KINDS, id="some"),
         *(
             pytest.param([case], None, kinds, id=f"{case.name}, {name}", marks=pytest.mark.soak)
-            for case in COMMANDS
+            for case in MORE_COMMANDS
             for name, kinds in (("one", KINDS[:3]), ("two", KINDS[3:4]), ("again", KINDS[4:]))
         ),
     ],
@@ -107,8 +108,8 @@ def test_signals_at_a_system_call(
 
     Either nothing has happened and the exit code is 128 and the signal, or everything and it is 0.
     """
-    for case in cases:
-        interrupt(desk, case, count, kinds)
+    for number, case in enumerate(cases):
+        interrupt(desk, case, count, kinds[number % len(kinds) :] + kinds)
     assert desk.complaints == []
 
 
@@ -149,7 +150,7 @@ ERRORS = {
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="missing: x86_64 (registers are set)")
-@some_or_all(CASES, 3)
+@some_or_all(2)
 def test_a_system_call_fails(desk: Desk, cases: list[Case], count: int | None) -> None:
     """No space, memory, descriptors or processes at one call: nothing has changed, or all is done.
 
