@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,14 +22,42 @@ from tests.kernel.tool import Tool
 SOAK = pytest.mark.soak
 NAMES = {"count": "count", "pass": "pass", "ret_2": "ret"}
 """Programs that are loaded, and the object of each."""
-REFUSALS = {
-    "load": {10, 13},
-    "unload-id": {3, 13},
-    "unload-name": {2, 3, 13},  # 2: several have that name
-    "swap-dispatcher": {3, 13},
-    "status": set[int](),
+FILE = """
+[[program]]
+file = "{count}"
+prio = 3
+[[program]]
+file = "{pass}"
+prio = 1
+"""
+
+
+class Kind(NamedTuple):
+    """A kind of operation: how often it is chosen, and what becomes of the chain by it.
+
+    `codes` are the exit codes other than 0 that are right if others came first; 2: several programs
+    have that name. `gone` and `new` count programs (None: it depends).
+    """
+
+    often: int
+    codes: set[int]
+    gone: int | None = 0
+    new: int | None = 0
+
+
+# Fewer loads than unloads, or the chain grows and each of its sizes is compiled.
+OPERATIONS = {
+    "load": Kind(5, {10, 13}, new=1),
+    "unload-id": Kind(4, {3, 13}, gone=1),
+    "unload-name": Kind(1, {2, 3, 13}, gone=1),
+    "swap-dispatcher": Kind(2, {3, 13}),
+    "status": Kind(2, set()),
+    "replace": Kind(1, {2, 3, 13}, gone=1, new=1),
+    "set": Kind(1, {2, 3, 13}),
+    "stats": Kind(1, {3, 13}),
+    "rollback": Kind(1, {3, 13}, gone=None, new=None),
+    "apply": Kind(1, {13}, gone=None, new=2),
 }
-"""The exit codes other than 0 that are right if others came first."""
 
 
 def warmed(tool: Tool, veth: net.Veth, objects: Objects) -> oracle.Snapshot:
@@ -51,11 +79,14 @@ def load(objects: Objects, dev: str, name: str, priority: int) -> tuple[object, 
 def tidy(tool: Tool, veth: net.Veth, base: oracle.Snapshot) -> None:
     """Nothing is there but the chain: no residue, a link for each program, and none after it.
 
-    On a fused root only the root has a link.
+    On a fused root only the root has a link. Programs may be kept for a rollback.
     """
     chain = tool.chain(veth.ifindex)
+    if any(pin.endswith("/counts") for pin in tool.pins()):
+        tool("stats", veth.dev, "--off")
+    kept = sum("/kept-" in pin for pin in tool.pins())
     linked = len(chain) if tool.kind == "ext" else 0
-    wanted = [len(chain) + bool(chain), linked + bool(chain)]
+    wanted = [len(chain) + bool(chain) + kept, linked + bool(chain)]
     status = tool.status(veth.dev)
     assert status["residue"] == []
     assert [one["id"] for one in status["programs"]] == chain
@@ -89,6 +120,13 @@ class Done:
         return [one["id"] for one in where if one["id"]]
 
     @property
+    def changes(self) -> bool:
+        """Whether it led to another root, or may have."""
+        if self.code is None:
+            return self.kind != "status"
+        return "plan" in self.document and self.document["plan"]["flip"] != "none"
+
+    @property
     def before(self) -> list[int]:
         return self._ids(self.document["plan"]["current"])
 
@@ -105,23 +143,38 @@ def hammer(
     tool: Tool, dev: str, objects: Objects, log: Path, seed: int, count: int
 ) -> Callable[[], int]:
     """A worker that does `count` operations of its own choice and keeps a log of them."""
+    file = log.with_suffix(".toml")
+    file.write_text(FILE.format_map(objects))
+
+    def words(kind: str, choice: random.Random) -> tuple[object, ...]:
+        name, priority = choice.choice(list(NAMES)), choice.randint(1, 3)
+        match kind:
+            case "load":
+                return load(objects, dev, name, priority)
+            case "unload-id":
+                return ("unload", dev, "-i", choice.choice([*tool.ids(dev), 999999]))
+            case "unload-name":
+                return ("unload", dev, "-n", name)
+            case "replace":
+                return (kind, dev, "count", objects[choice.choice(("count", "recount"))])
+            case "set":
+                return (kind, dev, name, "-P", priority)
+            case "stats":
+                return (kind, dev, choice.choice(("--on", "--on", "--off")))
+            case "apply":
+                return (kind, dev, file)
+        return (kind, dev)
 
     def work() -> int:
         choice = random.Random(seed)
+        often = [kind.often for kind in OPERATIONS.values()]
         with log.open("w", buffering=1) as out:
             for _ in range(count):
-                # Fewer loads than unloads, or the chain grows and each of its sizes is compiled.
-                kind = choice.choices(list(REFUSALS), [3, 4, 1, 2, 2])[0]
-                words: tuple[object, ...] = (kind, dev)
-                if kind == "load":
-                    words = load(objects, dev, choice.choice(list(NAMES)), choice.randint(1, 3))
-                elif kind == "unload-id":
-                    words = ("unload", dev, "-i", choice.choice([*tool.ids(dev), 999999]))
-                elif kind == "unload-name":
-                    words = ("unload", dev, "-n", choice.choice(list(NAMES)))
-                begun = {"kind": kind, "words": [str(word) for word in words]}
+                kind = choice.choices(list(OPERATIONS), often)[0]
+                chosen = [str(word) for word in words(kind, choice)]
+                begun = {"kind": kind, "words": chosen}
                 print(json.dumps(begun), file=out)
-                result = tool.try_(*words, "--json")
+                result = tool.try_(*chosen, "--json")
                 done = {**begun, "code": result.code, "document": result.json}
                 print(json.dumps(done), file=out)
         return 0
@@ -180,9 +233,9 @@ def hammered(
     for one in done:
         if one.code is None or one.code == 0:
             continue
-        assert one.code in REFUSALS[one.kind], one
+        assert one.code in OPERATIONS[one.kind].codes, one
         assert one.code != 2 or "programs of the chain are named" in one.document["error"]["what"]
-    return [one for one in done if one.code in (0, None) and one.kind != "status"]
+    return [one for one in done if one.code in (0, None) and one.changes]
 
 
 def replay(done: list[Done], final: tuple[int, list[int]]) -> list[list[int]]:
@@ -200,8 +253,10 @@ def replay(done: list[Done], final: tuple[int, list[int]]) -> list[list[int]]:
         while at is not None:
             assert (at.roots[0], at.before) == (root, chain)
             lost, new = set(chain) - set(at.after), set(at.after) - set(chain)
-            changed = {"load": (0, 1), "swap-dispatcher": (0, 0)}.get(at.kind, (1, 0))
-            assert (len(lost), len(new)) == changed, at
+            kind = OPERATIONS[at.kind]
+            assert len(lost) == kind.gone or kind.gone is None, at
+            assert len(new) == kind.new or kind.new is None, at
+            assert at.kind != "apply" or len(at.after) == 2, at
             if at.kind == "unload-id":
                 assert lost == {int(at.words[-1])}
             root, chain = at.roots[1], at.after
@@ -231,7 +286,7 @@ def test_mixed_operations(
     chains = replay(done, (root, chain))
     print(f"{len(chains)} changes, {max(map(len, chains), default=0)} programs at most")
     programs = tool.status(veth.dev)["programs"]
-    order = [(one["priority"], one["name"], one["id"]) for one in programs]
+    order = [one["priority"] for one in programs]
     assert order == sorted(order)
     tidy(tool, veth, base)
 
@@ -260,10 +315,14 @@ def test_some_are_killed(
     chain = set(tool.chain(veth.ifindex))
     known = set(loaded - unloaded)
     # An operation that was killed may have happened, and what it loaded be unloaded by others.
+    most = len(loaded) + len(unloaded)
+    ended = [OPERATIONS[kind] for kind in open_ended]
+    left = sum(most if kind.gone is None else kind.gone for kind in ended)
+    came = sum(most if kind.new is None else kind.new for kind in ended)
     unknown = chain ^ known | set(unloaded - loaded)
     print(f"killed during {open_ended}; loaded {len(loaded)}, unloaded {len(unloaded)}, {unknown}")
-    assert len(unknown) <= sum(kind != "swap-dispatcher" for kind in open_ended)
-    assert len(known - chain) <= sum(kind.startswith("unload") for kind in open_ended)
+    assert len(unknown) <= left + came
+    assert len(known - chain) <= left
     residue = tool.status(veth.dev)["residue"]
     said = tool.try_(
         "swap-dispatcher" if chain else "load", veth.dev, *([] if chain else [objects["count"]])
