@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_packets import Traffic
-from tests.kernel.tool import Result, Tool
+from tests.kernel.test_readers import reading, readings
+from tests.kernel.tool import Tool
 
 pytestmark = kinds("ext")
 
@@ -121,12 +124,17 @@ def test_a_program_array_outlives_the_other_tools_swaps(
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.soak)])
-def test_both_at_once(tool: Tool, veth: net.Veth, objects: Objects, rounds: int) -> None:
+def test_both_at_once(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, rounds: int
+) -> None:
     """Each round both begin a load at once: no program is lost, no false state is told."""
     dev, begin = veth.dev, threading.Barrier(2)
     tool("load", "--attach", "netlink", "-P", 1, dev, objects["count"])
     (kept,) = tool.ids(dev)
     codes = {name: Counter[int]() for name in ("xdp-loader load", "load", "unload")}
+    root = oracle.xdp_prog_id(veth.ifindex)[0]
+    chains: dict[int, set[tuple[int, ...]]] = {root: {(kept,)}}  # by root
+    unloaded = set[int]()
 
     def theirs() -> None:
         words = ["/usr/sbin/xdp-loader", "load", dev, str(objects["pass"])]
@@ -135,25 +143,33 @@ def test_both_at_once(tool: Tool, veth: net.Veth, objects: Objects, rounds: int)
                 begin.wait()
                 codes["xdp-loader load"][subprocess.run(words, capture_output=True).returncode] += 1
 
-    def count(result: Result, name: str) -> bool:
-        codes[name][result.code] += 1
-        return result.code == 0
+    def done(*words: object) -> set[int]:
+        """The programs after a command of ours; none where it came too late."""
+        result = tool.try_(*words, "--json")
+        codes[str(words[0])][result.code] += 1
+        if result.code:
+            return set()
+        ids = tuple(one["id"] for one in result.json["programs"])
+        chains[result.json["new_root"]] = {ids}
+        return {one["id"] for one in result.json["programs"] if one["name"] == "percpu"}
 
-    with counted(tool, veth, kept, rate=2000):
+    with (
+        reading(tool, dev, tmp_path) as log,
+        counted(tool, veth, kept, rate=2000),
+    ):
         thread = threading.Thread(target=theirs)
         thread.start()
         try:
             ours = {kept}
             for number in range(rounds):
                 begin.wait()
-                done = tool.try_("load", dev, objects["percpu"], "--json")
-                if count(done, "load"):
-                    ours |= {one["id"] for one in done.json["programs"] if one["name"] == "percpu"}
+                ours |= done("load", dev, objects["percpu"])
                 ids = tool.ids(dev)
                 assert ours <= set(ids), number
                 for one in ids[1:] if len(ids) > 7 else []:
-                    if count(tool.try_("unload", dev, "-i", one), "unload"):
-                        ours.discard(one)
+                    if done("unload", dev, "-i", one):
+                        unloaded.add(one)
+                ours -= unloaded
         finally:
             begin.abort()
             thread.join()
@@ -163,6 +179,17 @@ def test_both_at_once(tool: Tool, veth: net.Veth, objects: Objects, rounds: int)
     assert ids[0] == kept
     assert ours <= set(ids)
     assert len(ids) == 1 + codes["xdp-loader load"][0] + codes["load"][0] - codes["unload"][0]
+    # Each root that was read has one chain, which nothing has left but what we unloaded.
+    seen, total = readings(log)
+    print(f"{total} readings, {len(seen)} times something else")
+    for read in seen:
+        chains.setdefault(read.root, set()).add(read.chain)
+        assert (read.root > 0, read.chain[:1], 0 in read.chain) == (True, (kept,), False), read
+        assert read.owner == "libxdp" or not read.residue, read
+    assert [chain for chain in chains.values() if len(chain) > 1] == []
+    for before, after in itertools.pairwise(seen):
+        assert before.root <= after.root
+        assert set(before.chain) - set(after.chain) <= unloaded, (before, after)
     tool("unload", dev, "--all")
     tool("clean")
     assert tool.pins() == []

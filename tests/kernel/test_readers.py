@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def reader(tool: Tool, dev: str, log: Path, end: int) -> Callable[[], int]:
     return work
 
 
+@contextmanager
+def reading(tool: Tool, dev: str, path: Path) -> Iterator[Path]:
+    """Let somebody read an interface for the length of a with statement; where that is logged."""
+    log, (end, stop) = path / "readings", os.pipe()
+
+    def read() -> int:
+        os.close(stop)
+        return reader(tool, dev, log, end)()
+
+    with crash.workers(path, read):
+        try:
+            yield log
+        finally:
+            os.close(stop)
+            os.close(end)
+
+
 def readings(log: Path) -> tuple[list[Reading], int]:
     """What a reader has logged: what it saw, one after the other, and how often it looked."""
     *lines, total = [json.loads(line) for line in log.read_text().splitlines()]
@@ -112,18 +130,8 @@ def test_a_reader_sees_what_was_there(
 ) -> None:
     """No chain but those that were there, in their order, whole, and never anything left over."""
     base = warmed(tool, veth, objects)
-    log, (end, stop) = tmp_path / "readings", os.pipe()
-
-    def read() -> int:
-        os.close(stop)
-        return reader(tool, veth.dev, log, end)()
-
-    with crash.workers(tmp_path, read):
-        try:
-            states = laps(tool, veth, objects, count)
-        finally:
-            os.close(stop)
-            os.close(end)
+    with reading(tool, veth.dev, tmp_path) as log:
+        states = laps(tool, veth, objects, count)
     seen, total = readings(log)
     print(f"{len(states)} states, {total} readings, {len(seen)} times something else")
     wrong, at = [], 0
