@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects
-from tests.kernel.tool import Tool
+from tests.kernel.tool import ROOT, Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member
@@ -37,6 +37,8 @@ OURS = (
     *("adjust", "big", "count", "count_drop", "deepstack", "drop", "frags", "longname", "mark"),
     *("pass", "percpu", "redirect", "shrink", "subprogs", "xsk"),
 )
+EXAMPLES = ("blocklist", "counter")
+"""Not ratelimit, for which the time counts, too."""
 CODES = ("ret_0", "ret_1", "ret_2", "ret_3", "ret_4", "ret_31", "ret_32", "ret_34", "ret_200")
 
 
@@ -54,7 +56,10 @@ class Program(NamedTuple):
 
 
 def programs(objects: Objects, debian: Path) -> list[Program]:
-    """Ours and what Debian's xdp-tools and libxdp ship, but for observers and the dispatcher."""
+    """Ours, the examples, and what Debian's xdp-tools and libxdp ship.
+
+    But for observers and the dispatcher.
+    """
     theirs = [
         Program(path)
         for path in sorted(debian.glob("xdp*.o")) + sorted(debian.glob("xsk*.o"))
@@ -63,6 +68,7 @@ def programs(objects: Objects, debian: Path) -> list[Program]:
     assert len(theirs) == 13, theirs
     ours = [Program(objects[name]) for name in OURS]
     ours += [Program(objects["tailcall"], "tailcall")]
+    ours += [Program(ROOT / "examples" / f"{name}.c") for name in EXAMPLES]
     return theirs + ours + [Program(objects["ret"], name) for name in CODES]
 
 
@@ -93,7 +99,10 @@ def less(seed: int) -> Change:
 
 
 def list_some(maps: Path) -> None:
-    """Put some ports and addresses on the lists of xdp-filter's programs, as far as pinned here."""
+    """Put some ports and addresses on the lists of xdp-filter's programs, as far as pinned here.
+
+    On that of blocklist.c as well.
+    """
     both, protocols = 1 | 2, 4 | 8  # source and destination, TCP and UDP
     for name, keys, flags in (
         ("filter_ports", [struct.pack("!H2x", port) for port in PORTS[1:]], both | protocols),
@@ -106,6 +115,13 @@ def list_some(maps: Path) -> None:
                 for key in keys:
                     value = struct.pack("=Q", flags) * oracle.possible_cpus()
                     oracle.map_update(found, key, value)
+    if (maps / "blocked").exists():
+        with oracle.pin_get(maps / "blocked") as found:
+            for address in (
+                bytes(10) + b"\xff\xff" + socket.inet_aton(LISTED[4]),
+                socket.inet_pton(socket.AF_INET6, LISTED[6]),
+            ):
+                oracle.map_update(found, struct.pack("=I", 128) + address, bytes(8))
 
 
 # --- packets ------------------------------------------------------------------------------------
