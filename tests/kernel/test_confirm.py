@@ -25,6 +25,7 @@ import pytest
 
 from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
 from xdpctl import attach
 from xdpctl.chain import XDP_DROP, Rules, parse_actions
@@ -193,7 +194,8 @@ def test_a_session_that_ends(
 ) -> None:
     """A chain that drops everything, and a session that is killed in five ways.
 
-    The old chain is back in time, every round; what was confirmed before the end stays.
+    The old chain is back in time, every round; what was confirmed before the end stays. Where the
+    watchdog itself is killed, it is the next command that goes back.
     """
     before, choice = facts(tool, veth.dev), random.Random(rounds)
     worst = counted = 0.0
@@ -239,6 +241,23 @@ def test_a_session_that_ends(
         counted += len(FRAMES)
     assert oracle.packets(chain[0]) == counted
     print(f"{rounds} rounds, {counted:.0f} packets; back {worst:.2f} s after its time at most")
+
+
+@often(2, 50)
+def test_who_stays_misses_nothing(
+    tool: Tool, veth: net.Veth, objects: Objects, chain: list[int], swaps: int
+) -> None:
+    """Not a packet, as the watchdog goes back, nor as a rollback does."""
+    with Traffic(veth, chain[:1]) as traffic:
+        for _ in range(swaps):
+            tool("load", veth.dev, objects["drop"], "-P", 90, "--confirm-within", "0.3")
+            until(lambda: not watchdogs())
+            assert tool.chain(veth.ifindex) == chain
+            tool("replace", veth.dev, "pass", objects["drop"])
+            tool("rollback", veth.dev)
+            assert tool.chain(veth.ifindex) == chain
+        assert traffic.missed(4 * swaps, "there and back") == [0]
+    assert traffic.sent > 10 * swaps
 
 
 @kinds("fused")

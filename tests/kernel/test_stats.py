@@ -13,7 +13,7 @@ from tests.kernel import net, oracle
 from tests.kernel.api_holder import Holder
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_holders import gone, until
-from tests.kernel.test_packets import often
+from tests.kernel.test_packets import Traffic, counters, often
 from tests.kernel.tool import ROOT, Tool
 from xdpctl.chain import ACTIONS
 
@@ -72,6 +72,18 @@ def test_counts_equal_packets_sent(
     assert found["count_drop"]["verdicts"] == found["count_drop"]["last_word"] == dropped
     assert all(program["timed"] >= program["packets"] // 64 for program in found.values())
     assert all(program["mean_ns"] > 0 for program in found.values())
+
+
+@often(4, 100)
+def test_switched_under_traffic(tool: Tool, veth: net.Veth, objects: Objects, swaps: int) -> None:
+    """No packet misses a program as counting begins and ends."""
+    staying = counters(tool, veth, objects)
+    with Traffic(veth, staying) as traffic:
+        for number in range(swaps):
+            tool("stats", veth.dev, "--off" if number % 2 else "--on")
+            assert bool(counting(tool)) == (not number % 2)
+        assert traffic.missed(swaps, "counted and not") == [0, 0, 0]
+    assert tool.chain(veth.ifindex) == staying
 
 
 def counting(tool: Tool) -> list[str]:
