@@ -193,3 +193,50 @@ def test_both_at_once(
     tool("unload", dev, "--all")
     tool("clean")
     assert tool.pins() == []
+
+
+@needs("frags")
+def test_frags_of_a_chain_that_is_joined(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Each program keeps its flag, and the root has it while all of them do.
+
+    The chain is like one of libxdp's: the xdp-loaders of 1.3.1 and 1.6 ask for no frags themselves.
+    """
+    dev, frames = veth.dev, net.udps(5, size=8000)
+
+    def found() -> tuple[str, bool, list[bool]]:
+        status = tool.status(dev)
+        programs = [one["frags"] for one in status["programs"]]
+        return status["root"]["owner"], status["root"]["frags"], programs
+
+    def set_mtu(size: int) -> None:
+        for name in (veth.dev, veth.peer):
+            net.ip("link", "set", name, "mtu", str(size))
+
+    tool("load", "--attach", "netlink", dev, objects["frags"])
+    for path in tool.bpffs.glob("xdp/xdpctl-*/dispatch-*"):
+        path.unlink()
+    assert found() == ("libxdp", True, [True])
+    with counted(tool, veth, *tool.ids(dev)):
+        tool("load", dev, objects["frags"])
+    assert found() == ("xdpctl", True, [True, True])
+    ids = tool.ids(dev)
+    # The kernel allows it where the root that runs has the flag.
+    set_mtu(9000)
+    before = [oracle.packets(one) for one in ids]
+    assert net.exchange(veth, frames) == frames
+    assert [oracle.packets(one) for one in ids] == [one + len(frames) for one in before]
+    refused = tool.try_("load", dev, objects["count"])
+    assert (refused.code, "count lacks it" in refused.err) == (7, True), refused.err
+    assert found() == ("xdpctl", True, [True, True])
+    set_mtu(1500)
+    with counted(tool, veth, *ids):
+        tool("load", dev, objects["count"], "-P", 90)
+        assert found() == ("xdpctl", False, [True, True, False])
+        tool("swap-dispatcher", dev)
+        assert found() == ("xdpctl", False, [True, True, False])
+        tool("unload", dev, "-n", "count")
+    assert found() == ("xdpctl", True, [True, True])
+    assert tool.ids(dev) == ids == tool.chain(veth.ifindex)
+    tool("unload", dev, "--all")
+    tool("clean")
+    assert tool.pins() == []
