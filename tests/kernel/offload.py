@@ -91,7 +91,7 @@ def test_one_program_on_the_card(
     ):
         result = tool.try_(*words)
         assert result.code == code, (words, result.err)
-    assert not oracle.settle(before, exact=False).added(before)
+    assert not oracle.settle(before).added(before)
     assert tool("clean").out == ""
     tool("unload", dev, "-i", root["id"])
     assert oracle.xdp_prog_id(card.ifindex)[0] == 0
@@ -135,7 +135,7 @@ def test_what_the_card_refuses(
     result = tool.try_(*load, card.name, objects["pass"])
     assert (result.code, "in hw mode" in result.err) == (7, True), result
     accepts.write_text("Y")
-    assert not oracle.settle(before, exact=False).added(before)
+    assert not oracle.settle(before).added(before)
     assert (on_card(0), tool.pins()) == (True, [])
 
 

@@ -956,17 +956,16 @@ def count_btf(now: Snapshot) -> int:
     return len(found)
 
 
-def settle(before: Snapshot, timeout: float = 30.0, *, exact: bool = False) -> Snapshot:
+def settle(before: Snapshot, timeout: float = 30.0) -> Snapshot:
     """Poll until nothing is there that was not before, or `timeout` seconds are over.
 
     Returns the last state seen. The kernel frees links, programs and maps only after RCU grace
-    periods and from work queues: so `before` may have had some that were on their way out, and to
-    be like it (`exact`) is for a state of which that is known not to be so.
+    periods and from work queues: so `before` may have had some that were on their way out.
     """
     end = time.monotonic() + timeout
     while True:
         now = snapshot(*before.mounts)
-        if now == before or (not exact and not now.added(before)) or time.monotonic() > end:
+        if not now.added(before) or time.monotonic() > end:
             return now
         time.sleep(0.02)
 

@@ -59,7 +59,7 @@ def test_one_program_alone(tool: Tool, veth: net.Veth, objects: Objects, mode: s
         assert f"do: take it off first: xdpctl unload {veth.dev} -i {root['id']}" in refused.err
     assert tool.try_("swap-dispatcher", "--all").code == 3  # no interface runs a chain
     assert tool("clean").out == ""
-    assert not oracle.settle(before, exact=False).added(before)
+    assert not oracle.settle(before).added(before)
     assert net.exchange(veth, FRAMES) == []
     tool("unload", veth.dev, "-n", "drop")
     assert oracle.xdp_prog_id(veth.ifindex)[0] == 0
