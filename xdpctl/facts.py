@@ -47,15 +47,18 @@ def feature_lines(one: Features) -> list[str]:
     return lines
 
 
-def features(found: Sequence[Features], *, named: bool) -> None:
-    """A table on a terminal; else lines, which begin with the interface's name if `named`."""
-    if sys.stdout.isatty():
+def features(found: Sequence[Features], *, named: bool, plain: bool = False) -> None:
+    """A table on a terminal; else lines, which begin with the interface's name if `named`.
+
+    If `plain`, as from xdp-loader: the seven lines that it has, on a terminal, too.
+    """
+    if sys.stdout.isatty() and not plain:
         from rich.console import Console
 
         Console().print(_features_table(found))
         return
     for one in found:
-        for line in feature_lines(one):
+        for line in feature_lines(one)[: len(XDP_ACT.names) if plain else None]:
             print(f"{one.interface.name:<16} {line}" if named else line)
 
 

@@ -3,8 +3,8 @@
     python -m tests.kernel.foreign_holder --root ID --func prog0 [--count] [--code N]
 
 prints one JSON line {"pid", "prog", "link", "map", "func"} (ids; map null without --count), waits
-for a line or the end of its standard input, and exits, which closes its link. Tests start it with
-`Foreign`.
+for a line or the end of its standard input, and exits, which closes its link. At a line "close" it
+closes that and lives on. Tests start it with `Foreign`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,15 @@ class Foreign:
         assert self.map_id is not None
         return oracle.array_counter(self.map_id)
 
+    def close(self) -> None:
+        """Have it close its link and its program, and live on."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("close\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "closed\n"
+        assert self._process.poll() is None
+
     def release(self) -> None:
         """Let it end in an orderly way; returns when it is gone."""
         self._process.communicate("go\n")
@@ -95,7 +104,10 @@ def main() -> None:
     )
     ids = {"prog": held.prog_id, "link": held.link_id, "map": held.map_id, "func": held.func_id}
     print(json.dumps({"pid": os.getpid(), **ids}), flush=True)
-    sys.stdin.readline()
+    if sys.stdin.readline() == "close\n":
+        held.close()
+        print("closed", flush=True)
+        sys.stdin.readline()
 
 
 if __name__ == "__main__":

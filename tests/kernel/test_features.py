@@ -8,7 +8,9 @@ import pytest
 
 from tests.kernel import net
 from tests.kernel.conftest import kinds
+from tests.kernel.test_matrix import PEERS
 from tests.kernel.tool import Tool
+from xdpctl.cli import loader
 
 pytestmark = kinds("fused")  # no root is involved: one run of each
 
@@ -45,6 +47,21 @@ def test_a_veth_has_native_xdp(tool: Tool, veth: net.Veth, family: None) -> None
     answers = dict(line.split(":\t", 1) for line in lines)
     assert answers["NETDEV_XDP_ACT_BASIC"].strip() == "yes"
     assert answers["NETDEV_XDP_ACT_HW_OFFLOAD"].strip() == "no"
+
+
+def test_the_real_xdp_loader_says_the_same(
+    tool: Tool, veth: net.Veth, family: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under its name nothing but its lines is said, each to the letter."""
+    if not PEERS.exists():
+        pytest.skip("missing: xdp-loader 1.6")
+    for dev in (veth.dev, "lo"):
+        said = subprocess.run([PEERS, "features", dev], capture_output=True, text=True, check=True)
+        assert loader.run(["features", dev]) == 0
+        assert capsys.readouterr().out == said.stdout
+        lines = said.stdout.splitlines()
+        assert len(lines) == 7
+        assert tool("features", dev).out.splitlines()[:7] == lines
 
 
 def test_every_interface_and_json(tool: Tool, veth: net.Veth, family: None) -> None:

@@ -144,13 +144,14 @@ def test_a_process_that_knows_nothing(tool: Tool, veth: net.Veth, objects: Objec
             assert foreign.packets() == swap * len(FRAMES)
         said = tool("status", veth.dev).err
         assert re.search(rf"borrowed from link {foreign.link_id} of {foreign.pid} \(python", said)
-    until(lambda: tool.status(veth.dev)["programs"][1]["borrowed"]["gone"])
-    assert "the next change takes it out" in tool("status", veth.dev).err
-    before = tool.chain(veth.ifindex)
-    assert before[1] == foreign.prog_id
-    assert "its owner's link" in tool("swap-dispatcher", veth.dev).err
-    assert tool.chain(veth.ifindex) == before[:1]
-    gone(foreign.prog_id)
+        foreign.close()
+        until(lambda: tool.status(veth.dev)["programs"][1]["borrowed"]["gone"])
+        assert "the next change takes it out" in tool("status", veth.dev).err
+        before = tool.chain(veth.ifindex)
+        assert before[1] == foreign.prog_id
+        assert "its owner's link" in tool("swap-dispatcher", veth.dev).err
+        assert tool.chain(veth.ifindex) == before[:1]
+        gone(foreign.prog_id)
 
 
 def test_a_holder_of_the_api(tool: Tool, veth: net.Veth, objects: Objects) -> None:

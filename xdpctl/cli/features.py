@@ -30,4 +30,4 @@ def command(settings: Settings, interface: str | None) -> None:
             {"command": "features", "interfaces": [facts.features_data(each) for each in found]}
         )
     else:
-        facts.features(found, named=not one)
+        facts.features(found, named=not one, plain=settings.plain)
