@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .history import Generation, Pending, is_there
-from .render import Style, member_data, pending_data, print_json, rules_data
+from .render import Style, member_data, pending_data, print_json, rules_data, tell_removed
 
 if TYPE_CHECKING:
     from .chain import Member
     from .interfaces import Interface
+    from .rollback import Confirmed
     from .state import State
 
 
@@ -20,23 +21,29 @@ def pending_line(pending: Pending) -> str:
     return f"unconfirmed: goes back to generation {pending.number} {when}"
 
 
-def confirmed(done: Iterable[tuple[Interface, Generation]], style: Style) -> None:
+def confirmed(done: Iterable[tuple[Interface, Confirmed]], style: Style) -> None:
     """The changes that stay now, or would."""
     if style.json:
         print_json(
             {
                 "command": "confirm",
                 "interfaces": [
-                    {"interface": one.name, "generation": past.number} for one, past in done
+                    {
+                        "interface": one.name,
+                        "generation": now.generation.number,
+                        "removed": list(now.removed),
+                    }
+                    for one, now in done
                 ],
                 "dry_run": style.dry_run,
             }
         )
         return
-    for one, past in done:
+    for one, now in done:
+        tell_removed(now.removed)
         if not style.quiet or style.dry_run:
             verb = "would be confirmed" if style.dry_run else "confirmed"
-            print(f"{one.name}: {verb}: does not go back to {past.words}")
+            print(f"{one.name}: {verb}: does not go back to {now.generation.words}")
 
 
 def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -212,11 +212,16 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
     }
 
 
+def tell_removed(paths: Sequence[str]) -> None:
+    """That a command has removed what one before it had left."""
+    for path in paths:
+        print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
+
+
 def change(command: str, report: Report, style: Style) -> None:
     """What a command did, or would do."""
     name = report.plan.interface
-    for path in report.removed:
-        print(f"xdpctl: removed what an interrupted command left: {path}", file=sys.stderr)
+    tell_removed(report.removed)
     for slot in report.before.root.slots if report.before.root else ():
         if slot.member is None:
             what = f"ran program {slot.lost}, whose pin is gone" if slot.lost else "was vacant"

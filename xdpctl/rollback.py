@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import signals
 from .bpffs import Bpffs
@@ -13,6 +13,7 @@ from .history import Generation, History, Pending, Terms
 from .interfaces import Interface
 from .observe import View, observe
 from .protocol import is_wide
+from .settle import repair
 from .state import State
 
 if TYPE_CHECKING:
@@ -118,10 +119,20 @@ def take_back(bpffs: Bpffs, interface: Interface, pending: Pending) -> bool:
     return True
 
 
+class Confirmed(NamedTuple):
+    """A change that stays: what it will not go back to, and what was removed on the way.
+
+    `removed` is what an interrupted command had left.
+    """
+
+    generation: Generation
+    removed: tuple[str, ...] = ()
+
+
 def confirm(
     bpffs: Bpffs, interface: Interface, *, late: bool = False, dry_run: bool = False
-) -> Generation:
-    """Let a change stay; returns the generation that it will not go back to.
+) -> Confirmed:
+    """Let a change stay.
 
     Raises NotFoundError where nothing waits, UnconfirmedError where it is too `late` and goes back.
     """
@@ -135,19 +146,20 @@ def confirm(
                 f"no change of {interface.name} waits for its confirmation",
                 hint=f"see xdpctl history {interface.name}",
             )
-        found = find(state, pending.number)
+        found, removed = find(state, pending.number), tuple[str, ...]()
         if pending.left > 0 or late:
             if not dry_run:
                 # Blocked, or a signal behind the first removal would leave the rest over.
                 with signals.blocked():
                     signals.hold()
+                    removed = repair(bpffs, paths, state)
                     History(paths).confirmed(state.live(paths))
                     paths.remove_maps_but(
                         {slot.member.id for slot in state.root.slots if slot.member}
                         if state.root
                         else ()
                     )
-            return found
+            return Confirmed(found, removed)
     if not dry_run:
         take_back(bpffs, interface, pending)
     raise UnconfirmedError(

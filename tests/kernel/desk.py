@@ -154,11 +154,12 @@ class Desk:
         rules = Rules(counted=int(case.counted))
         if self._running().waiting:
             self.tool("confirm", self.veth.dev)
-        transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
         # A transaction without a command records no chain of before; those of commands are many.
+        # What was kept of them by pins goes with it.
         for what in ("was", "kept"):
             for record in self.tool.bpffs.glob(f"xdp/xdpctl-*/{what}-*"):
                 record.unlink()
+        transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
         if case.cut:
             with crash.adopting():
                 os.waitpid(crash.spawn(lambda: self._cut(case)), 0)
@@ -203,11 +204,10 @@ class Desk:
 
     def next(self) -> str:
         """The next command after what was seen last; what it says on standard error."""
-        if self.now.waiting:
-            self.tool.try_("confirm", self.veth.dev)
+        said = self.tool.try_("confirm", self.veth.dev).err if self.now.waiting else ""
         if self.now.root:
-            return self.tool("swap-dispatcher", self.veth.dev).err
-        return self.tool("load", self.veth.dev, self.objects["count"]).err
+            return said + self.tool("swap-dispatcher", self.veth.dev).err
+        return said + self.tool("load", self.veth.dev, self.objects["count"]).err
 
     # --- undisturbed ----------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ from xdpctl.pcap import Packet
 from xdpctl.pins import InterfacePins, Label, Made, Origin
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
+from xdpctl.rollback import Confirmed
 from xdpctl.settle import Rehooked
 from xdpctl.state import Handle, State
 from xdpctl.sweep import Event
@@ -334,7 +335,7 @@ def documents(
     yield line
     generation = Generation.of(1, state, plan, 600, Terms("load"))
     monkeypatch.setattr(past, "is_there", lambda _program_id: True)
-    past.confirmed([(INTERFACE, generation)], style)
+    past.confirmed([(INTERFACE, Confirmed(generation))], style)
     yield printed()
     state = replace(state, pending=Pending(1, 0, 4711))
     past.history([(state, [generation])], style)
