@@ -5,7 +5,6 @@ Offload is the same on a card; see offload.py, for which a kernel with such a ca
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import pytest
@@ -15,6 +14,7 @@ from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_adopt import nothing_but_new
 from tests.kernel.test_dropin import ours
 from tests.kernel.test_packets import Traffic
+from tests.kernel.test_taken_back import WITHIN, go_back
 from tests.kernel.tool import Tool
 from xdpctl.cli import loader
 
@@ -87,14 +87,13 @@ def test_it_becomes_a_member_under_traffic(tool: Tool, veth: net.Veth, objects: 
 def test_it_comes_back(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """A load or an unload that is not confirmed, and an unload that keeps it."""
     assert ours("load", veth.dev, str(objects["drop"])).code == 0
-    for words in (["--confirm-within", "1s"], ["--keep"]):
+    for words in (WITHIN, ["--keep"]):
         tool("unload", veth.dev, "-a", *words)
         assert oracle.xdp_prog_id(veth.ifindex)[0] == 0
-        if "--keep" in words:
+        if words is WITHIN:
+            go_back(tool, veth)
+        else:
             tool("rollback", veth.dev)
-        end = time.monotonic() + 20
-        while not oracle.xdp_prog_id(veth.ifindex)[0] and time.monotonic() < end:
-            time.sleep(0.1)
         assert (running(veth), net.exchange(veth, FRAMES)) == ("drop", [])
         assert tool.status(veth.dev)["root"]["owner"] == "xdpctl"
     tool("unload", veth.dev, "-a")
