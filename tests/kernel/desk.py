@@ -152,8 +152,7 @@ class Desk:
         """Bring the interface to the case's chain of before, whatever it runs now."""
         members = [self.members[name.format_map(self.names)] for name in case.before]
         rules = Rules(counted=int(case.counted))
-        if self._running().waiting:
-            self.tool("confirm", self.veth.dev)
+        self.confirm()
         # A transaction without a command records no chain of before; those of commands are many.
         # What was kept of them by pins goes with it.
         for what in ("was", "kept"):
@@ -167,6 +166,11 @@ class Desk:
         elif case.first:
             self.tool(*self._words(case.first))
         self.look()
+
+    def confirm(self) -> None:
+        """Nothing waits any more, and no watchdog with it."""
+        if self._running().waiting:
+            self.tool("confirm", self.veth.dev)
 
     def _words(self, words: tuple[str, ...]) -> list[str]:
         return [word.format_map({**self.objects, **self.names}) for word in words]

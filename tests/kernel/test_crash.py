@@ -12,6 +12,7 @@ import platform
 import random
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,8 +23,10 @@ from tests.kernel.tool import Tool
 
 
 @pytest.fixture
-def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Desk:
-    return Desk(tool, veth, objects)
+def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Desk]:
+    desk = Desk(tool, veth, objects)
+    yield desk
+    desk.confirm()
 
 
 def spread(total: int, count: int | None) -> list[int]:
