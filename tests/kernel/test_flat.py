@@ -59,11 +59,12 @@ def slope(points: list[tuple[int, int]]) -> float:
 # Bytes a swap. The smallest thing that a swap makes is a link, a dentry or an inode: 200 bytes or
 # more each, and a program with its BTF takes pages. What a swap leaked of any would show as such a
 # slope at least. Percpu and VmallocUsed move in pages of everybody's, so for few swaps the noise
-# of some pages is allowed on top; MemAvailable and Slab are the whole guest's, with more of it.
+# of some pages is allowed on top. MemAvailable is the whole guest's, and goes up and down by more
+# than 16 MB in seconds: it says something of many swaps alone.
 # On a machine that others use, only the process's own says something; its heap grows in steps.
 BOUND = 200
 NOISE = {"Percpu": 1 << 17, "VmallocUsed": 1 << 18, "SUnreclaim": 2 << 20, "resident": 8 << 20}
-NOISE_AVAILABLE = 16 << 20
+NOISE_AVAILABLE, MANY = 16 << 20, 1000
 
 
 @pytest.mark.parametrize(
@@ -107,5 +108,5 @@ def test_swaps(tool: Tool, veth: net.Veth, objects: Objects, count: int, warm_up
     alone = not oracle.lacks("own_machine")
     for name, noise in NOISE.items() if alone else [("resident", NOISE["resident"])]:
         assert slopes[name] < BOUND + noise / count, name
-    if alone:
+    if alone and count >= MANY:
         assert slopes["MemAvailable"] > -BOUND - NOISE_AVAILABLE / count
