@@ -361,7 +361,7 @@ def test_programs_of_xdp_loader(tool: Tool, veth: net.Veth, objects: Objects) ->
         assert "count" in found["unknown"]
     assert oracle.packets(count) == 0
     trial(tool, veth.dev, "load", objects["mark"], "--live-maps")
-    assert oracle.packets(count) == 5
+    assert oracle.packets(count) == 8
     tool("unload", veth.dev, "--all")
 
 
