@@ -206,7 +206,7 @@ def _overdue(state: State, terms: Terms, dry_run: bool = False) -> Pending | Non
     Raises UnconfirmedError where its time has not come.
     """
     pending, name = state.pending, state.interface.name
-    if pending is None or (terms.back and not terms.within):
+    if pending is None or terms.uses_up:
         return None
     if pending.left > 0 or dry_run:
         raise UnconfirmedError(
@@ -315,7 +315,7 @@ class _Commit:
     def remember(self, undo: contextlib.ExitStack) -> None:
         """Record the chain that runs, keep what leaves it, and see to it that it comes back."""
         terms, history, after = self.terms, self.history, self.report.root_id
-        if terms.back and not terms.within:
+        if terms.uses_up:
             undo.callback(pins.remove, history.back)
             history.note(history.back, f"{terms.back} {after}")
             return

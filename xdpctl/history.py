@@ -47,6 +47,11 @@ class Terms(NamedTuple):
     keeps: bool = False
     back: int = 0
 
+    @property
+    def uses_up(self) -> bool:
+        """Whether a generation is gone back to for good."""
+        return bool(self.back) and not self.within
+
 
 UNRECORDED = Terms()
 
@@ -152,9 +157,8 @@ class Generation:
     def parse(cls, number: int, head: str, members: str) -> Generation | None:
         """None where the record is one of a later xdpctl."""
         with contextlib.suppress(ValueError, TypeError):
-            before, after, when, protocol, keeps, *rest = head.split(" ", 11)
-            end, vacant, counted, *words = rest
-            mode, attach, kind, command = words
+            before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
+            mode, attach, kind, command = rest
             known = [_parse_member(text) for text in members.split(";") if text]
             return cls(
                 number=number,

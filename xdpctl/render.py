@@ -12,7 +12,7 @@ from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format
 
 if TYPE_CHECKING:
     from .commit import Report, Step
-    from .errors import XdpctlError
+    from .errors import Failure, XdpctlError
     from .history import Pending
     from .plan import AskedMode, Plan
     from .sweep import Event
@@ -43,6 +43,11 @@ def error_text(error: XdpctlError, style: Style) -> str:
     if style.verbose and error.details:
         lines.append(error.details)
     return "\n".join(lines)
+
+
+def failure_text(failure: Failure, style: Style) -> str:
+    """The same of one of many interfaces."""
+    return f"{failure.interface.name}: {error_text(failure.error, style)}"
 
 
 def printable(text: str) -> str:

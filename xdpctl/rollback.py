@@ -13,7 +13,7 @@ from .history import Generation, History, Pending, Terms
 from .interfaces import Interface
 from .observe import View, observe
 from .protocol import is_wide
-from .settle import repair
+from .settle import places, repair
 from .state import State
 
 if TYPE_CHECKING:
@@ -154,11 +154,7 @@ def confirm(
                     signals.hold()
                     removed = repair(bpffs, paths, state)
                     History(paths).confirmed(state.live(paths))
-                    paths.remove_maps_but(
-                        {slot.member.id for slot in state.root.slots if slot.member}
-                        if state.root
-                        else ()
-                    )
+                    paths.remove_maps_but(places(state.root))
             return Confirmed(found, removed)
     if not dry_run:
         take_back(bpffs, interface, pending)

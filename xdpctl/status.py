@@ -20,7 +20,7 @@ from .render import (
     Style,
     alone,
     errno_name,
-    error_text,
+    failure_text,
     member_data,
     pending_data,
     print_line,
@@ -172,11 +172,7 @@ def _read(seen: Sequence[State | Failure]) -> list[State]:
 
 
 def _failure_lines(seen: Sequence[State | Failure], style: Style) -> list[str]:
-    return [
-        f"{one.interface.name}: {error_text(one.error, style)}"
-        for one in seen
-        if isinstance(one, Failure)
-    ]
+    return [failure_text(one, style) for one in seen if isinstance(one, Failure)]
 
 
 def _remark_lines(states: Sequence[State]) -> list[str]:

@@ -44,8 +44,7 @@ def each(found: Iterable[Interface], work: Callable[[Interface], T]) -> Iterator
 
 def tell(failure: Failure, settings: Settings) -> None:
     """Tell on standard error what failed."""
-    text = f"{failure.interface.name}: {render.error_text(failure.error, settings)}"
-    click.echo(f"{settings.program}: {text}", err=True)
+    click.echo(f"{settings.program}: {render.failure_text(failure, settings)}", err=True)
 
 
 def end(outcomes: Sequence[object], settings: Settings) -> None:
