@@ -20,7 +20,7 @@ from .chain import Member
 from .child import forked
 from .errors import XdpctlError
 from .image import Image
-from .kernel import abi, libbpf, libc
+from .kernel import abi, libbpf, libc, netlink
 
 _PASS = b"\xb4\0\0\0\2\0\0\0\x95\0\0\0\0\0\0\0"  # w0 = XDP_PASS; exit
 NAME = "xdpctl_doctor"
@@ -154,12 +154,10 @@ def attached(answer: bytes) -> Attached:
 
 
 def _attach_all(frags: bool) -> dict[str, Any]:
-    from pyroute2 import IPRoute
-
     libc.unshare(libc.CLONE_NEWNET)
     with contextlib.ExitStack() as closing:
         one, other = (closing.enter_context(libbpf.owned(load())) for _ in range(2))
-        route = closing.enter_context(IPRoute(groups=0))
+        route = closing.enter_context(netlink.route())
         trials = {}
         try:
             route.link("add", ifname="doctor0", kind="veth", peer="doctor1")

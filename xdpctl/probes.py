@@ -17,7 +17,7 @@ from .errors import BpffsError, KernelError, UnsupportedError, XdpctlError
 from .experiments import NOT_TRIED, Trial
 from .features import Features
 from .interfaces import Interface
-from .kernel import libbpf, libc
+from .kernel import libbpf, libc, netlink
 
 CONFIG_OPTIONS = ("BPF_SYSCALL", "BPF_JIT", "XDP_SOCKETS", "DEBUG_INFO_BTF")
 
@@ -231,8 +231,6 @@ def _look_at_bpffs(found: Machine, bpffs: Bpffs) -> None:
 
 
 def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]) -> None:
-    from pyroute2 import IPRoute
-
     from . import features
 
     told: dict[int, Features] = {}
@@ -240,7 +238,7 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
         told = {one.interface.ifindex: one for one in features.read(interfaces)}
     except XdpctlError as error:
         found.netdev = error.why or error.what
-    with IPRoute(groups=0) as route:
+    with netlink.route() as route:
         links = {link["index"]: link for link in route.get_links()}
     for interface in interfaces:
         if (link := links.get(interface.ifindex)) is None:

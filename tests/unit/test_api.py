@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 SCRIPT = """\
 import xdpctl
@@ -18,6 +21,7 @@ xdpctl.look(1)
 """
 
 
+@pytest.mark.skipif(not find_spec("mypy"), reason="missing: mypy")
 def test_its_types_are_seen_from_outside(tmp_path: Path) -> None:
     """By a script of somebody else's, that finds it where it is installed."""
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -44,11 +44,21 @@ COMMANDS = {
 _LOADER = {"load", "unload", "status", "clean", "features", "help"}
 
 
+class _NoCommandError(Exception):
+    """A command line without any word; the error's text is the help."""
+
+
 class _Commands(click.Group):
     """Commands found by name or by a unique prefix, as xdp-loader does."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click 8.1 prints the help and ends with 0, 8.2 and later raise an error of their own.
+        if not args and not ctx.resilient_parsing:
+            raise _NoCommandError(ctx.get_help())
+        return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         matches = [name] if name in COMMANDS else [c for c in COMMANDS if c.startswith(name)]
@@ -71,6 +81,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @common_options(changes=True)
@@ -118,8 +129,8 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
         raise
     except XdpctlError as error:
         return _report(error, settings)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+    except _NoCommandError as error:
+        click.echo(str(error), err=True)
         return UsageError.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)

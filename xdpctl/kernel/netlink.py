@@ -25,6 +25,16 @@ Each of those dumps all interfaces, too: 7 µs an interface, natively, where the
 _DUMPS = 5
 
 
+def route() -> Any:
+    """An rtnetlink(7) socket of pyroute2's, without the kernel's announcements; for `with`."""
+    from pyroute2 import IPRoute
+
+    try:
+        return IPRoute(groups=0)
+    except TypeError:  # 0.7 of pyroute2 subscribes in bind() alone
+        return IPRoute()
+
+
 def xdp_programs() -> dict[int, tuple[int, int]]:
     """What each interface of this network namespace runs: {ifindex: (program id, mode)}.
 
@@ -33,13 +43,12 @@ def xdp_programs() -> dict[int, tuple[int, int]]:
     numbers = [number for number, _name in socket.if_nameindex()]
     if len(numbers) < _MANY:
         return {number: libbpf.xdp_query(number) for number in numbers}
-    from pyroute2 import IPRoute
     from pyroute2.netlink import NLM_F_DUMP_INTR
 
     links: list[Any] = []
     for _attempt in range(_DUMPS):
-        with IPRoute(groups=0) as route:
-            links = list(route.get_links())
+        with route() as asked:
+            links = list(asked.get_links())
         # Set where an interface came or went meanwhile: one may be missing.
         if not any(link["header"]["flags"] & NLM_F_DUMP_INTR for link in links):
             break
