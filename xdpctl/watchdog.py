@@ -3,6 +3,11 @@
 It is forked before the flip, in a session of its own, without a terminal and without any descriptor
 of the command's; it stays in the network namespace. All that it knows stands in bpffs, so that
 the next command does its work where it is killed.
+
+Who waits for whom: the command starts the watchdog and dismisses it under the interface's lock, and
+waits for it both times. So the watchdog takes no lock before it has answered, nor after it was
+dismissed. Only where the command has ended without a word, and its lock with it, does the watchdog
+take the lock to see whether the change is live.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from itertools import chain
 
 from . import signals
 from .bpffs import Bpffs
-from .errors import KernelError, XdpctlError
+from .errors import Interrupted, KernelError, XdpctlError
 from .history import Pending
 from .interfaces import Interface
 from .kernel import libc
@@ -30,6 +35,9 @@ _LOOK = 1.0
 _AGAIN = 0.5
 """Seconds."""
 _TRIES = 20
+_RELEASED, _DISMISSED = b"!", b"-"
+_PATIENCE = 10.0
+"""Seconds for a watchdog that was dismissed to end: it may have been stopped (SIGSTOP)."""
 
 
 class Watchdog:
@@ -38,6 +46,7 @@ class Watchdog:
     def __init__(self, bpffs: Bpffs, interface: Interface, paths: InterfacePins) -> None:
         """Start it. Raises XdpctlError where that is not possible."""
         self._socket, theirs = socket.socketpair()
+        self.pid = 0
         try:
             with theirs, signals.blocked():
                 child = os.fork()
@@ -46,6 +55,9 @@ class Watchdog:
             with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored
                 os.waitpid(child, 0)
             answer = self._socket.recv(16)
+        except Interrupted:
+            self.dismiss()
+            raise
         except OSError as error:
             self._socket.close()
             raise XdpctlError(
@@ -61,12 +73,13 @@ class Watchdog:
     def release(self) -> None:
         """The change is live: from here on it is on its own."""
         with contextlib.suppress(OSError), self._socket:
-            self._socket.send(b"!")
+            self._socket.send(_RELEASED)
 
     def dismiss(self) -> None:
-        """There is no change, and no record of one: it ends; returns when it has."""
+        """There is no change, whatever is recorded of one: it ends; returns when it has."""
         with contextlib.suppress(OSError), self._socket:
-            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(_PATIENCE)
+            self._socket.send(_DISMISSED)
             self._socket.recv(1)
 
 
@@ -114,8 +127,9 @@ class _Guard:
         os.write(told, str(os.getpid()).encode())
 
     def run(self) -> None:
-        if not os.read(self.told, 1) and not self.is_live():
-            return  # the command ended before the flip
+        word = os.read(self.told, 1)
+        if word == _DISMISSED or (not word and not self.is_live()):
+            return  # there was no flip
         while pending := self.pending():
             if pending.left <= 0 or self.asked_to_end():
                 self.take_back(pending)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,7 +17,8 @@ from tests.kernel.tool import Tool
 from xdpctl import dispatcher
 from xdpctl.chain import Kind
 from xdpctl.errors import KernelError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, maps
+from xdpctl.locks import DEFAULT_TIMEOUT
 
 FRAMES = net.udps(10)
 
@@ -29,11 +31,11 @@ def refused(code: int) -> Callable[..., int]:
 
 
 STEPS = {
-    "root": ("prog_info", errno.ENOMEM),
-    "hook": ("link_ext", errno.EINVAL),
-    "image": ("map_lookup", errno.ENOMEM),
-    "pin": ("pin", errno.ENOSPC),
-    "found": ("prog_fd", errno.EPERM),
+    "root": (libbpf, "prog_info", errno.ENOMEM),
+    "hook": (libbpf, "link_ext", errno.EINVAL),
+    "image": (maps, "lookup", errno.ENOMEM),
+    "pin": (libbpf, "pin", errno.ENOSPC),
+    "found": (libbpf, "prog_fd", errno.EPERM),
 }
 # What there is for one kind alone: links, a compiled root; and code that is fused.
 OF_ONE_KIND: dict[str, Kind] = {"hook": "ext", "compile": "ext", "image": "fused"}
@@ -52,6 +54,7 @@ def cases() -> Iterator[ParameterSet]:
             yield pytest.param(attach, step, marks=marks)
 
 
+@pytest.mark.parametrize("confirm", [False, True])
 @pytest.mark.parametrize(("attach", "step"), [*cases()])
 def test_each_step_may_fail(
     tool: Tool,
@@ -60,12 +63,15 @@ def test_each_step_may_fail(
     monkeypatch: pytest.MonkeyPatch,
     attach: str,
     step: str,
+    confirm: bool,
 ) -> None:
     """The n-th call of a step is refused, for each n until the change comes through."""
     tool("load", "--attach", attach, veth.dev, objects["count"], objects["pass"])
-    words = ("load", veth.dev, objects["count"])
-    flip = ("link_update" if attach == "link" else "xdp_attach", errno.ENOMEM)
-    name, code = {**STEPS, "compile": ("", 0), "flip": flip}[step]
+    words: tuple[object, ...] = ("load", veth.dev, objects["count"])
+    if confirm:
+        words += ("--confirm-within", "1h")
+    flip = (libbpf, "link_update" if attach == "link" else "xdp_attach", errno.ENOMEM)
+    owner, name, code = {**STEPS, "compile": (libbpf, "", 0), "flip": flip}[step]
     refusals = 0
     for nth in range(1, 40):
         before = Before(tool, veth)
@@ -74,7 +80,7 @@ def test_each_step_may_fail(
             if step == "compile":
                 patch.setattr(dispatcher, "object_for", lambda *_shape: b"\x7fELF")
             else:
-                real = getattr(libbpf, name)
+                real = getattr(owner, name)
 
                 def once(
                     *arguments: object, real: Callable[..., object] = real, nth: int = nth
@@ -83,8 +89,10 @@ def test_each_step_may_fail(
                     calls += 1
                     return refused(code)() if calls == nth else real(*arguments)
 
-                patch.setattr(libbpf, name, once)
+                patch.setattr(owner, name, once)
+            began = time.monotonic()
             result = tool.try_(*words)
+        assert time.monotonic() - began < DEFAULT_TIMEOUT / 2, "waited for the lock that it holds"
         if result.code == 0:
             break
         refusals += 1
@@ -95,6 +103,8 @@ def test_each_step_may_fail(
             break
     print(f"{step} ({attach}): refused {refusals} times, nothing changed")
     assert refusals
+    if confirm and step != "compile":
+        tool("confirm", veth.dev)
 
 
 @pytest.mark.parametrize("attach", [pytest.param("link", marks=pytest.mark.soak), "netlink"])
