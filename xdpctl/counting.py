@@ -19,8 +19,8 @@ from typing import NamedTuple
 from . import counters, image, pins
 from .chain import Member, Rules
 from .counters import MASK_SIZE, ROW_SIZE, Counted, Counter, Mask
-from .errors import KernelError, UnsupportedError
-from .kernel import libbpf, maps
+from .errors import BpffsError, KernelError, UnsupportedError
+from .kernel import libbpf, maps, records
 from .pins import InterfacePins
 from .protocol import MAX_SLOTS
 from .rights import explain_refusal
@@ -30,6 +30,7 @@ ROWS = 2 * MAX_SLOTS
 
 _PLACE = struct.Struct("=QQ")
 assert _PLACE.size == MASK_SIZE
+_COUNTS = records.MapShape(maps.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
 
 
 class Counting:
@@ -37,7 +38,15 @@ class Counting:
 
     def __init__(self, counts: int, masks: int) -> None:
         self.counts, self.masks = counts, masks
-        self.places = [*_PLACE.iter_unpack(libbpf.map_lookup(masks, bytes(4), ROWS * MASK_SIZE))]
+        self.shape = libbpf.map_info(counts)
+        record = maps.record(masks, libbpf.map_info(masks))
+        if self.shape.shape != _COUNTS or record is None or len(record) != ROWS * MASK_SIZE:
+            raise BpffsError(
+                "the pins counts and masks of an interface are not what xdpctl counts in",
+                why=f"counts is a map of {self.shape.shape}",
+                hint="xdpctl stats INTERFACE --off, or remove them",
+            )
+        self.places = [*_PLACE.iter_unpack(record)]
 
     @classmethod
     def of(cls, paths: InterfacePins, closing: contextlib.ExitStack) -> Counting | None:
@@ -145,10 +154,9 @@ class Counting:
 
     def read(self) -> dict[int, Counted]:
         """What was counted, by program."""
-        size = ROW_SIZE * maps.possible_cpus()
         return {
             program: Counted.of(
-                libbpf.map_lookup(self.counts, row.to_bytes(4, sys.byteorder), size)
+                maps.lookup(self.counts, self.shape, row.to_bytes(4, sys.byteorder))
             )
             for row, (program, _mask) in enumerate(self.places)
             if program

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import KernelError, UnsupportedError
-from .kernel import abi, libbpf, records
+from .kernel import abi, libbpf, maps, records
 from .kernel.btf import of_functions
 
 NAME = "xdpctl_image"
@@ -210,8 +210,9 @@ def kept(program: records.ProgInfo, name: str) -> bytes | None:
     for number in reversed(program.map_ids):
         with libbpf.owned(libbpf.map_fd(number)) as fd:
             info = libbpf.map_info(fd)
-            if (info.name, info.type) == (name, libbpf.BPF_MAP_TYPE_ARRAY):
-                return libbpf.map_lookup(fd, bytes(4), info.value_size)
+            record = maps.record(fd, info, libbpf.BPF_F_RDONLY_PROG) if info.name == name else None
+            if record is not None:
+                return record
     return None
 
 

@@ -84,7 +84,7 @@ class Map(MutableMapping[bytes, bytes]):
 
     def __getitem__(self, key: bytes) -> bytes:
         try:
-            return libbpf.map_lookup(self._fd, self._key(key), maps.value_size(self._info))
+            return maps.lookup(self._fd, self._info, self._key(key))
         except KernelError as error:
             raise self._explained(error, key) from error
 

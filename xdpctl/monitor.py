@@ -117,7 +117,8 @@ class Monitor:
             made(maps.BPF_MAP_TYPE_PERCPU_HASH, "xdpctl_counts", _COUNTS, _WHAT.size),
             made(maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_lost", 1, 4),
         )
-        (self._counts, self._lost), self._shape = fds, shapes[0]
+        self._counts, self._lost = fds
+        self._shape, self._lost_shape = shapes
         ids = {place: shape.id for place, shape in enumerate(shapes)}
         for name in there:
             code = image.with_maps(codes[f"raw_tracepoint__{name}"], ids)
@@ -131,7 +132,7 @@ class Monitor:
         for keys, values in maps.entries(self._counts, self._shape):
             for key, value in zip(_WHAT.iter_unpack(keys), cpus.iter_unpack(values), strict=True):
                 counts[What(*key)] = sum(value)
-        lost = libbpf.map_lookup(self._lost, bytes(4), cpus.size)
+        lost = maps.lookup(self._lost, self._lost_shape, bytes(4))
         return Reading(now, counts, sum(cpus.unpack(lost)))
 
 

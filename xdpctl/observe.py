@@ -16,7 +16,7 @@ from .chain import DEFAULT_PRIORITY, USUAL, Member
 from .errors import KernelError, RaceError, VanishedError
 from .history import History
 from .interfaces import Interface
-from .kernel import libbpf, netlink, records
+from .kernel import libbpf, maps, netlink, records
 from .kernel.btf import BTF_KIND_FUNC, Btf
 from .pins import Attach, Origin
 from .protocol import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
@@ -28,6 +28,14 @@ _MODES: dict[int, Mode] = {
     libbpf.XDP_ATTACHED_HW: "hw",
 }
 _READS = 20
+_VANISHING = {
+    "bpf_prog_get_fd_by_id",
+    "bpf_link_get_fd_by_id",
+    "bpf_map_get_fd_by_id",
+    "btf__load_from_kernel_by_id",
+    "bpf_obj_get",
+}
+"""Calls by an id or a path that was read just before: ENOENT means that it is gone by now."""
 _NEW = 1.0
 """Seconds."""
 
@@ -66,7 +74,7 @@ def observe(
         except _Changed:
             view = None
         except KernelError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno != errno.ENOENT or error.call not in _VANISHING:
                 raise
             view = None  # a program or link went away while it was read
         if not interface.exists():
@@ -382,10 +390,12 @@ def config_of(info: records.ProgInfo) -> Config | None:
         kept = image.kept(info, FUSED_RECORD)
         return Config.unpack_fused(kept) if kept is not None else None
     unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)
-    if unpack is None or len(info.map_ids) != 1:
+    # Anybody may call a program so. Without BTF there are no functions that a link could replace.
+    if unpack is None or len(info.map_ids) != 1 or not info.btf_id:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        return unpack(libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size))
+        record = maps.record(fd, libbpf.map_info(fd), libbpf.BPF_F_RDONLY_PROG)
+    return unpack(record) if record is not None else None
 
 
 def _itself(root: records.ProgInfo) -> Slot:

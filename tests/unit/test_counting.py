@@ -33,6 +33,7 @@ class Maps:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.values: dict[int, dict[bytes, bytes]] = {}
+        self.infos: dict[int, records.MapInfo] = {}
         self.ids: dict[int, int] = {}
         self.refused: set[str] = set()
         self.loaded: list[tuple[str, tuple[int, int], int]] = []
@@ -40,9 +41,9 @@ class Maps:
         for owner, name, call in (
             (kernel_maps, "possible_cpus", lambda: CPUS),
             (libbpf, "map_create", self.create),
-            (libbpf, "map_lookup", lambda fd, key, size: self.of(fd).get(key, bytes(size))),
+            (kernel_maps, "lookup", self.lookup),
             (libbpf, "map_update", lambda fd, key, value: self.of(fd).__setitem__(key, value)),
-            (libbpf, "map_info", lambda fd: records.MapInfo(self.ids[fd], 6, "", 0)),
+            (libbpf, "map_info", lambda fd: self.infos[self.ids[fd]]),
             (libbpf, "pin", lambda fd, path: Path(path).write_text(str(self.ids.get(fd)))),
             (libbpf, "get", self.get),
             (libbpf, "prog_main_function", lambda _fd: 5),
@@ -59,9 +60,13 @@ class Maps:
         self.ids[fd] = number
         return fd
 
-    def create(self, _kind: int, name: str, _size: int, *, elements: int = 1) -> int:
+    def lookup(self, fd: int, info: records.MapInfo, key: bytes) -> bytes:
+        return self.of(fd).get(key, bytes(kernel_maps.value_size(info)))
+
+    def create(self, kind: int, name: str, size: int, *, elements: int = 1) -> int:
         number = 40 + len(self.values)
         self.values[number] = {}
+        self.infos[number] = records.MapInfo(number, kind, name, size, max_entries=elements)
         return self.open(number)
 
     def get(self, path: str) -> int:

@@ -18,7 +18,7 @@ from xdpctl.counters import Counter
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.fused import Part
 from xdpctl.image import CALL, LD_IMM64, Image, insn
-from xdpctl.kernel import libbpf, records
+from xdpctl.kernel import libbpf, maps, records
 from xdpctl.observe import config_of
 from xdpctl.protocol import FUSED, MAX_SLOTS, Config
 
@@ -361,9 +361,10 @@ def record_map(monkeypatch: pytest.MonkeyPatch, name: str, kind: int, record: by
 
     monkeypatch.setattr(libbpf, "map_fd", map_fd)
     # What is bound comes last, whatever the program's own maps are called.
-    infos = iter([records.MapInfo(40, kind, name, len(record)), *[OWN] * len(ROOT.map_ids)])
+    bound = records.MapInfo(40, kind, name, len(record), flags=libbpf.BPF_F_RDONLY_PROG)
+    infos = iter([bound, *[OWN] * len(ROOT.map_ids)])
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: next(infos))
-    monkeypatch.setattr(libbpf, "map_lookup", lambda _fd, _key, size: record[:size])
+    monkeypatch.setattr(maps, "lookup", lambda _fd, info, _key: record[: info.value_size])
 
 
 @pytest.mark.usefixtures("nothing_is_left")

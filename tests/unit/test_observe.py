@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from xdpctl import interfaces, observe, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import KernelError, VanishedError
-from xdpctl.kernel import libbpf, netlink, records
+from xdpctl.kernel import libbpf, maps, netlink, records
 from xdpctl.observe import View
 from xdpctl.pins import Made, Origin
 from xdpctl.protocol import Config, root_name
@@ -91,16 +92,63 @@ def test_a_dispatchers_record_is_read_by_its_name(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config.of([running(f"p{number}", number + 1) for number in range(count)])
-    info = records.ProgInfo(600, 6, root_name(count), "", 0, 0, 0, (31,), gpl=True)
-    record = records.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()))
+    info = records.ProgInfo(600, 6, root_name(count), "", 0, 0, 7, (31,), gpl=True)
+    read_only = libbpf.BPF_F_RDONLY_PROG
+    record = records.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()), flags=read_only)
     monkeypatch.setattr(libbpf, "map_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: record)
-    monkeypatch.setattr(libbpf, "map_lookup", lambda _fd, _key, _size: config.pack())
+    monkeypatch.setattr(maps, "lookup", lambda _fd, _info, _key: config.pack())
     assert observe.config_of(info) == config
     other = {"xdp_dispatcher": "xdpctl_wide", "xdpctl_wide": "xdp_dispatcher"}[info.name]
     assert observe.config_of(info._replace(name=other)) is None
     assert observe.config_of(info._replace(name="firewall")) is None
     assert observe.config_of(info._replace(map_ids=(31, 32))) is None
+    assert observe.config_of(info._replace(btf_id=0)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"type": maps.BPF_MAP_TYPE_PERCPU_ARRAY},
+        {"type": maps.BPF_MAP_TYPE_PROG_ARRAY, "value_size": 4},
+        {"type": maps.BPF_MAP_TYPE_HASH},
+        {"max_entries": 2},
+        {"value_size": 1 << 30},
+        {"value_size": 0},
+        {"flags": 0},
+        {"type": maps.BPF_MAP_TYPE_HASH, "key_size": 64},
+    ],
+)
+def test_nothing_is_read_of_a_map_that_cannot_be_a_record(
+    other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls a program xdp_dispatcher may give it any map."""
+    record = records.MapInfo(31, 2, "rodata", 124, flags=libbpf.BPF_F_RDONLY_PROG)
+
+    def never(*_arguments: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(maps, "lookup", never)
+    assert maps.record(3, record._replace(**other), libbpf.BPF_F_RDONLY_PROG) is None
+
+
+def test_what_is_read_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel writes the values of all CPUs; of a type of later kernels it may do so, too."""
+    room = []
+
+    def call(_name: str, _fd: int, _key: bytes, value: Any) -> int:
+        room.append(len(value))
+        return 0
+
+    monkeypatch.setattr(maps, "possible_cpus", lambda: 4)
+    monkeypatch.setattr(libbpf, "call", call)
+    found = records.MapInfo(31, maps.BPF_MAP_TYPE_PERCPU_ARRAY, "x", 12)
+    assert len(maps.lookup(3, found, bytes(4))) == 64
+    assert len(maps.lookup(3, found._replace(type=2), bytes(4))) == 12
+    assert len(maps.lookup(3, found._replace(type=99), bytes(4))) == 12
+    assert room == [64, 12, 64]
+    with pytest.raises(KernelError, match="EINVAL"):
+        maps.lookup(3, found, bytes(3))
 
 
 # --- the slots of a fused root ------------------------------------------------------------------

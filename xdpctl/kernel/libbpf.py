@@ -317,12 +317,6 @@ def bind_map(program_fd: int, map_fd: int) -> None:
     call("bpf_prog_bind_map", program_fd, map_fd, None)
 
 
-def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
-    value = ctypes.create_string_buffer(value_size)
-    call("bpf_map_lookup_elem", fd, key, value)
-    return value.raw
-
-
 # --- pins and links -----------------------------------------------------------------------------
 
 

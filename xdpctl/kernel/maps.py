@@ -13,16 +13,27 @@ from ..errors import KernelError
 from . import abi, libbpf
 from .records import MapInfo
 
-BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERF_EVENT_ARRAY = 1, 4
+BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 1, 2, 3
+BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4
 BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY = 5, 6
 BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY = 7, 8
 BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_LPM_TRIE = 9, 10, 11
 BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS = 12, 13
 BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP = 14, 16, 17
 BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_RINGBUF = 25, 27
+BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 21
 BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_WRONLY = 1 << 2, 1 << 3, 1 << 4
 
-_PERCPU = (BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_LRU_PERCPU_HASH)
+_PERCPU = (
+    BPF_MAP_TYPE_PERCPU_HASH,
+    BPF_MAP_TYPE_PERCPU_ARRAY,
+    BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+)
+_KNOWN = 33
+"""The last map type of Linux 6.18 (<linux/bpf.h>); a later one may be per CPU."""
+_MAX_RECORD = 16 << 20
+"""Bytes of a record that is kept in a map: the code of the largest program has eight million."""
 _BATCH_BYTES = 4 << 20
 _ENOTSUPP = 524
 
@@ -41,6 +52,34 @@ def value_size(info: MapInfo) -> int:
     """What bpf(2) reads and writes as an element's value: with per-CPU maps one for each CPU."""
     each = -(-info.value_size // 8) * 8
     return each * possible_cpus() if is_percpu(info) else info.value_size
+
+
+def lookup(fd: int, info: MapInfo, key: bytes) -> bytes:
+    """An element's value, those of all CPUs in a per-CPU map. Raises KernelError.
+
+    The kernel reads as many bytes of the key and writes as many of the value as the map has
+    (bpf_map_value_size() in kernel/bpf/syscall.c), whatever room they were given: hence the info of
+    the map itself, and room for each CPU's value in a map of a type that is not known here.
+    """
+    if len(key) != info.key_size:
+        raise KernelError("bpf_map_lookup_elem", errno.EINVAL)
+    size = value_size(info)
+    room = size if info.type <= _KNOWN else -(-size // 8) * 8 * possible_cpus()
+    value = ctypes.create_string_buffer(room)
+    libbpf.call("bpf_map_lookup_elem", fd, key, value)
+    return value.raw[:size]
+
+
+def record(fd: int, info: MapInfo, flags: int = 0) -> bytes | None:
+    """What a map of a single value keeps; None where it is not such a map.
+
+    That is an array of one element, with at least these `flags`. Nothing is read of any other: an
+    element may be missing, and other kinds of map mean other things by their sizes.
+    """
+    shape = (info.type, info.key_size, info.max_entries, info.flags & flags)
+    if shape != (BPF_MAP_TYPE_ARRAY, 4, 1, flags) or not 0 < info.value_size <= _MAX_RECORD:
+        return None
+    return lookup(fd, info, bytes(4))
 
 
 def create_like(info: MapInfo, inner_fd: int = 0) -> int:
@@ -117,7 +156,7 @@ def _one_by_one(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
             raise
         key = following.raw
         with libbpf.absent_is_fine():
-            yield key, libbpf.map_lookup(fd, key, value_size(info))
+            yield key, lookup(fd, info, key)
 
 
 def fill(fd: int, info: MapInfo, keys: bytes, values: bytes) -> None:
