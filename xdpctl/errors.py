@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from .interfaces import Interface
 
 
 class XdpctlError(Exception):
@@ -163,14 +159,3 @@ def explained(error: OSError) -> XdpctlError:
     if isinstance(error, KernelError):
         return error.explained()
     return XdpctlError("a system call failed", why=str(error), number=error.errno or 0)
-
-
-class Failure(NamedTuple):
-    """An interface, one of many, that something could not be done with, and why."""
-
-    interface: Interface
-    error: XdpctlError
-
-    def as_dict(self) -> dict[str, Any]:
-        """The failure as ``--json`` prints it."""
-        return {"interface": self.interface.name, "error": self.error.as_dict()}

@@ -7,9 +7,9 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .errors import NotFoundError
+from .errors import NotFoundError, XdpctlError
 
 _SO_NETNS_COOKIE = 71
 
@@ -60,6 +60,17 @@ class Interface(NamedTuple):
                 f"no interface matches {pattern}", hint="ip link shows the interfaces there are"
             )
         return found
+
+
+class Failure(NamedTuple):
+    """An interface, one of many, that something could not be done with, and why."""
+
+    interface: Interface
+    error: XdpctlError
+
+    def as_dict(self) -> dict[str, Any]:
+        """The failure as ``--json`` prints it."""
+        return {"interface": self.interface.name, "error": self.error.as_dict()}
 
 
 def is_pattern(text: str) -> bool:

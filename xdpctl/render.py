@@ -12,8 +12,9 @@ from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format
 
 if TYPE_CHECKING:
     from .commit import Report, Step
-    from .errors import Failure, XdpctlError
+    from .errors import XdpctlError
     from .history import Pending
+    from .interfaces import Failure
     from .plan import AskedMode, Plan
     from .sweep import Event
 

@@ -12,7 +12,7 @@ from .status import NOTHING, interface_remarks, oddity
 from .status import data as status_data
 
 if TYPE_CHECKING:
-    from .errors import Failure
+    from .interfaces import Failure
     from .state import Root, Slot, State
 
 Counts = Mapping[int, Mapping[str, int]]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import signals
 from .chain import USUAL, XDP_PASS, Rules, format_actions
-from .errors import Failure, Interrupted, RaceError
+from .errors import Interrupted, RaceError
+from .interfaces import Failure
 from .past import pending_line
 from .render import (
     Style,

@@ -12,7 +12,8 @@ from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.test_render import APP, on_terminal, without_colour
 from xdpctl import status
 from xdpctl.chain import XDP_ABORTED, XDP_DROP, Rules
-from xdpctl.errors import Failure, XdpctlError
+from xdpctl.errors import XdpctlError
+from xdpctl.interfaces import Failure
 from xdpctl.pins import Origin
 from xdpctl.show import data, drawing, show
 from xdpctl.state import State

@@ -18,8 +18,8 @@ from tests.unit.samples import running, state_of
 from tests.unit.test_render import APP, MEMBERS, document, on_terminal, without_colour
 from xdpctl import render, signals, status
 from xdpctl.chain import XDP_DROP, Rules
-from xdpctl.errors import Failure, RaceError, XdpctlError
-from xdpctl.interfaces import Interface
+from xdpctl.errors import RaceError, XdpctlError
+from xdpctl.interfaces import Failure, Interface
 from xdpctl.pins import Origin
 from xdpctl.state import Mode, State
 

@@ -9,9 +9,9 @@ from .. import render
 from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
-from ..errors import Failure, Interrupted
+from ..errors import Interrupted
 from ..history import Terms
-from ..interfaces import Interface, is_pattern
+from ..interfaces import Failure, Interface, is_pattern
 from ..observe import View
 from ..state import State
 from .common import Asked, Settings

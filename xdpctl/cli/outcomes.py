@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from .. import render
-from ..errors import Failure, Interrupted, XdpctlError, explained
-from ..interfaces import Interface
+from ..errors import Interrupted, XdpctlError, explained
+from ..interfaces import Failure, Interface
 from .common import Settings
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from click.core import ParameterSource
 
 from .. import render, rights, status
 from ..bpffs import Bpffs
-from ..errors import Failure, Interrupted, UsageError, VanishedError
-from ..interfaces import Interface, is_pattern
+from ..errors import Interrupted, UsageError, VanishedError
+from ..interfaces import Failure, Interface, is_pattern
 from ..observe import View, observe
 from ..state import State
 from . import complete
