@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from . import bcc as dialect
-from . import chain, locks, maps, objects, pins
+from . import chain, homes, locks, maps, objects, pin, pins
 from .bcc import BPF
 from .bpffs import Bpffs
 from .commit import transact
@@ -143,7 +143,7 @@ class Attachment:
         _all.add(self)
         self._follower = threading.Thread(
             target=_follow_for_ever,
-            args=(weakref.ref(self), self._stop, bpffs.interface(interface).directory),
+            args=(weakref.ref(self), self._stop, homes.of(bpffs, interface).directory),
             name=f"xdpctl-{program_id}",
             daemon=True,
         )
@@ -253,8 +253,8 @@ class Attachment:
 
     def _home(self, link: records.LinkInfo) -> InterfacePins:
         """Where the root's pins are; an interface that moves takes them along."""
-        own = self._bpffs.interface(self._interface)
-        for home in (own, *self._bpffs.homes()):
+        own = homes.of(self._bpffs, self._interface)
+        for home in (own, *homes.every(self._bpffs)):
             for ifindex in home.ifindexes():
                 found = home.with_ifindex(ifindex)
                 roots = found.recorded()
@@ -267,7 +267,7 @@ class Attachment:
 
     def _live(self, link: records.LinkInfo) -> int:
         """The root that the interface runs now; 0 where there is none."""
-        pinned = pins.pinned_link(self._home(link).root_link)
+        pinned = pin.pinned_link(self._home(link).root_link)
         if pinned:
             return pinned.prog_id if pinned.ifindex else 0
         if self._interface.exists():
@@ -277,7 +277,7 @@ class Attachment:
     def _take_over(self, home: InterfacePins, live: int, link: records.LinkInfo) -> bool:
         """Make the descriptor mean the link onto the live root; False where there is none."""
         for slot, origin in home.borrowed(live).items():
-            new = pins.opened(home.link(live, slot)) if origin.link_id == link.id else None
+            new = pin.opened(home.link(live, slot)) if origin.link_id == link.id else None
             if new is None:
                 continue
             with libbpf.owned(new):
@@ -285,7 +285,7 @@ class Attachment:
                 libc.grace_period()
                 # In this order: at each instant a holder is left, and no pin without an owner.
                 with self._bpffs.pins_locked():
-                    pins.remove(home.link(live, slot))
+                    pin.remove(home.link(live, slot))
                 if self._link():  # else its user has closed the descriptor meanwhile
                     os.dup2(new, self._fd, inheritable=False)
             with self._bpffs.pins_locked():
@@ -348,13 +348,13 @@ class ArrayAttachment(Attachment):
 
     def _follow(self) -> None:
         if not self._is_called():
-            with self._bpffs.interface(self._interface).locked():
+            with homes.of(self._bpffs, self._interface).locked():
                 if not self._is_called():  # nor was a change under way while one looked
                     self._end()
 
     def _is_called(self) -> bool:
         """Whether a root that some interface runs calls the array."""
-        for home in (self._bpffs.interface(self._interface), *self._bpffs.homes()):
+        for home in (homes.of(self._bpffs, self._interface), *homes.every(self._bpffs)):
             for root_id, attach in home.roots().items():
                 if self._calls(root_id) and self._runs(home, root_id, attach):
                     return True
@@ -368,7 +368,7 @@ class ArrayAttachment(Attachment):
 
     def _runs(self, home: InterfacePins, root_id: int, attach: pins.Attach) -> bool:
         if attach == "link":
-            link = pins.pinned_link(home.root_link)
+            link = pin.pinned_link(home.root_link)
             return link is not None and link.prog_id == root_id and link.ifindex != 0
         if self._interface.exists() and libbpf.xdp_query(self._interface.ifindex)[0] == root_id:
             return True

@@ -8,11 +8,10 @@ import stat
 from collections.abc import Iterator
 from typing import Self
 
-from . import locks
+from . import locks, pin
 from .errors import BpffsError
-from .interfaces import Interface, mount_point
+from .interfaces import mount_point
 from .kernel import libc
-from .pins import InterfacePins, failing
 
 DEFAULT_BPFFS = "/sys/fs/bpf"
 
@@ -93,7 +92,7 @@ class Bpffs:
 
     def mount(self) -> None:
         """Mount a bpffs at the path."""
-        with failing("mount a BPF file system at", self.path):
+        with pin.failing("mount a BPF file system at", self.path):
             os.makedirs(self.path, exist_ok=True)
             libc.mount("bpf", self.path, "bpf")
 
@@ -106,29 +105,6 @@ class Bpffs:
             yield
         finally:
             locks.drop(fd)
-
-    def interface(self, interface: Interface) -> InterfacePins:
-        directory = f"{self.xdp}/xdpctl-{interface.netns}-{interface.ifindex}"
-        return InterfacePins(self, directory, interface.ifindex, interface.name)
-
-    def homes(self) -> list[InterfacePins]:
-        """The directory of every interface that xdpctl keeps something of, of any namespace."""
-        with contextlib.suppress(FileNotFoundError):
-            return [
-                InterfacePins(self, f"{self.xdp}/{name}", int(number), f"{self.xdp}/{name}")
-                for name in sorted(os.listdir(self.xdp))
-                if name.startswith("xdpctl-") and (number := name.rpartition("-")[2]).isdecimal()
-            ]
-        return []
-
-    def home_of(self, root_id: int) -> InterfacePins | None:
-        """Where a root is recorded: an interface that moved to here has its pins elsewhere."""
-        for home in self.homes():
-            for ifindex in home.ifindexes():
-                found = home.with_ifindex(ifindex)
-                if root_id in found.recorded():
-                    return found
-        return None
 
     def pins_elsewhere(self) -> Iterator[str]:
         """The pins of the whole file system that are neither ours nor libxdp's."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import counting, dispatcher, pins, rights, signals
+from . import counting, dispatcher, homes, pin, rights, signals
 from .bpffs import Bpffs
 from .chain import USUAL, Chain, Member
 from .construct import Construction
@@ -129,7 +129,7 @@ def transact(
 
     rights.require()
     bpffs.check()
-    paths = bpffs.interface(interface)
+    paths = homes.of(bpffs, interface)
     if dry_run:
         state = observe(interface, bpffs, view=view)
         _overdue(state, terms, dry_run)
@@ -316,7 +316,7 @@ class _Commit:
         """Record the chain that runs, keep what leaves it, and see to it that it comes back."""
         terms, history, after = self.terms, self.history, self.report.root_id
         if terms.uses_up:
-            undo.callback(pins.remove, history.back)
+            undo.callback(pin.remove, history.back)
             history.note(history.back, f"{terms.back} {after}")
             return
         kept = bool(terms.within) or terms.keeps
@@ -355,7 +355,7 @@ class _Commit:
             undo.callback(self.unpin, made.root_id)
             if self.state.root and self.state.root.owner == "libxdp":
                 # Nothing else would tell after a crash whose pins those of X are.
-                undo.callback(pins.remove, self.paths.record(self.state.root.id))
+                undo.callback(pin.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
             if self.plan.kind == "bare":
                 self.paths.make_record(made.root_id, self.plan.attach)
@@ -363,7 +363,7 @@ class _Commit:
                 self.paths.make_dispatch(made.root_id, self.plan.attach)
             if self.plan.target.rules != USUAL:
                 self.paths.rule(made.root_id, self.plan.target.rules)
-            with pins.failing("pin programs in", self.bpffs.path):
+            with pin.failing("pin programs in", self.bpffs.path):
                 for slot, (program, link) in enumerate(made.hooked):
                     member = made.members[slot]
                     if member.id in origins:
@@ -422,7 +422,7 @@ class _Commit:
             self.history.tidy(-1 if self.plan.gives_back else self.report.root_id)
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
-            pins.remove(self.paths.adopting)
+            pin.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
                 self.paths.forget_made(key)
             if old is None:

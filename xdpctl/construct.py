@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from . import dispatcher, fused, image, loading, pins
+from . import dispatcher, fused, image, loading, pin
 from .chain import Member
 from .counters import Counter
 from .counting import Counting, mask_of
@@ -248,7 +248,7 @@ class Construction:
 
     def keep_array(self, program_id: int, name: str, fd: int) -> None:
         """Pin a program array: the kernel empties one that only programs use."""
-        self.undo.callback(pins.remove, self.paths.map_pin(program_id, name))
+        self.undo.callback(pin.remove, self.paths.map_pin(program_id, name))
         self.paths.keep_map(program_id, name, fd)
 
     def pin_maps(self, key: int) -> None:
@@ -266,7 +266,7 @@ class Construction:
             for one in (*wanted, Made(libbpf.map_info(fd).id, path)):
                 self.paths.note_made(key, number, one)
                 number += 1
-                with pins.failing("pin a map at", one.path):
+                with pin.failing("pin a map at", one.path):
                     if one.map_id:
                         _pin_new(fd, path)
                     else:

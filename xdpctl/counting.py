@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from . import counters, image, pins
+from . import counters, image, pin
 from .chain import Member, Rules
 from .counters import MASK_SIZE, ROW_SIZE, Counted, Counter, Mask
 from .errors import BpffsError, KernelError, UnsupportedError
@@ -51,7 +51,7 @@ class Counting:
     @classmethod
     def of(cls, paths: InterfacePins, closing: contextlib.ExitStack) -> Counting | None:
         """Those that are pinned; None where there are none."""
-        fds = [pins.opened(path) for path in (paths.counts, paths.masks)]
+        fds = [pin.opened(path) for path in (paths.counts, paths.masks)]
         for fd in fds:
             if fd is not None:
                 closing.callback(os.close, fd)
@@ -73,7 +73,7 @@ class Counting:
         masks = libbpf.map_create(libbpf.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
         closing.callback(os.close, masks)
         undo.callback(paths.remove_counters)
-        with pins.failing("pin a map in", paths.bpffs.path):
+        with pin.failing("pin a map in", paths.bpffs.path):
             libbpf.pin(counts, paths.counts)
             libbpf.pin(masks, paths.masks)
         return cls(counts, masks)
@@ -117,7 +117,7 @@ class Counting:
                 path = paths.counter(member.id, which)
                 if os.path.lexists(path):
                     continue
-                undo.callback(pins.remove, path)
+                undo.callback(pin.remove, path)
                 with contextlib.ExitStack() as closing:
                     fd = image.load(
                         libbpf.BPF_PROG_TYPE_TRACING,
@@ -130,7 +130,7 @@ class Counting:
                     closing.callback(os.close, fd)
                     link = libbpf.link_tracing(fd)
                     closing.callback(os.close, link)
-                    with pins.failing("pin a link in", paths.bpffs.path):
+                    with pin.failing("pin a link in", paths.bpffs.path):
                         libbpf.pin(link, path)
         except KernelError as error:
             what = f"what counts the packets of {member.known_as}"

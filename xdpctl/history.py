@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-from . import pins
+from . import pin
 from .chain import Chain, Kind, Member, Rules
 from .kernel import libbpf
 from .pins import Attach, InterfacePins
@@ -331,7 +331,7 @@ class History:
     def record(self, one: Generation) -> None:
         """Record a generation; what makes it count comes last."""
         texts = [_member_text(member) for member in one.chain.members]
-        with pins.failing("make a record in", self.paths.bpffs.path):
+        with pin.failing("make a record in", self.paths.bpffs.path):
             for part, text in enumerate(_in_parts(texts)):
                 os.symlink(text, self._path("was", one.number, part))
             os.symlink(one.head(), self._path("was", one.number))
@@ -343,13 +343,13 @@ class History:
         """Keep a program of a generation in the kernel."""
         with (
             libbpf.owned(libbpf.prog_fd(program_id)) as fd,
-            pins.failing("pin a program in", self.paths.bpffs.path),
+            pin.failing("pin a program in", self.paths.bpffs.path),
         ):
             libbpf.pin(fd, self._path("kept", number, program_id))
 
     def note(self, path: str, text: object) -> None:
         """Make one of the other records: `confirm`, or `back`."""
-        with pins.failing("make a record in", self.paths.bpffs.path):
+        with pin.failing("make a record in", self.paths.bpffs.path):
             os.symlink(str(text), path)
 
     def forget(self, number: int) -> None:
@@ -367,7 +367,7 @@ class History:
         self.tidy(live)
 
     def _remove(self, paths: Callable[[], list[str]]) -> None:
-        with pins.failing("remove a record from", self.paths.bpffs.path):
+        with pin.failing("remove a record from", self.paths.bpffs.path):
             # What makes the others count goes first, and what makes them not count last.
             for path in sorted(paths(), key=lambda path: (path == self.back, path.count("-"))):
-                pins.remove(path)
+                pin.remove(path)

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from . import pins
+from . import pin, pins
 from .chain import Member
 from .errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from .interfaces import Interface
@@ -70,8 +70,8 @@ class Hook:
     def adopt(self, undo: contextlib.ExitStack) -> None:
         """Pin the link of another's program, lest the chain goes when its owner does."""
         self.note_adopted(undo)
-        with pins.failing("pin the root link in", self.paths.bpffs.path):
-            undo.callback(pins.remove, self.paths.root_link)
+        with pin.failing("pin the root link in", self.paths.bpffs.path):
+            undo.callback(pin.remove, self.paths.root_link)
             libbpf.pin(self.link, self.paths.root_link)
 
     def note_adopted(self, undo: contextlib.ExitStack) -> None:
@@ -79,8 +79,8 @@ class Hook:
 
         It is told apart by that from a link of ours that somebody gave a program.
         """
-        with pins.failing("make a record in", self.paths.bpffs.path):
-            undo.callback(pins.remove, self.paths.adopting)
+        with pin.failing("make a record in", self.paths.bpffs.path):
+            undo.callback(pin.remove, self.paths.adopting)
             os.symlink(str(libbpf.link_info(self.link).id), self.paths.adopting)
 
     def flip(self, root_fd: int, root_id: int) -> Done:
@@ -100,7 +100,7 @@ class Hook:
             self.closing.callback(os.close, link)
             ids["root_link"] = libbpf.link_info(link).id
             # Not pinned, it falls with this process, and the interface is as before.
-            with pins.failing("pin the root link in", self.paths.bpffs.path):
+            with pin.failing("pin the root link in", self.paths.bpffs.path):
                 libbpf.pin(link, self.paths.root_link)
         else:
             libbpf.xdp_attach(self.interface.ifindex, root_fd, self.flags)

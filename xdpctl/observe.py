@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from . import image, interfaces, pins
+from . import homes, image, interfaces, pin
 from .bpffs import Bpffs
 from .chain import DEFAULT_PRIORITY, USUAL, Member
 from .errors import KernelError, RaceError, VanishedError
@@ -91,7 +91,7 @@ class _Reading:
 
     def __init__(self, interface: Interface, bpffs: Bpffs, locked: bool, view: View | None) -> None:
         self.interface, self.bpffs, self.locked = interface, bpffs, locked
-        self.own = bpffs.interface(interface)
+        self.own = homes.of(bpffs, interface)
         self.home = self.own
         self.view = view
         self._links: list[records.LinkInfo] | None = None
@@ -127,7 +127,7 @@ class _Reading:
     def confirmed(self, root_id: int, root: Root | None) -> bool:
         """Whether the interface still runs the root that was read."""
         if root and root.link_pin:
-            pinned = pins.pinned_link(root.link_pin)
+            pinned = pin.pinned_link(root.link_pin)
             return pinned is not None and (pinned.prog_id, pinned.ifindex) == (
                 root_id,
                 self.interface.ifindex,
@@ -177,14 +177,14 @@ class _Reading:
     def recorded(self, root_id: int) -> Attach | None:
         """How a root of ours is attached, None for others'; finds the home of one that moved."""
         attach = self.own.recorded().get(root_id)
-        if attach is None and (moved := self.bpffs.home_of(root_id)):
+        if attach is None and (moved := homes.of_root(self.bpffs, root_id)):
             self.home = moved
             attach = moved.recorded().get(root_id)
         return attach
 
     def root_link(self, root_id: int) -> records.LinkInfo | None:
         """The pinned link that attaches a root here; None where the pin is of something else."""
-        pinned = pins.pinned_link(self.home.root_link)
+        pinned = pin.pinned_link(self.home.root_link)
         if pinned and (pinned.prog_id, pinned.ifindex) == (root_id, self.interface.ifindex):
             return pinned
         return None
@@ -242,7 +242,7 @@ class _Reading:
         borrowed = self.home.borrowed(root.id)
         for number in range(count):
             path = self.home.link(root.id, number)
-            pinned = pins.pinned_link(path)
+            pinned = pin.pinned_link(path)
             # A lone program may replace the entry; libxdp's pin calls it prog0 all the same.
             names = [f"prog{number}", *([ENTRY] if count == 1 else [])]
             wanted = {functions[name]: name for name in names}
@@ -251,16 +251,16 @@ class _Reading:
             if link is None and pinned and not pinned.target:
                 link = pinned  # a kernel that does not tell targets: the pin's path has to do
             origin = borrowed.get(number)
-            pin = path if link and pinned and pinned.id == link.id else None
+            ours = path if link and pinned and pinned.id == link.id else None
             yield Slot(
                 number=number,
                 function=function,
                 function_btf_id=functions[f"prog{number}"],
                 member=_member(config, number, link.prog_id) if link else None,
                 link_id=link.id if link else 0,
-                pin=pin,
+                pin=ours,
                 origin=origin,
-                orphan=bool(link and pin and origin and self.orphaned(link, origin, pin)),
+                orphan=bool(link and ours and origin and self.orphaned(link, origin, ours)),
             )
 
     def hooked(
@@ -299,7 +299,7 @@ class _Reading:
         if not entries:
             return self.empty(), 0
         recorded = self.own.recorded()
-        link = pins.pinned_link(self.own.root_link) if "root_link" in entries else None
+        link = pin.pinned_link(self.own.root_link) if "root_link" in entries else None
         stale = []
         stranded = link.prog_id if link and link.ifindex and not live else 0
         if "adopting" in entries:

@@ -33,19 +33,15 @@ and is not the root that the interface runs is left over from an interrupted com
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from . import locks
+from . import locks, pin
+from .bpffs import Bpffs
 from .chain import USUAL, Rules
-from .errors import BpffsError, KernelError, VanishedError
-from .kernel import libbpf, records
-
-if TYPE_CHECKING:
-    from .bpffs import Bpffs
+from .kernel import libbpf
 
 Attach = Literal["link", "netlink"]
 """How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
@@ -195,7 +191,7 @@ class InterfacePins:
         while True:
             for path in (self.bpffs.xdp, self.directory):
                 with (
-                    failing("make a directory in", self.bpffs.path),
+                    pin.failing("make a directory in", self.bpffs.path),
                     contextlib.suppress(FileExistsError),
                 ):
                     os.mkdir(path, 0o700)
@@ -222,13 +218,13 @@ class InterfacePins:
 
     def make_record(self, root_id: int, attach: Attach) -> None:
         """Record a root as one of xdpctl's."""
-        with failing("make a record in", self.bpffs.path):
+        with pin.failing("make a record in", self.bpffs.path):
             os.symlink(attach, self.record(root_id))
 
     def make_dispatch(self, root_id: int, attach: Attach) -> None:
         """Record a root and make its directory."""
         self.make_record(root_id, attach)
-        with failing("make a directory in", self.bpffs.path):
+        with pin.failing("make a directory in", self.bpffs.path):
             os.mkdir(self.dispatch(root_id), 0o700)
 
     def programs(self, root_id: int) -> set[int]:
@@ -236,7 +232,8 @@ class InterfacePins:
         found = set()
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.dispatch(root_id)):
-                fd = opened(f"{self.dispatch(root_id)}/{name}") if name.endswith("-prog") else None
+                path = f"{self.dispatch(root_id)}/{name}"
+                fd = pin.opened(path) if name.endswith("-prog") else None
                 if fd is not None:
                     with libbpf.owned(fd):
                         found.add(libbpf.prog_info(fd).id)
@@ -245,19 +242,19 @@ class InterfacePins:
     def remove_dispatch(self, root_id: int) -> None:
         """Remove a root's pins, its directory and its record; what is gone already is fine."""
         directory = self.dispatch(root_id)
-        with failing("remove pins from", self.bpffs.path):
+        with pin.failing("remove pins from", self.bpffs.path):
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(directory):
-                    remove(f"{directory}/{name}")
+                    pin.remove(f"{directory}/{name}")
                 os.rmdir(directory)
             for name in self.entries():
                 if re.fullmatch(rf"(borrowed|label|made)-{root_id}-\d+|rules-{root_id}", name):
-                    remove(f"{self.directory}/{name}")
-            remove(self.record(root_id))
+                    pin.remove(f"{self.directory}/{name}")
+            pin.remove(self.record(root_id))
 
     def remove_root_link(self) -> None:
-        with failing("remove a pin from", self.bpffs.path):
-            remove(self.root_link)
+        with pin.failing("remove a pin from", self.bpffs.path):
+            pin.remove(self.root_link)
 
     # --- whose programs slots run ---------------------------------------------------------------
 
@@ -277,14 +274,14 @@ class InterfacePins:
 
     def borrow(self, root_id: int, slot: int, origin: Origin) -> None:
         """Note whose program a slot runs."""
-        with failing("make a record in", self.bpffs.path):
+        with pin.failing("make a record in", self.bpffs.path):
             os.symlink(str(origin), f"{self.directory}/borrowed-{root_id}-{slot}")
 
     def give_back(self, root_id: int, slot: int) -> None:
         """The owner holds the slot's link: our pin goes, and the record after it."""
-        with failing("remove a pin from", self.bpffs.path):
-            remove(self.link(root_id, slot))
-            remove(f"{self.directory}/borrowed-{root_id}-{slot}")
+        with pin.failing("remove a pin from", self.bpffs.path):
+            pin.remove(self.link(root_id, slot))
+            pin.remove(f"{self.directory}/borrowed-{root_id}-{slot}")
 
     # --- what their user said of them -----------------------------------------------------------
 
@@ -294,7 +291,7 @@ class InterfacePins:
 
     def label(self, root_id: int, slot: int, label: Label) -> None:
         """Note what was said of a program."""
-        with failing("make a record in", self.bpffs.path):
+        with pin.failing("make a record in", self.bpffs.path):
             os.symlink(str(label), f"{self.directory}/label-{root_id}-{slot}")
 
     def rules(self, root_id: int) -> Rules:
@@ -306,7 +303,7 @@ class InterfacePins:
 
     def rule(self, root_id: int, rules: Rules) -> None:
         """Note a root's rules."""
-        with failing("make a record in", self.bpffs.path):
+        with pin.failing("make a record in", self.bpffs.path):
             os.symlink(" ".join(map(str, rules)), f"{self.directory}/rules-{root_id}")
 
     # --- maps -----------------------------------------------------------------------------------
@@ -337,16 +334,16 @@ class InterfacePins:
 
     def keep_map(self, program_id: int, name: str, fd: int) -> None:
         """Pin a member's program array."""
-        with failing("pin a map in", self.bpffs.path):
+        with pin.failing("pin a map in", self.bpffs.path):
             libbpf.pin(fd, self.map_pin(program_id, name))
 
     def remove_maps_but(self, program_ids: Collection[int]) -> None:
         """Remove the program arrays of programs that are neither members (any longer) nor kept."""
-        with failing("remove a pin from", self.bpffs.path):
+        with pin.failing("remove a pin from", self.bpffs.path):
             wanted = self.kept_programs().union(program_ids)
             for path, program_id in self.kept_maps().items():
                 if program_id not in wanted:
-                    remove(path)
+                    pin.remove(path)
 
     # --- what is counted ------------------------------------------------------------------------
 
@@ -363,14 +360,14 @@ class InterfacePins:
 
     def remove_counters(self, counted: bool = False, program_ids: Collection[int] = ()) -> None:
         """Remove what counts, but the maps of a chain that is `counted` and these programs'."""
-        with failing("remove a pin from", self.bpffs.path):
+        with pin.failing("remove a pin from", self.bpffs.path):
             for path, program_id in self.counters().items():
                 if not (counted and (not program_id or program_id in program_ids)):
-                    remove(path)
+                    pin.remove(path)
 
     def note_made(self, root_id: int, number: int, made: Made) -> None:
         """Note that a load makes a pin, or a directory for it, at a path of its user's choice."""
-        with failing("make a record in", self.bpffs.path):
+        with pin.failing("make a record in", self.bpffs.path):
             os.symlink(f"{made.map_id} {made.path}", f"{self.directory}/made-{root_id}-{number}")
 
     def made(self) -> dict[int, list[Made]]:
@@ -386,43 +383,14 @@ class InterfacePins:
 
     def forget_made(self, root_id: int) -> None:
         """The load is done: what it pinned is the user's."""
-        with failing("remove a record from", self.bpffs.path):
+        with pin.failing("remove a record from", self.bpffs.path):
             for name in self.entries():
                 if re.fullmatch(rf"made-{root_id}-\d+", name):
-                    remove(f"{self.directory}/{name}")
-
-
-@contextlib.contextmanager
-def failing(what: str, path: str) -> Iterator[None]:
-    """Turn a file system's refusal into a BpffsError."""
-    try:
-        yield
-    except (KernelError, OSError) as error:
-        if error.errno == errno.ENODEV:
-            raise VanishedError("the interface went away") from error
-        hints = {
-            errno.EROFS: "mount -o remount,rw it",
-            errno.ENOSPC: "the kernel is out of memory or over a limit for it",
-            errno.EACCES: "run xdpctl as root",
-            errno.EPERM: "run xdpctl as root",
-        }
-        raise BpffsError(
-            f"cannot {what} {path}",
-            why=os.strerror(error.errno or 0),
-            hint=hints.get(error.errno or 0, ""),
-            # The kernel's answer for a path outside of a bpffs, which libbpf looks for first.
-            number=errno.EINVAL if error.errno == errno.EPERM else 0,
-        ) from error
+                    pin.remove(f"{self.directory}/{name}")
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
-
-
-def remove(path: str) -> None:
-    """Remove a pin; one that is gone already is fine."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _is_at(fd: int, path: str) -> bool:
@@ -430,22 +398,3 @@ def _is_at(fd: int, path: str) -> bool:
     status = os.stat(path)
     mine = os.fstat(fd)
     return (mine.st_dev, mine.st_ino) == (status.st_dev, status.st_ino)
-
-
-def opened(path: str) -> int | None:
-    """The descriptor of a pin; None where there is none."""
-    try:
-        return libbpf.get(path)
-    except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return None
-        raise
-
-
-def pinned_link(path: str) -> records.LinkInfo | None:
-    """The link that is pinned at a path; None where there is none."""
-    fd = opened(path)
-    if fd is None:
-        return None
-    with libbpf.owned(fd):
-        return libbpf.link_info(fd)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from . import counting, pins
+from . import counting, pin
 from .bpffs import Bpffs
 from .errors import KernelError
 from .history import History
@@ -92,8 +92,8 @@ def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
 
     False where its owner has removed it meanwhile; it does not come back then.
     """
-    with pins.failing("re-hook a pin in", paths.bpffs.path):
-        pins.remove(paths.stage)
+    with pin.failing("re-hook a pin in", paths.bpffs.path):
+        pin.remove(paths.stage)
         with libbpf.owned(libbpf.link_fd(link_id)) as fd:
             libbpf.pin(fd, paths.stage)
         try:
@@ -106,7 +106,7 @@ def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
                 raise
             return False
         finally:
-            pins.remove(paths.stage)
+            pin.remove(paths.stage)
     return True
 
 
@@ -137,9 +137,9 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     settle(paths, live, members, stale)
     if not root or not root.link_id or state.home.directory != paths.directory:
         paths.remove_root_link()
-    with pins.failing("remove a pin from", bpffs.path):
-        pins.remove(paths.stage)
-        pins.remove(paths.adopting)
+    with pin.failing("remove a pin from", bpffs.path):
+        pin.remove(paths.stage)
+        pin.remove(paths.adopting)
     return state.residue
 
 
@@ -179,7 +179,7 @@ def rehome(paths: InterfacePins, state: State) -> bool:
     goes with its directory.
     """
     home, xdp = state.home, paths.bpffs.xdp
-    with pins.failing("move pins in", paths.bpffs.path):
+    with pin.failing("move pins in", paths.bpffs.path):
         if home.directory != paths.directory:
             if state.stranded:
                 os.rename(paths.directory, f"{xdp}/xdpctl-moved-{state.stranded}")

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import interfaces, pins
+from . import homes, interfaces, pin
 from .bpffs import Bpffs
 from .commit import transact
 from .errors import Interrupted, KernelError, VanishedError, XdpctlError
@@ -32,30 +32,30 @@ def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:
 
     One that moved is known by the root that it runs.
     """
-    homes = {home.directory: home for home in bpffs.homes()}
+    kept = {home.directory: home for home in homes.every(bpffs)}
     start = interfaces.current()
-    yield from _in_namespace(bpffs, homes)
-    if homes:
+    yield from _in_namespace(bpffs, kept)
+    if kept:
         for name, path in interfaces.visible():
-            if name != start and homes:
+            if name != start and kept:
                 with contextlib.suppress(OSError), interfaces.entered(path):
-                    yield from _in_namespace(bpffs, homes)
+                    yield from _in_namespace(bpffs, kept)
 
 
-def _in_namespace(bpffs: Bpffs, homes: dict[str, InterfacePins]) -> Iterator[Interface]:
-    """Take from some homes those of the current namespace's interfaces."""
+def _in_namespace(bpffs: Bpffs, kept: dict[str, InterfacePins]) -> Iterator[Interface]:
+    """Take from some kept those of the current namespace's interfaces."""
     strangers = []
     for one in Interface.all():
-        directory = bpffs.interface(one).directory
-        if homes.pop(directory, None):
+        directory = homes.of(bpffs, one).directory
+        if kept.pop(directory, None):
             yield one
         else:
             strangers.append(one)
-    roots = {root: directory for directory, home in homes.items() for root in home.roots()}
+    roots = {root: directory for directory, home in kept.items() for root in home.roots()}
     programs = netlink.xdp_programs() if roots and strangers else {}
     for one in strangers:
         directory = roots.get(programs.get(one.ifindex, (0, 0))[0], "")
-        if homes.pop(directory, None):
+        if kept.pop(directory, None):
             yield one
 
 
@@ -69,7 +69,7 @@ def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterato
     start = interfaces.current()
     first: Exception | None = None
     for interface in interfaces_of(bpffs) if found is None else found:
-        there.add(bpffs.interface(interface).directory)
+        there.add(homes.of(bpffs, interface).directory)
         where = _where(interface, start)
         try:
             yield from _overdue(bpffs, interface, where, dry_run)
@@ -81,7 +81,7 @@ def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterato
             raise
         except (XdpctlError, KernelError) as error:
             first = first or error
-    for home in bpffs.homes() if found is None else ():
+    for home in homes.every(bpffs) if found is None else ():
         try:
             if home.directory not in there and _is_gone(home, dry_run):
                 yield Event("-", f"removed {home.directory}", "its interface is gone")
@@ -162,7 +162,7 @@ def _repaired(bpffs: Bpffs, interface: Interface, dry_run: bool) -> tuple[str, .
     state = observe(interface, bpffs)
     if dry_run or not state.residue:
         return state.residue
-    paths = bpffs.interface(interface)
+    paths = homes.of(bpffs, interface)
     with paths.locked():
         return repair(bpffs, paths, observe(interface, bpffs, locked=True))
 
@@ -185,15 +185,15 @@ def _is_gone(home: InterfacePins, dry_run: bool) -> bool:
             with home.bpffs.pins_locked():
                 for root_id in one.recorded():
                     one.remove_dispatch(root_id)
-        with pins.failing("remove pins from", home.bpffs.path):
+        with pin.failing("remove pins from", home.bpffs.path):
             for name in home.entries():
-                pins.remove(f"{home.directory}/{name}")
+                pin.remove(f"{home.directory}/{name}")
     return True
 
 
 def _runs(home: InterfacePins) -> bool:
     """Whether an interface runs a root of a directory, or might as far as one can see."""
-    link = pins.pinned_link(home.root_link)
+    link = pin.pinned_link(home.root_link)
     if link:
         return bool(link.ifindex)  # the kernel says so itself, for every namespace
     over_netlink = {root_id for root_id, attach in home.roots().items() if attach == "netlink"}

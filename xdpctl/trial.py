@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import dispatcher, image, loading
+from . import dispatcher, homes, image, loading
 from .bpffs import Bpffs
 from .chain import (
     ACTIONS,
@@ -236,7 +236,7 @@ def _rehearse(bpffs: Bpffs, state: State, plan: Plan) -> None:
     if not plan.target.members or plan.flip == "none":
         return
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
-        paths = bpffs.interface(state.interface)
+        paths = homes.of(bpffs, state.interface)
         try:
             Rehearsal(plan, paths, lambda *_step, **_ids: None, closing, undo).build()
         except LostRace as lost:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
-from . import signals
+from . import homes, signals
 from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, XdpctlError
 from .history import Pending
@@ -148,7 +148,7 @@ class _Guard:
         from .observe import observe
 
         with contextlib.suppress(XdpctlError, KernelError, OSError):
-            with self.bpffs.interface(self.interface).locked():
+            with homes.of(self.bpffs, self.interface).locked():
                 state = observe(self.interface, self.bpffs, locked=True)
             return state.pending is not None and state.pending == self.pending()
         return True  # cannot be told: look again at the end of the time

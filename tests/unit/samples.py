@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from xdpctl import signals
+from xdpctl import homes, signals
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Source
 from xdpctl.errors import Interrupted
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")
 LOOPBACK = Interface.named("lo")
 GONE = Interface("gone0", 2**31 - 1, LOOPBACK.netns)
-HOME = Bpffs("/bpffs").interface(INTERFACE)
+HOME = homes.of(Bpffs("/bpffs"), INTERFACE)
 DROP, PASS, TX = 1 << 1, 1 << 2, 1 << 3
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")

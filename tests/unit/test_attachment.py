@@ -13,6 +13,7 @@ import pytest
 
 import xdpctl
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT, built
+from xdpctl import homes
 from xdpctl.attachment import ArrayAttachment, Attachment
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import NotFoundError, UsageError, XdpctlError
@@ -107,7 +108,7 @@ def attachment(directory: Path, fd: int, interface: Interface = LOOPBACK) -> Att
 
 def test_an_attachment_whose_descriptor_was_closed_has_ended(tmp_path: Path, fd: int) -> None:
     bpffs = Bpffs(str(tmp_path))
-    os.makedirs(bpffs.interface(LOOPBACK).directory)
+    os.makedirs(homes.of(bpffs, LOOPBACK).directory)
     ended = attachment(tmp_path, fd)
     assert not ended.attached
     assert ended.wait(0)
@@ -122,7 +123,7 @@ def test_an_attachment_whose_descriptor_was_closed_has_ended(tmp_path: Path, fd:
 
 
 def test_an_attachment_that_nobody_has_ends_its_thread(tmp_path: Path, fd: int) -> None:
-    os.makedirs(Bpffs(str(tmp_path)).interface(INTERFACE).directory)
+    os.makedirs(homes.of(Bpffs(str(tmp_path)), INTERFACE).directory)
     dropped = attachment(tmp_path, fd, INTERFACE)
     thread = dropped._follower
     del dropped
@@ -150,7 +151,7 @@ def test_an_attachment_of_a_process_with_many_descriptors_is_followed(
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 2048:
         pytest.skip("missing: a limit of 2048 descriptors")
-    os.makedirs(Bpffs(str(tmp_path)).interface(LOOPBACK).directory)
+    os.makedirs(homes.of(Bpffs(str(tmp_path)), LOOPBACK).directory)
     script = f"""
 import os, resource
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_an_array_is_held_as_long_as_a_root_calls_it(
 ) -> None:
     """Whichever root does, wherever it is recorded; the descriptor stays what it is."""
     bpffs = Bpffs(str(tmp_path))
-    own, moved = bpffs.interface(LOOPBACK), bpffs.interface(INTERFACE)
+    own, moved = homes.of(bpffs, LOOPBACK), homes.of(bpffs, INTERFACE)
     for home, root_id in ((own, 500), (own, 600), (moved, 700)):
         os.makedirs(home.directory, exist_ok=True)
         home.make_dispatch(root_id, "link")
@@ -222,7 +223,7 @@ def test_an_array_that_its_user_has_closed_is_not_held(
     tmp_path: Path, fd: int, arrays: Arrays
 ) -> None:
     bpffs = Bpffs(str(tmp_path))
-    os.makedirs(bpffs.interface(LOOPBACK).directory)
+    os.makedirs(homes.of(bpffs, LOOPBACK).directory)
     held = ArrayAttachment(bpffs, LOOPBACK, 77, fd)
     arrays.id = 71  # another thing has the number by now
     assert not held.attached
@@ -233,7 +234,7 @@ def test_an_array_that_its_user_has_closed_is_not_held(
 def test_what_was_closed_is_not_closed_again(tmp_path: Path, fd: int, arrays: Arrays) -> None:
     """Its number may be in use by then, even for the same array."""
     bpffs = Bpffs(str(tmp_path))
-    os.makedirs(bpffs.interface(LOOPBACK).directory)
+    os.makedirs(homes.of(bpffs, LOOPBACK).directory)
     held = ArrayAttachment(bpffs, LOOPBACK, 77, os.dup(fd))
     number = held._fd
     held._close()

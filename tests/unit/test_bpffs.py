@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another, needs_root
+from xdpctl import homes
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, LockTimeoutError
 from xdpctl.locks import Patience
@@ -57,7 +58,7 @@ def test_a_directory_that_others_may_write_to(bpffs: Bpffs, mode: int, place: st
     with pytest.raises(BpffsError, match="is not safe"):
         bpffs.check()
     # Nor does a lock come to stand in such a place.
-    with pytest.raises(BpffsError, match="is not safe"), bpffs.interface(INTERFACE).locked():
+    with pytest.raises(BpffsError, match="is not safe"), homes.of(bpffs, INTERFACE).locked():
         pytest.fail("locked")
 
 
@@ -111,7 +112,7 @@ def test_a_symbolic_link_to_a_safe_directory_is_followed(
     """Its own mode, 0777, means nothing."""
     elsewhere.chmod(mode)
     bpffs.check_safe()
-    with bpffs.interface(INTERFACE).locked(), bpffs.pins_locked():
+    with homes.of(bpffs, INTERFACE).locked(), bpffs.pins_locked():
         assert os.listdir(elsewhere) == ["xdpctl-4711-7"]
     assert os.path.islink(bpffs.xdp)
 
@@ -124,7 +125,7 @@ def test_a_symbolic_link_to_where_others_may_write(
     with pytest.raises(BpffsError, match="xdp is not safe") as caught:
         bpffs.check_safe()
     assert f"mode {mode:04o}" in caught.value.why
-    with pytest.raises(BpffsError, match="is not safe"), bpffs.interface(INTERFACE).locked():
+    with pytest.raises(BpffsError, match="is not safe"), homes.of(bpffs, INTERFACE).locked():
         pytest.fail("locked")
     assert os.listdir(elsewhere) == []
 
@@ -186,18 +187,18 @@ def test_homes_are_the_directories_of_interfaces(bpffs: Bpffs) -> None:
     others = ["dispatch-7-500", "xdpctl-4711-x", "xdpctl-", "xdpctl", "other-4711-7", "xdpctl-1-²"]
     for name in names + others:
         os.mkdir(f"{bpffs.xdp}/{name}")
-    homes = bpffs.homes()
-    assert [home.directory for home in homes] == [f"{bpffs.xdp}/{name}" for name in sorted(names)]
-    assert {home.ifindex for home in homes} == {7, 12, 3, 500}
-    own = bpffs.interface(INTERFACE)
-    (same,) = (home for home in homes if home.directory == own.directory)
+    found = homes.every(bpffs)
+    assert [home.directory for home in found] == [f"{bpffs.xdp}/{name}" for name in sorted(names)]
+    assert {home.ifindex for home in found} == {7, 12, 3, 500}
+    own = homes.of(bpffs, INTERFACE)
+    (same,) = (home for home in found if home.directory == own.directory)
     assert (same.ifindex, same.root_link, same.dispatch(1)) == (7, own.root_link, own.dispatch(1))
 
 
 def test_there_are_no_homes_where_nothing_was_ever_loaded(tmp_path: Path) -> None:
     bpffs = Bpffs(str(tmp_path))
-    assert bpffs.homes() == []
-    assert bpffs.home_of(500) is None
+    assert homes.every(bpffs) == []
+    assert homes.of_root(bpffs, 500) is None
 
 
 def test_the_home_of_a_root(bpffs: Bpffs) -> None:
@@ -205,8 +206,8 @@ def test_the_home_of_a_root(bpffs: Bpffs) -> None:
     record(bpffs, "xdpctl-4711-7", "7-500")
     record(bpffs, "xdpctl-4711-7", "9-600", "netlink")
     record(bpffs, "xdpctl-moved-700", "7-700")
-    assert bpffs.home_of(501) is None
-    found = {root: bpffs.home_of(root) for root in (500, 600, 700)}
+    assert homes.of_root(bpffs, 501) is None
+    found = {root: homes.of_root(bpffs, root) for root in (500, 600, 700)}
     where = {
         root: home and (os.path.basename(home.directory), home.ifindex)
         for root, home in found.items()

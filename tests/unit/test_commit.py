@@ -24,7 +24,7 @@ from tests.unit.samples import (
     sent_while_blocking,
     state_of,
 )
-from xdpctl import commit, dispatcher, rights, signals
+from xdpctl import commit, dispatcher, homes, rights, signals
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Kind, Member
 from xdpctl.errors import (
@@ -203,7 +203,7 @@ class Kernel:
         patch.setattr(
             commit,
             "observe",
-            lambda one, bpffs, **_: replace(state, home=bpffs.interface(one)),
+            lambda one, bpffs, **_: replace(state, home=homes.of(bpffs, one)),
         )
         patch.setattr(rights, "require", lambda: None)
         patch.setattr(Bpffs, "check", lambda _self: None)

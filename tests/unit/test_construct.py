@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
-from xdpctl import dispatcher, fused, loading
+from xdpctl import dispatcher, fused, homes, loading
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Rules, Source
 from xdpctl.construct import Construction
@@ -118,7 +118,7 @@ def made(
     """A root that was built for an interface that runs two programs on a root of the other kind."""
     state = state_of([running("one", 11), running("two", 12)])
     plan = replace(make_plan(state, target, kind=kind), why=why)
-    paths = bpffs.interface(INTERFACE)
+    paths = homes.of(bpffs, INTERFACE)
     os.makedirs(paths.directory, exist_ok=True)
     with contextlib.ExitStack() as closing, undo or contextlib.ExitStack() as undoing:
         done = Construction(plan, paths, lambda *_, **__: None, closing, undoing)
@@ -158,7 +158,7 @@ def test_a_fused_root_is_made_of_its_members(kernel: Kernel, bpffs: Bpffs) -> No
 
 def test_what_was_fused_becomes_an_ext_program(kernel: Kernel, bpffs: Bpffs) -> None:
     """With another id, and its program arrays under that; one that was EXT before stays itself."""
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.directory)
     Path(own.map_pin(11, "callees")).touch()
     undo = contextlib.ExitStack()
@@ -214,7 +214,7 @@ def test_a_dispatcher_has_the_protocol_of_the_plan_and_its_device(
 ) -> None:
     state = state_of([running("two", 12)])
     plan = make_plan(state, state.chain, protocol=asked)
-    paths = bpffs.interface(INTERFACE)
+    paths = homes.of(bpffs, INTERFACE)
     os.makedirs(paths.directory)
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         Construction(plan, paths, lambda *_, **__: None, closing, undo).build()
@@ -277,7 +277,7 @@ def test_a_program_alone_is_the_root(
     """A new one, on the card if that is asked for; nothing is hooked onto it or made beside it."""
     plan = make_plan(state_of(None), chain_of(fresh("new")), mode, kind="bare")
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
-        done = Construction(plan, bpffs.interface(INTERFACE), lambda *_, **__: None, closing, undo)
+        done = Construction(plan, homes.of(bpffs, INTERFACE), lambda *_, **__: None, closing, undo)
         done.build()
         ((root_id, place),) = done.places.items()
         assert kernel.behind[done.root_fd] == done.root_id == root_id == done.members[0].id

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import DROP, INTERFACE, PASS, running
-from xdpctl import counting, image, settle
+from xdpctl import counting, homes, image, settle
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import USUAL, VACANT, Rules
 from xdpctl.counters import ROW_SIZE, Counter, Mask
@@ -91,7 +91,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> InterfacePins:
-    paths = Bpffs(str(tmp_path)).interface(INTERFACE)
+    paths = homes.of(Bpffs(str(tmp_path)), INTERFACE)
     os.makedirs(paths.directory)
     return paths
 

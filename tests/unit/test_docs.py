@@ -31,6 +31,7 @@ from xdpctl import (
     errors,
     facts,
     fused,
+    homes,
     image,
     incidents,
     interfaces,
@@ -547,7 +548,7 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
     monkeypatch.setattr(libbpf, "pin", pin_a_file)
     bpffs = Bpffs(str(tmp_path))
     for netns in ("4711", "ino4026531840"):
-        paths = bpffs.interface(Interface("veth7", 7, netns))
+        paths = homes.of(bpffs, Interface("veth7", 7, netns))
         root = 500 + len(netns)
         with paths.locked():
             paths.make_dispatch(root, "link")
@@ -575,7 +576,7 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             libbpf.pin(-1, f"{paths.directory}/kept-1-9")
             chains.note(chains.confirm, Pending(1, 10**12, 4711))
             chains.note(chains.back, "1 700")
-    moved = bpffs.interface(Interface("veth8", 8, "4711"))
+    moved = homes.of(bpffs, Interface("veth8", 8, "4711"))
     os.mkdir(moved.directory)
     assert settle.rehome(moved, State(INTERFACE, None, (), moved, stranded=503))
     top = tmp_path / "xdp"
@@ -641,7 +642,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
             did("Pin")
 
     bpffs = Bpffs(str(tmp_path))
-    paths = bpffs.interface(INTERFACE)
+    paths = homes.of(bpffs, INTERFACE)
     state = replace(state_of([running("old", 9)], kind=kind), home=paths)
     root = dispatcher.Root(some(), 600, 1, (1, 2), ("prog0", "prog1"))
     instead(rights, "require", lambda: None)

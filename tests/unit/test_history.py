@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, running, state_of
-from xdpctl import history
+from xdpctl import history, homes
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member, Rules
 from xdpctl.cli.common import seconds
@@ -23,7 +23,7 @@ B = running("b", 10, tag="", label="fw", before=("a", "c"), after=("d",), array_
 
 @pytest.fixture
 def chains(tmp_path: Path) -> History:
-    paths = Bpffs(str(tmp_path)).interface(INTERFACE)
+    paths = homes.of(Bpffs(str(tmp_path)), INTERFACE)
     os.makedirs(paths.directory)
     return History(paths)
 

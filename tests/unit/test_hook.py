@@ -9,6 +9,7 @@ import re
 import pytest
 
 from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, running, state_of
+from xdpctl import homes
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.hook import MODE_FLAGS, Hook, LostRace
@@ -25,7 +26,7 @@ def hook(
     attach: Attach = "link", interface: Interface = LOOPBACK, mode: AskedMode | None = None
 ) -> Hook:
     """The hook of a bare interface that two programs are for, one of them without frags."""
-    paths = Bpffs("/bpffs").interface(interface)
+    paths = homes.of(Bpffs("/bpffs"), interface)
     state = State(interface, None, (), paths)
     target = chain_of(fresh("whole", frags=True), fresh("plain"))
     plan = make_plan(state, target, mode, attach)
@@ -122,7 +123,7 @@ def test_a_root_that_is_gone_is_a_lost_race(link_id: int) -> None:
     """Its link, or the program itself, is to be opened before anything is made."""
     state = state_of([running("m", 8)], link_id=link_id)
     plan = make_plan(state, chain_of(running("m", 8)))
-    paths = Bpffs("/nonexistent").interface(state.interface)
+    paths = homes.of(Bpffs("/nonexistent"), state.interface)
     assert state.root is not None
     with contextlib.ExitStack() as closing, pytest.raises(LostRace):
         Hook(state.interface, plan, paths, state.root, closing)

@@ -21,7 +21,7 @@ from tests.unit.samples import (
     running,
     state_of,
 )
-from xdpctl import interfaces, observe, pins
+from xdpctl import homes, interfaces, observe, pin
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import KernelError, VanishedError
@@ -164,7 +164,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
         return replace(there[program], priority=config.priorities[slot], array_id=array)
 
     monkeypatch.setattr(observe, "_member", member)
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.dispatch(600))
     for slot in range(5):
         Path(own.program(600, slot)).touch()
@@ -200,8 +200,8 @@ def reading(bpffs: Bpffs) -> observe._Reading:
 
 
 def test_a_root_is_recorded_at_home_or_elsewhere(bpffs: Bpffs) -> None:
-    own = bpffs.interface(INTERFACE)
-    other = bpffs.interface(INTERFACE._replace(netns="9999", ifindex=5))
+    own = homes.of(bpffs, INTERFACE)
+    other = homes.of(bpffs, INTERFACE._replace(netns="9999", ifindex=5))
     for home in (own, other):
         os.mkdir(home.directory)
     own.make_dispatch(500, "netlink")
@@ -226,7 +226,7 @@ def test_nothing_is_left_where_nothing_was(bpffs: Bpffs) -> None:
 
 
 def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     own.make_dispatch(400, "link")
     own.note_made(400, 0, Made(0, "/maps"))
@@ -248,7 +248,7 @@ def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
 
 
 def test_what_is_left_beside_a_live_root(bpffs: Bpffs) -> None:
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     for root_id in (500, 501):
         own.make_dispatch(root_id, "link")
@@ -275,7 +275,7 @@ def test_a_netlink_root_that_runs_elsewhere_is_stranded(
     bpffs: Bpffs, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its interface moved away; its maps are not left over then, either."""
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     own.make_dispatch(400, "netlink")
     Path(own.directory, "map-11-callees").touch()
@@ -289,7 +289,7 @@ def test_beside_a_live_root_nobody_looks_for_others(
     bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The interface is here, and so are its roots: what it does not run is left over."""
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     for root_id in (500, 501):
         own.make_dispatch(root_id, "netlink")
@@ -300,7 +300,7 @@ def test_beside_a_live_root_nobody_looks_for_others(
 
 def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
     """Our records of it; the program arrays of those that run on stay."""
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     own.make_dispatch(400, "netlink")
     for program in (11, 12):
@@ -316,11 +316,11 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     bpffs: Bpffs, program: int, adopting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A note tells it from a link of ours that somebody gave another program: that one stays."""
-    own = bpffs.interface(INTERFACE)
+    own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     Path(own.root_link).touch()
     link = records.LinkInfo(77, libbpf.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
-    monkeypatch.setattr(pins, "pinned_link", lambda _path: link)
+    monkeypatch.setattr(pin, "pinned_link", lambda _path: link)
     bare = state_of([], owner="other", link_id=77).root
     assert bare is not None
     assert bare.id == 500
@@ -389,13 +389,13 @@ def test_an_interface_that_runs_nothing(bpffs: Bpffs) -> None:
     for view in (None, View(), View({})):
         state = observe.observe(LOOPBACK, bpffs, view=view)
         assert (state.root, state.residue, state.stranded) == (None, (), 0)
-        assert state.home.directory == bpffs.interface(LOOPBACK).directory
+        assert state.home.directory == homes.of(bpffs, LOOPBACK).directory
     assert os.listdir(bpffs.xdp) == []
 
 
 @bare_loopback
 def test_what_a_change_under_way_has_made_is_not_left_over(bpffs: Bpffs) -> None:
-    own = bpffs.interface(LOOPBACK)
+    own = homes.of(bpffs, LOOPBACK)
     os.mkdir(own.directory)
     own.make_dispatch(400, "link")
     assert observe.observe(LOOPBACK, bpffs).residue == (own.dispatch(400),)
@@ -411,7 +411,7 @@ def test_an_empty_directory_is_left_over_after_a_while(
     bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who makes one fills it soon, under the lock."""
-    own = bpffs.interface(LOOPBACK)
+    own = homes.of(bpffs, LOOPBACK)
     os.mkdir(own.directory)
     monkeypatch.setattr(observe, "_NEW", 3600)
     assert observe.observe(LOOPBACK, bpffs).residue == ()

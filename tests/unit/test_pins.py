@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another
-from xdpctl import locks, pins
+from xdpctl import homes, locks, pin, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError, VanishedError
 from xdpctl.locks import Patience
@@ -21,11 +21,11 @@ from xdpctl.locks import Patience
 def paths(tmp_path: Path) -> pins.InterfacePins:
     """The pins of an interface below a plain directory."""
     (tmp_path / "xdp").mkdir()
-    return Bpffs(str(tmp_path)).interface(INTERFACE)
+    return homes.of(Bpffs(str(tmp_path)), INTERFACE)
 
 
 def test_paths_are_the_protocols() -> None:
-    found = Bpffs("/bpffs").interface(INTERFACE)
+    found = homes.of(Bpffs("/bpffs"), INTERFACE)
     assert found.directory == "/bpffs/xdp/xdpctl-4711-7"
     assert found.root_link == "/bpffs/xdp/xdpctl-4711-7/root_link"
     assert found.dispatch(500) == "/bpffs/xdp/dispatch-7-500"
@@ -234,7 +234,7 @@ def test_the_interfaces_directory_lives_while_it_is_used(paths: pins.InterfacePi
 
 
 def test_the_first_directory_is_made_too(tmp_path: Path) -> None:
-    found = Bpffs(str(tmp_path)).interface(INTERFACE)
+    found = homes.of(Bpffs(str(tmp_path)), INTERFACE)
     with found.locked():
         assert os.stat(tmp_path / "xdp").st_mode & 0o777 == 0o700
 
@@ -322,7 +322,7 @@ def test_who_waited_makes_a_new_directory_where_one_was_moved_away(
 
 
 def test_a_lock_goes_with_its_directory(paths: pins.InterfacePins) -> None:
-    other = paths.bpffs.interface(INTERFACE._replace(ifindex=8))
+    other = homes.of(paths.bpffs, INTERFACE._replace(ifindex=8))
     with other.locked():
         assert (other.is_locked(), paths.is_locked()) == (True, False)
         os.rename(other.directory, paths.directory)
@@ -383,7 +383,7 @@ def test_a_forked_child_does_not_keep_the_lock(paths: pins.InterfacePins) -> Non
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "xdp").touch()
-    found = Bpffs(str(tmp_path)).interface(INTERFACE)
+    found = homes.of(Bpffs(str(tmp_path)), INTERFACE)
     with pytest.raises(BpffsError, match="cannot make a directory in") as caught:
         found._lock([])
     assert caught.value.exit_code == 9
@@ -405,6 +405,6 @@ def test_what_a_file_system_refuses(
     number: int, kind: type[BpffsError | VanishedError], text: str, raised: type[OSError]
 ) -> None:
     error = OSError(number, "refused") if raised is OSError else KernelError("bpf_obj_pin", number)
-    with pytest.raises(kind) as caught, pins.failing("pin links in", "/bpffs"):
+    with pytest.raises(kind) as caught, pin.failing("pin links in", "/bpffs"):
         raise error
     assert text in caught.value.hint

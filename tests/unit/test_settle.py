@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another, running, state_of
-from xdpctl import settle
+from xdpctl import homes, settle
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError
 from xdpctl.interfaces import Interface
@@ -33,7 +33,7 @@ def bpffs(tmp_path: Path) -> Bpffs:
 
 @pytest.fixture
 def paths(bpffs: Bpffs) -> InterfacePins:
-    return bpffs.interface(INTERFACE)
+    return homes.of(bpffs, INTERFACE)
 
 
 def root() -> Root:
@@ -45,7 +45,7 @@ def root() -> Root:
 
 def filled(bpffs: Bpffs, interface: Interface, root_id: int, ifindex: int = 0) -> InterfacePins:
     """The pins of an interface that runs a root, recorded under another number if so asked."""
-    home = bpffs.interface(interface)
+    home = homes.of(bpffs, interface)
     home = home.with_ifindex(ifindex or home.ifindex)
     os.makedirs(home.directory, exist_ok=True)
     Path(home.root_link).touch()
@@ -87,7 +87,7 @@ def test_the_pins_of_an_interface_come_to_it(bpffs: Bpffs, paths: InterfacePins)
         assert settle.rehome(paths, State(INTERFACE, root(), (), home))
         assert not settle.rehome(paths, State(INTERFACE, root(), (), paths))
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
-    assert bpffs.home_of(500) is not None
+    assert homes.of_root(bpffs, 500) is not None
     assert not paths.is_locked()
 
 
@@ -107,11 +107,11 @@ def test_pins_that_somebody_changes_do_not_move(bpffs: Bpffs, paths: InterfacePi
 def test_pins_of_an_interface_that_left_make_room(bpffs: Bpffs, paths: InterfacePins) -> None:
     """Another one has its number now; what waits for the lock gets a new directory."""
     filled(bpffs, INTERFACE, 400)
-    moved = bpffs.home_of(400)
+    moved = homes.of_root(bpffs, 400)
     with paths.locked():
         assert settle.rehome(paths, State(INTERFACE, None, (), paths, stranded=400))
         assert not os.path.exists(paths.directory)
-        moved = bpffs.home_of(400)
+        moved = homes.of_root(bpffs, 400)
         assert moved is not None
         assert moved.directory == f"{bpffs.xdp}/xdpctl-moved-400"
         assert moved.is_locked()
@@ -131,8 +131,8 @@ def test_an_interface_comes_to_where_another_one_left(bpffs: Bpffs, paths: Inter
         assert settle.rehome(paths, State(INTERFACE, root(), (), home))
     assert tree(bpffs) == left | entries_of("xdpctl-4711-7", 7, 500)
     # The one that left is found at its new place, too, and comes from there.
-    other = bpffs.interface(MOVED_IN)
-    there = bpffs.home_of(400)
+    other = homes.of(bpffs, MOVED_IN)
+    there = homes.of_root(bpffs, 400)
     assert there is not None
     with other.locked():
         assert settle.rehome(other, State(MOVED_IN, root(), (), there))

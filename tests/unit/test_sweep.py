@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import HOME, running, state_of
-from xdpctl import interfaces, sweep
+from xdpctl import homes, interfaces, sweep
 from xdpctl.bpffs import Bpffs
 from xdpctl.commit import Report
 from xdpctl.errors import (
@@ -76,7 +76,7 @@ def bpffs(tmp_path: Path) -> Bpffs:
 
 def home_of(bpffs: Bpffs, interface: Interface, root_id: int, ifindex: int = 0) -> InterfacePins:
     """Pins of an interface, with the record of a root that is attached over netlink."""
-    home = bpffs.interface(interface)
+    home = homes.of(bpffs, interface)
     home = home.with_ifindex(ifindex or home.ifindex)
     os.makedirs(home.directory, exist_ok=True)
     home.make_dispatch(root_id, "netlink")
@@ -130,7 +130,7 @@ def test_an_interface_that_moved_is_found_by_its_root(
 def test_an_interface_whose_place_another_one_has(bpffs: Bpffs, world: World) -> None:
     """Each is come to once: the one by its own place, the other by the root that it runs."""
     home_of(bpffs, ETH0, 500)
-    os.rename(bpffs.interface(ETH0).directory, f"{bpffs.xdp}/xdpctl-moved-500")
+    os.rename(homes.of(bpffs, ETH0).directory, f"{bpffs.xdp}/xdpctl-moved-500")
     home_of(bpffs, ETH0, 600)
     world.programs = {"1": {2: (600, 1)}, "22": {2: (500, 1), 5: (0, 0)}}
     assert found(bpffs, world) == [ETH0, VETH0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE
+from xdpctl import homes
 from xdpctl.bpffs import Bpffs
 from xdpctl.history import History, Pending, now
 from xdpctl.pins import InterfacePins
@@ -18,7 +19,7 @@ from xdpctl.watchdog import Watchdog
 
 @pytest.fixture
 def paths(tmp_path: Path) -> InterfacePins:
-    return Bpffs(str(tmp_path)).interface(INTERFACE)
+    return homes.of(Bpffs(str(tmp_path)), INTERFACE)
 
 
 @pytest.mark.usefixtures("nothing_is_left")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import render, steps
+from .. import homes, render, steps
 from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
@@ -65,7 +65,7 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
     """Those of some interfaces that run a root of ours."""
-    roots = {root_id for home in bpffs.homes() for root_id in home.chains()}
+    roots = {root_id for home in homes.every(bpffs) for root_id in home.chains()}
     running = [one for one in found if view.programs.get(one.ifindex, (0, 0))[0] in roots]
     if not running:
         raise NotFoundError(
