@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from . import bcc as dialect
-from . import chain, homes, locks, maps, objects, pin, pins
+from . import chain, homes, labels, locks, maps, objects, pin
 from .bcc import BPF
 from .bpffs import Bpffs
 from .commit import transact
@@ -31,7 +31,6 @@ from .errors import (
     VanishedError,
     XdpctlError,
 )
-from .history import Terms
 from .interfaces import Interface
 from .kernel import libbpf, libc, records
 from .observe import config_of, may_run_elsewhere, observe
@@ -39,6 +38,7 @@ from .pins import InterfacePins
 from .plan import AskedKind, AskedMode
 from .sources import Build
 from .state import State
+from .terms import Terms
 
 _LOOK_MS = 2000
 """No event tells that an interface is gone, so that one looks now and then."""
@@ -53,7 +53,7 @@ def attach(
     priority: int | None = None,
     actions: Iterable[str] | None = None,
     mode: AskedMode | None = None,
-    attach: pins.Attach | None = None,
+    attach: labels.Attach | None = None,
     root: AskedKind | None = None,
     bpffs: str | None = None,
     lock_timeout: float = locks.DEFAULT_TIMEOUT,
@@ -366,7 +366,7 @@ class ArrayAttachment(Attachment):
             return config is not None and self._array_id in config.arrays
         return False
 
-    def _runs(self, home: InterfacePins, root_id: int, attach: pins.Attach) -> bool:
+    def _runs(self, home: InterfacePins, root_id: int, attach: labels.Attach) -> bool:
         if attach == "link":
             link = pin.pinned_link(home.root_link)
             return link is not None and link.prog_id == root_id and link.ifindex != 0

@@ -32,20 +32,24 @@ from .errors import (
     VerifierError,
     XdpctlError,
 )
-from .history import UNRECORDED, Generation, History, Pending, Terms, now
+from .generation import Generation
+from .history import History
 from .hook import Hook, LostRace
 from .interfaces import Interface
 from .kernel import libbpf, libc
+from .labels import Attach, Label, Origin
 from .observe import View, links_elsewhere, observe
-from .pins import Attach, InterfacePins, Label, Origin
+from .pins import InterfacePins
 from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
 from .rollback import find, take_back
 from .settle import Rehooked, rehome, repair, settle
 from .state import Root, Slot, State
+from .terms import UNRECORDED, Pending, Terms, now
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from .trial import Trial
+
 
 _ATTEMPTS = 8
 _UNCHANGED = 3
@@ -132,7 +136,7 @@ def transact(
     paths = homes.of(bpffs, interface)
     if dry_run:
         state = observe(interface, bpffs, view=view)
-        _overdue(state, terms, dry_run)
+        _overdue(bpffs, state, terms, dry_run)
         plan = plan_for(state)
         if plan.auto and plan.flip in ("attach", "update") and refused is None:
             refused = dispatcher.refused()
@@ -153,7 +157,7 @@ def transact(
             removed += repair(bpffs, paths, state)
             if rehome(paths, state):
                 continue
-            if overdue := _overdue(state, terms):
+            if overdue := _overdue(bpffs, state, terms):
                 continue
             plan = plan_for(state)
             check(state, plan)
@@ -200,7 +204,7 @@ def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
     )
 
 
-def _overdue(state: State, terms: Terms, dry_run: bool = False) -> Pending | None:
+def _overdue(bpffs: Bpffs, state: State, terms: Terms, dry_run: bool = False) -> Pending | None:
     """A change that was not confirmed in time, and has to go back before this one.
 
     Raises UnconfirmedError where its time has not come.
@@ -211,7 +215,7 @@ def _overdue(state: State, terms: Terms, dry_run: bool = False) -> Pending | Non
     if pending.left > 0 or dry_run:
         raise UnconfirmedError(
             f"a change of {name} waits for its confirmation",
-            why=f"it goes back to {find(state, pending.number).words} in "
+            why=f"it goes back to {find(bpffs, state, pending.number).words} in "
             f"{max(pending.left, 0):.0f} s",
             hint=f"xdpctl confirm {name} keeps it, xdpctl rollback {name} --to {pending.number} "
             "takes it back now",

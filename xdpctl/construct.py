@@ -21,7 +21,8 @@ from .errors import KernelError, UnsupportedError, UsageError
 from .hook import LostRace
 from .image import Image
 from .kernel import libbpf, records
-from .pins import InterfacePins, Made
+from .labels import Made
+from .pins import InterfacePins
 from .plan import Plan
 from .settle import Place, unmake
 

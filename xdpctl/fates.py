@@ -14,6 +14,7 @@ from .errors import UsageError
 if TYPE_CHECKING:
     from .trial import Fate, Outcome, Trial
 
+
 _SHOWN = 20
 """As many packets are shown one by one."""
 

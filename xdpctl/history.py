@@ -11,19 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from . import pin
-from .chain import Chain, Kind, Member, Rules
+from .generation import Generation, member_text
 from .kernel import libbpf
-from .pins import Attach, InterfacePins
-
-if TYPE_CHECKING:
-    from .plan import Plan
-    from .state import State
+from .pins import InterfacePins
+from .terms import Pending
 
 LIMIT = 8
 """How many generations are remembered."""
@@ -31,201 +25,6 @@ LIMIT = 8
 _TEXT = 4000
 """Bytes of a symbolic link's text; the kernel takes 4095."""
 _NAME = re.compile(r"(?:was|kept)-(\d+)(?:-(\d+))?")
-
-
-class Terms(NamedTuple):
-    """How a change can be taken back.
-
-    The chain before is recorded as replaced by `command`; without one it is not. The change goes
-    back by itself unless it is confirmed `within` so many seconds. `keeps` its programs without
-    that. A change that goes `back` to a generation uses that up, and those after it; one that may
-    itself be taken back uses nothing up.
-    """
-
-    command: str = ""
-    within: float = 0
-    keeps: bool = False
-    back: int = 0
-
-    @property
-    def uses_up(self) -> bool:
-        """Whether a generation is gone back to for good."""
-        return bool(self.back) and not self.within
-
-
-UNRECORDED = Terms()
-
-
-class Pending(NamedTuple):
-    """A change that waits for its confirmation: the generation it goes back to, and when.
-
-    `deadline` is in ns since boot; `pid` is the process that goes back then.
-    """
-
-    number: int
-    deadline: int
-    pid: int
-
-    @classmethod
-    def parse(cls, text: str) -> Pending | None:
-        words = text.split(" ")
-        numbers = [int(word) for word in words if word.isascii() and word.isdecimal()]
-        return cls(*numbers) if len(words) == len(numbers) == 3 else None
-
-    def __str__(self) -> str:
-        return f"{self.number} {self.deadline} {self.pid}"
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return (self.deadline - now()) / 1e9
-
-
-def now() -> int:
-    """Nanoseconds since boot, suspended or not: a confirmation waits for people."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
-
-    `time` is in seconds of the calendar. It `keeps` its programs until the next change. A `bare`
-    one is a program that had the hook to itself: xdpctl's, or another tool's until it was adopted.
-    """
-
-    number: int
-    before: int
-    after: int
-    time: int
-    mode: Literal["native", "skb", "hw"]
-    attach: Attach
-    kind: Kind
-    protocol: int
-    keeps: bool
-    command: str
-    chain: Chain
-
-    @property
-    def bare(self) -> bool:
-        return self.kind == "bare"
-
-    @classmethod
-    def of(cls, number: int, state: State, plan: Plan, after: int, terms: Terms) -> Generation:
-        """What a change replaces."""
-        root, chain = state.root, plan.current
-        mode = root.mode if root else "native" if plan.mode == "unspecified" else plan.mode
-        if root and plan.adopts:
-            chain = Chain((Member(root.name, actions=0, id=root.id, tag=root.tag),))
-        return cls(
-            number=number,
-            before=root.id if root else 0,
-            after=after,
-            time=int(time.time()),
-            mode=mode,
-            attach=plan.attach,
-            kind=root.kind if root else plan.kind,
-            protocol=root.config.protocol if root and root.config else plan.protocol,
-            keeps=terms.keeps,
-            command=terms.command,
-            chain=chain,
-        )
-
-    @property
-    def words(self) -> str:
-        """The chain, in words."""
-        names = ", ".join(member.known_as for member in self.chain.members)
-        return names or "no program"
-
-    def head(self) -> str:
-        """The text of its record; those of its members are apart."""
-        numbers = (self.before, self.after, self.time, self.protocol, int(self.keeps))
-        rules = self.chain.rules
-        words = (
-            *numbers,
-            rules.on_end,
-            rules.on_vacant,
-            rules.counted,
-            self.mode,
-            self.attach,
-            self.kind,
-            self.command,
-        )
-        return " ".join(map(str, words))
-
-    @classmethod
-    def parse(cls, number: int, head: str, members: str) -> Generation | None:
-        """None where the record is one of a later xdpctl."""
-        with contextlib.suppress(ValueError, TypeError):
-            before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
-            mode, attach, kind, command = rest
-            known = [_parse_member(text) for text in members.split(";") if text]
-            return cls(
-                number=number,
-                before=int(before),
-                after=int(after),
-                time=int(when),
-                mode=cast(Literal["native", "skb", "hw"], mode),
-                attach=cast(Attach, attach),
-                kind=cast(Kind, kind),
-                protocol=int(protocol),
-                keeps=keeps == "1",
-                command=command,
-                chain=Chain(tuple(known), Rules(int(end), int(vacant), int(counted))),
-            )
-        return None
-
-    def restored(self, state: State) -> tuple[Chain, list[Member]]:
-        """The chain as it was, of what there is; and the members that are gone.
-
-        What a process holds goes on as that; it cannot come back once the process has let go.
-        """
-        running = {member.id: member for member in state.chain.members}
-        found, gone = [], []
-        for member in self.chain.members:
-            if member.id in running:
-                member = replace(member, array_id=running[member.id].array_id)
-            elif member.array_id or not is_there(member.id):
-                gone.append(member)
-                continue
-            found.append(member)
-        rules = self.chain.rules
-        if self.command != "stats":  # what is counted says nothing of packets' fate
-            rules = rules._replace(counted=state.chain.rules.counted)
-        return Chain(tuple(found), rules), gone
-
-
-def is_there(program_id: int) -> bool:
-    """Whether the kernel still has a program."""
-    with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)):
-        return True
-    return False
-
-
-def _member_text(member: Member) -> str:
-    flags = (
-        libbpf.BPF_F_XDP_HAS_FRAGS * member.frags
-        | libbpf.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
-    )
-    numbers = (member.id, member.priority, member.actions, flags, member.array_id)
-    names = (member.label, ",".join(member.before), ",".join(member.after))
-    return " ".join(map(str, (*numbers, member.name, *names)))
-
-
-def _parse_member(text: str) -> Member:
-    number, priority, actions, flags, array, name, label, before, after = text.split(" ")
-    return Member(
-        name,
-        priority=int(priority),
-        actions=int(actions),
-        frags=bool(int(flags) & libbpf.BPF_F_XDP_HAS_FRAGS),
-        id=int(number),
-        array_id=int(array),
-        devbound=bool(int(flags) & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
-        label=label,
-        before=tuple(filter(None, before.split(","))),
-        after=tuple(filter(None, after.split(","))),
-    )
 
 
 def _in_parts(texts: Sequence[str]) -> Iterator[str]:
@@ -238,6 +37,13 @@ def _in_parts(texts: Sequence[str]) -> Iterator[str]:
         part += f";{text}" if part else text
     if part:
         yield part
+
+
+def is_there(program_id: int) -> bool:
+    """Whether the kernel still has a program."""
+    with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)):
+        return True
+    return False
 
 
 class History:
@@ -330,7 +136,7 @@ class History:
 
     def record(self, one: Generation) -> None:
         """Record a generation; what makes it count comes last."""
-        texts = [_member_text(member) for member in one.chain.members]
+        texts = [member_text(member) for member in one.chain.members]
         with pin.failing("make a record in", self.paths.bpffs.path):
             for part, text in enumerate(_in_parts(texts)):
                 os.symlink(text, self._path("was", one.number, part))

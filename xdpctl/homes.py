@@ -7,6 +7,7 @@ import os
 
 from .bpffs import Bpffs
 from .interfaces import Interface
+from .labels import Home
 from .pins import InterfacePins
 
 
@@ -14,6 +15,11 @@ def of(bpffs: Bpffs, interface: Interface) -> InterfacePins:
     """The home of an interface, whether it is there or not."""
     directory = f"{bpffs.xdp}/xdpctl-{interface.netns}-{interface.ifindex}"
     return InterfacePins(bpffs, directory, interface.ifindex, interface.name)
+
+
+def at(bpffs: Bpffs, home: Home) -> InterfacePins:
+    """The home that an interface was found to have."""
+    return InterfacePins(bpffs, home.directory, home.ifindex, home.what)
 
 
 def every(bpffs: Bpffs) -> list[InterfacePins]:

@@ -14,12 +14,7 @@ from typing import Any
 
 from . import chain, sources
 from .child import in_child
-from .errors import (
-    BadObjectError,
-    KernelError,
-    NotFoundError,
-    UsageError,
-)
+from .errors import BadObjectError, KernelError, NotFoundError, UsageError
 from .kernel import libbpf
 from .kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from .loading import libbpf_words, open_object

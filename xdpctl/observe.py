@@ -18,7 +18,7 @@ from .history import History
 from .interfaces import Interface
 from .kernel import libbpf, maps, netlink, records
 from .kernel.btf import BTF_KIND_FUNC, Btf
-from .pins import Attach, Origin
+from .labels import Attach, Origin
 from .protocol import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
 from .state import Mode, Owner, Root, Slot, State
 
@@ -120,8 +120,8 @@ class _Reading:
                 raise _Changed
         if not self.confirmed(root_id, root):
             raise _Changed
-        state = State(self.interface, root, tuple(left), self.home, stranded)
-        pending = History(self.home).pending(state.live(self.home))
+        state = State(self.interface, root, tuple(left), self.home.home, stranded)
+        pending = History(self.home).pending(state.live(self.home.directory))
         return replace(state, pending=pending) if pending else state
 
     def confirmed(self, root_id: int, root: Root | None) -> bool:

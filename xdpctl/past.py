@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .history import Generation, Pending, is_there
+from .generation import Generation
+from .history import is_there
 from .render import Style, member_data, pending_data, print_json, rules_data, tell_removed
+from .terms import Pending
 
 if TYPE_CHECKING:
     from .chain import Member
@@ -70,7 +72,7 @@ def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -
         print(f"{name}: now: {_known(state.chain.members) or 'no program'}")
         for one in past:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
-            gone = one.restored(state)[1]
+            gone = one.restored(state, is_there)[1]
             told = f" (gone: {_known(gone)})" if gone else ""
             what = _known(one.chain.members) or "no program"
             print(

@@ -36,58 +36,12 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator
-from typing import Literal, NamedTuple
 
 from . import locks, pin
 from .bpffs import Bpffs
 from .chain import USUAL, Rules
 from .kernel import libbpf
-
-Attach = Literal["link", "netlink"]
-"""How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
-
-
-class Origin(NamedTuple):
-    """Whose program a slot runs: the link that it was found by, and the process that held it."""
-
-    link_id: int
-    pid: int
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Origin | None:
-        link, pid, name = (*text.split(" ", 2), "", "", "")[:3]
-        return cls(int(link), int(pid), name) if _is_number(link) and _is_number(pid) else None
-
-    def __str__(self) -> str:
-        return f"{self.link_id} {self.pid} {self.name}"
-
-    @property
-    def holder(self) -> str:
-        return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
-
-
-class Label(NamedTuple):
-    """What the user said of a program: what it is called, and what it runs before and after."""
-
-    label: str = ""
-    before: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> Label:
-        label, before, after = (*text.split(" "), "", "", "")[:3]
-        return cls(label, *(tuple(filter(None, names.split(","))) for names in (before, after)))
-
-    def __str__(self) -> str:
-        return f"{self.label} {','.join(self.before)} {','.join(self.after)}"
-
-
-class Made(NamedTuple):
-    """A map's pin that a load makes for its user, or with map id 0 a directory for one."""
-
-    map_id: int
-    path: str
+from .labels import Attach, Home, Label, Made, Origin, is_number
 
 
 class InterfacePins:
@@ -103,6 +57,11 @@ class InterfacePins:
         self.adopting = f"{directory}/adopting"
         self.counts = f"{directory}/counts"
         self.masks = f"{directory}/masks"
+
+    @property
+    def home(self) -> Home:
+        """The same as data."""
+        return Home(self.directory, self.ifindex, self.what)
 
     def with_ifindex(self, ifindex: int) -> InterfacePins:
         """The same directory, for roots that were recorded under another number."""
@@ -141,7 +100,7 @@ class InterfacePins:
         found: dict[int, Attach] = {}
         for name in self.entries():
             number = name.removeprefix(prefix)
-            if number != name and _is_number(number):
+            if number != name and is_number(number):
                 with contextlib.suppress(FileNotFoundError):
                     text = os.readlink(f"{self.directory}/{name}")
                     found[int(number)] = "netlink" if text == "netlink" else "link"
@@ -314,7 +273,7 @@ class InterfacePins:
         for name in self.entries():
             kind, _, rest = name.partition("-")
             number = rest.partition("-")[0]
-            if kind == "map" and _is_number(number):
+            if kind == "map" and is_number(number):
                 found[f"{self.directory}/{name}"] = int(number)
         return found
 
@@ -377,7 +336,7 @@ class InterfacePins:
             if match := re.fullmatch(r"made-(\d+)-(\d+)", name):
                 with contextlib.suppress(FileNotFoundError):
                     number, _, path = os.readlink(f"{self.directory}/{name}").partition(" ")
-                    made = Made(int(number) if _is_number(number) else 0, path)
+                    made = Made(int(number) if is_number(number) else 0, path)
                     found.setdefault(int(match[1]), []).append((int(match[2]), made))
         return {root: [made for _number, made in sorted(notes)] for root, notes in found.items()}
 
@@ -387,10 +346,6 @@ class InterfacePins:
             for name in self.entries():
                 if re.fullmatch(rf"made-{root_id}-\d+", name):
                     pin.remove(f"{self.directory}/{name}")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .chain import Chain, Kind, Member
 from .errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from .pins import Attach
+from .labels import Attach
 from .protocol import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
 from .state import Mode, Root, State
 

@@ -13,10 +13,11 @@ from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format
 if TYPE_CHECKING:
     from .commit import Report, Step
     from .errors import XdpctlError
-    from .history import Pending
     from .interfaces import Failure
     from .plan import AskedMode, Plan
     from .sweep import Event
+    from .terms import Pending
+
 
 SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""

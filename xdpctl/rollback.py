@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import signals
+from . import homes, signals
 from .bpffs import Bpffs
 from .chain import Chain, Member
 from .errors import NotFoundError, UnconfirmedError, UnsupportedError, VanishedError
-from .history import Generation, History, Pending, Terms
+from .generation import Generation
+from .history import History, is_there
 from .interfaces import Interface
 from .observe import View, observe
 from .protocol import is_wide
 from .settle import places, repair
 from .state import State
+from .terms import Pending, Terms
 
 if TYPE_CHECKING:
     from .commit import Report, Step
 
 
-def generations(state: State) -> list[Generation]:
+def generations(bpffs: Bpffs, state: State) -> list[Generation]:
     """The chains that an interface ran before, the latest last."""
-    return History(state.home).generations(state.live(state.home))
+    home = homes.at(bpffs, state.home)
+    return History(home).generations(state.live(home.directory))
 
 
-def find(state: State, number: int = 0) -> Generation:
+def find(bpffs: Bpffs, state: State, number: int = 0) -> Generation:
     """The generation of a number, or the latest. Raises NotFoundError."""
-    found = [one for one in generations(state) if number in (0, one.number)]
+    found = [one for one in generations(bpffs, state) if number in (0, one.number)]
     if not found:
         which = f"generation {number}" if number else "earlier generation"
         raise NotFoundError(
@@ -58,10 +61,10 @@ def go_back(
     from .commit import transact  # which takes back what is overdue
 
     state = observe(interface, bpffs, view=view)
-    wanted = find(state, number)
+    wanted = find(bpffs, state, number)
     gone: list[Member] = []
     # Without the program of before, the same code goes on where it is.
-    bare = wanted.bare and not wanted.restored(state)[1]
+    bare = wanted.bare and not wanted.restored(state, is_there)[1]
     if bare and within:
         raise UnsupportedError(
             f"what {interface.name} would go back to cannot wait for a confirmation",
@@ -72,8 +75,8 @@ def go_back(
     def target(state: State) -> Chain:
         if waiting not in (None, state.pending):
             raise NotFoundError(f"the change of {interface.name} does not wait any more")
-        one = find(state, wanted.number)
-        chain, missing = one.restored(state)
+        one = find(bpffs, state, wanted.number)
+        chain, missing = one.restored(state, is_there)
         gone[:] = missing
         if missing and not (state.pending and state.pending.number == one.number):
             names = ", ".join(f"{member.known_as} (id {member.id})" for member in missing)
@@ -137,7 +140,7 @@ def confirm(
     Raises NotFoundError where nothing waits, UnconfirmedError where it is too `late` and goes back.
     """
     state = observe(interface, bpffs)
-    paths = state.home
+    paths = homes.at(bpffs, state.home)
     with paths.locked():
         state = observe(interface, bpffs, locked=True)
         pending = state.pending
@@ -146,14 +149,14 @@ def confirm(
                 f"no change of {interface.name} waits for its confirmation",
                 hint=f"see xdpctl history {interface.name}",
             )
-        found, removed = find(state, pending.number), tuple[str, ...]()
+        found, removed = find(bpffs, state, pending.number), tuple[str, ...]()
         if pending.left > 0 or late:
             if not dry_run:
                 # Blocked, or a signal behind the first removal would leave the rest over.
                 with signals.blocked():
                     signals.hold()
                     removed = repair(bpffs, paths, state)
-                    History(paths).confirmed(state.live(paths))
+                    History(paths).confirmed(state.live(paths.directory))
                     paths.remove_maps_but(places(state.root))
             return Confirmed(found, removed)
     if not dry_run:

@@ -12,13 +12,14 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from . import counting, pin
+from . import counting, homes, pin
 from .bpffs import Bpffs
 from .errors import KernelError
 from .history import History
 from .kernel import libbpf, libc
+from .labels import Made
 from .observe import links_elsewhere
-from .pins import InterfacePins, Made
+from .pins import InterfacePins
 from .state import Root, State
 
 
@@ -133,7 +134,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         [path for number in stale for path in made.get(number, [])],
         {program for number in stale for program in paths.programs(number)}.difference(members),
     )
-    History(paths).tidy(state.live(paths))
+    History(paths).tidy(state.live(paths.directory))
     settle(paths, live, members, stale)
     if not root or not root.link_id or state.home.directory != paths.directory:
         paths.remove_root_link()
@@ -178,7 +179,7 @@ def rehome(paths: InterfacePins, state: State) -> bool:
     those of one that came from another namespace come to it. Each move is one rename, and a lock
     goes with its directory.
     """
-    home, xdp = state.home, paths.bpffs.xdp
+    home, xdp = homes.at(paths.bpffs, state.home), paths.bpffs.xdp
     with pin.failing("move pins in", paths.bpffs.path):
         if home.directory != paths.directory:
             if state.stranded:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from .chain import USUAL, Chain, Kind, Member, Rules
-from .history import Pending
 from .interfaces import Interface
-from .pins import Attach, InterfacePins, Origin
+from .labels import Attach, Home, Origin
 from .protocol import Config
+from .terms import Pending
 
 Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
 Mode = Literal["native", "skb", "hw"]
@@ -90,15 +90,15 @@ class State:
     interface: Interface
     root: Root | None
     residue: tuple[str, ...]
-    home: InterfacePins = field(compare=False)
+    home: Home
     stranded: int = 0
     pending: Pending | None = None
 
-    def live(self, paths: InterfacePins) -> int:
+    def live(self, directory: str) -> int:
         """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""
         if self.root is None:
             return 0
-        at_home = self.home.directory == paths.directory
+        at_home = self.home.directory == directory
         return self.root.id if at_home and self.root.owner != "other" else -1
 
     @property

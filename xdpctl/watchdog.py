@@ -24,10 +24,10 @@ from itertools import chain
 from . import homes, signals
 from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, XdpctlError
-from .history import Pending
 from .interfaces import Interface
 from .kernel import libc
 from .pins import InterfacePins
+from .terms import Pending
 
 NAME = "xdpctl-watchdog"
 _CGROUP = "/sys/fs/cgroup/cgroup.procs"

@@ -18,7 +18,7 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Source
 from xdpctl.errors import Interrupted
 from xdpctl.interfaces import Interface
-from xdpctl.pins import Origin
+from xdpctl.labels import Origin
 from xdpctl.protocol import FUSED, Config, root_name
 from xdpctl.state import Mode, Owner, Root, Slot, State
 
@@ -90,7 +90,7 @@ def state_of(
     On a fused root `arrays` has by slot what holds a member, and `lost` the programs that are gone.
     """
     if members is None:
-        return State(INTERFACE, None, residue, HOME, stranded)
+        return State(INTERFACE, None, residue, HOME.home, stranded)
     origins = origins or {}
     arrays, lost = arrays or {}, lost or {}
     known = [member or Member("gone", id=lost.get(slot, 0)) for slot, member in enumerate(members)]
@@ -132,7 +132,7 @@ def state_of(
         config=None if bare else config,
         slots=slots,
     )
-    return State(INTERFACE, root, residue, HOME, stranded)
+    return State(INTERFACE, root, residue, HOME.home, stranded)
 
 
 def chain_of(*members: Member) -> Chain:

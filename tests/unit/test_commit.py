@@ -37,8 +37,8 @@ from xdpctl.errors import (
 )
 from xdpctl.hook import LostRace
 from xdpctl.kernel.records import LinkInfo
+from xdpctl.labels import Origin
 from xdpctl.observe import View
-from xdpctl.pins import Origin
 from xdpctl.plan import AskedKind, Plan, make_plan
 from xdpctl.state import State
 
@@ -203,7 +203,7 @@ class Kernel:
         patch.setattr(
             commit,
             "observe",
-            lambda one, bpffs, **_: replace(state, home=homes.of(bpffs, one)),
+            lambda one, bpffs, **_: replace(state, home=homes.of(bpffs, one).home),
         )
         patch.setattr(rights, "require", lambda: None)
         patch.setattr(Bpffs, "check", lambda _self: None)

@@ -58,22 +58,25 @@ from xdpctl.commit import Report, Step
 from xdpctl.counters import Counted
 from xdpctl.doctor import Check, Diagnosis
 from xdpctl.features import Features
-from xdpctl.history import Generation, History, Pending, Terms
+from xdpctl.generation import Generation
+from xdpctl.history import History
 from xdpctl.holders import Holder
 from xdpctl.hook import Hook
 from xdpctl.image import Image
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf, libc, records
+from xdpctl.labels import Label, Made, Origin
 from xdpctl.maps import Map
 from xdpctl.observe import View
 from xdpctl.pcap import Packet
-from xdpctl.pins import InterfacePins, Label, Made, Origin
+from xdpctl.pins import InterfacePins
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
 from xdpctl.rollback import Confirmed
 from xdpctl.settle import Rehooked
 from xdpctl.state import Handle, State
 from xdpctl.sweep import Event
+from xdpctl.terms import Pending, Terms
 from xdpctl.trial import Fate, Outcome, Trial
 
 PAGE = ROOT / "man/xdpctl.8"
@@ -578,7 +581,7 @@ def test_the_names_in_bpffs_are_those_of_the_protocol(
             chains.note(chains.back, "1 700")
     moved = homes.of(bpffs, Interface("veth8", 8, "4711"))
     os.mkdir(moved.directory)
-    assert settle.rehome(moved, State(INTERFACE, None, (), moved, stranded=503))
+    assert settle.rehome(moved, State(INTERFACE, None, (), moved.home, stranded=503))
     top = tmp_path / "xdp"
     found = {meant(top, path) for path in top.rglob("*")}
     assert found == set(named())
@@ -643,7 +646,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
 
     bpffs = Bpffs(str(tmp_path))
     paths = homes.of(bpffs, INTERFACE)
-    state = replace(state_of([running("old", 9)], kind=kind), home=paths)
+    state = replace(state_of([running("old", 9)], kind=kind), home=paths.home)
     root = dispatcher.Root(some(), 600, 1, (1, 2), ("prog0", "prog1"))
     instead(rights, "require", lambda: None)
     instead(Bpffs, "check", lambda _self: None)

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, running, state_of
-from xdpctl import history, homes
+from xdpctl import homes
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member, Rules
 from xdpctl.cli.common import seconds
 from xdpctl.errors import UsageError
-from xdpctl.history import LIMIT, Generation, History, Pending, Terms
+from xdpctl.generation import Generation
+from xdpctl.history import LIMIT, History
 from xdpctl.plan import make_plan
+from xdpctl.terms import Pending, Terms
 
 A = running("a", 9, tag="", priority=7, actions=12, frags=True)
 B = running("b", 10, tag="", label="fw", before=("a", "c"), after=("d",), array_id=5)
@@ -135,15 +137,14 @@ def test_so_many_and_no_more(chains: History) -> None:
     assert left(chains, 501 + LIMIT + 1) == ["was-1", "was-1-0", "was-2", "was-2-0"]
 
 
-def test_a_chain_is_restored_of_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_is_restored_of_what_there_is() -> None:
     there = {9}
-    monkeypatch.setattr(history, "is_there", there.__contains__)
     gone = running("gone", 11, tag="")
     held = running("held", 12, tag="", array_id=70)
     state = state_of([running("b", 10, priority=99), running("new", 13)])
     plan = replace(make_plan(state, Chain()), current=Chain((gone, B, A, held), Rules(0, 1)))
     one = Generation.of(1, state, plan, 0, Terms("load"))
-    chain, missing = one.restored(state)
+    chain, missing = one.restored(state, there.__contains__)
     assert [member.id for member in chain.members] == [10, 9]
     assert (chain.members[0].priority, chain.members[0].label) == (50, "fw")
     assert chain.members[0].array_id == 0  # what holds it now counts

@@ -14,7 +14,7 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.hook import MODE_FLAGS, Hook, LostRace
 from xdpctl.interfaces import Interface
-from xdpctl.pins import Attach
+from xdpctl.labels import Attach
 from xdpctl.plan import AskedMode, make_plan
 from xdpctl.state import State
 
@@ -27,7 +27,7 @@ def hook(
 ) -> Hook:
     """The hook of a bare interface that two programs are for, one of them without frags."""
     paths = homes.of(Bpffs("/bpffs"), interface)
-    state = State(interface, None, (), paths)
+    state = State(interface, None, (), paths.home)
     target = chain_of(fresh("whole", frags=True), fresh("plain"))
     plan = make_plan(state, target, mode, attach)
     return Hook(interface, plan, paths, None, contextlib.ExitStack())

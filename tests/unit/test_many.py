@@ -69,7 +69,7 @@ class Work:
         self.came.append(interface.name)
         if interface.name in self.errors:
             raise self.errors[interface.name]
-        state = State(interface, None, (), HOME)
+        state = State(interface, None, (), HOME.home)
         plan = make_plan(state, chain_of(fresh("new")))
         members = (running("new", 90 + interface.ifindex),)
         signals.hold()
@@ -243,7 +243,7 @@ def test_the_document_of_a_command_that_a_signal_ended(capsys: pytest.CaptureFix
 def test_a_swap_of_many_tells_the_roots(capsys: pytest.CaptureFixture[str]) -> None:
     def work(interface: Interface, view: View | None) -> Report:
         state = state_of([running("one", 11)])
-        named = State(interface, state.root, (), HOME)
+        named = State(interface, state.root, (), HOME.home)
         return Report(make_plan(named, state.chain), named, state.chain.members, 501)
 
     change_each(Settings(), "swap-dispatcher", FOUND[:2], work, VIEW)
@@ -301,7 +301,7 @@ def observed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     def observe(interface: Interface, bpffs: object, view: object = None) -> State:
         if interface.name in errors:
             raise errors[interface.name]
-        return State(interface, None, (), HOME)
+        return State(interface, None, (), HOME.home)
 
     monkeypatch.setattr(status, "observe", observe)
     monkeypatch.setattr(status, "View", lambda: VIEW)

@@ -26,8 +26,8 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Member
 from xdpctl.errors import KernelError, VanishedError
 from xdpctl.kernel import libbpf, maps, netlink, records
+from xdpctl.labels import Made, Origin
 from xdpctl.observe import View
-from xdpctl.pins import Made, Origin
 from xdpctl.protocol import Config, root_name
 
 ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)

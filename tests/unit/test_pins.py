@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another
-from xdpctl import homes, locks, pin, pins
+from xdpctl import homes, labels, locks, pin, pins
 from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError, VanishedError
 from xdpctl.locks import Patience
@@ -72,7 +72,7 @@ def test_the_numbers_that_roots_are_recorded_under(paths: pins.InterfacePins) ->
 
 
 @pytest.mark.parametrize("attach", ["link", "netlink"])
-def test_a_root_is_recorded_and_removed(paths: pins.InterfacePins, attach: pins.Attach) -> None:
+def test_a_root_is_recorded_and_removed(paths: pins.InterfacePins, attach: labels.Attach) -> None:
     os.mkdir(paths.directory)
     paths.make_dispatch(500, attach)
     record = Path(paths.directory, "dispatch-7-500")
@@ -115,13 +115,13 @@ def test_a_root_takes_its_own_records_with_it(paths: pins.InterfacePins) -> None
 @pytest.mark.parametrize(
     "origin",
     [
-        pins.Origin(100, 4711, "firewall"),
-        pins.Origin(100, 4711, "two words, (three) "),
-        pins.Origin(2**32 - 1, 0, ""),
+        labels.Origin(100, 4711, "firewall"),
+        labels.Origin(100, 4711, "two words, (three) "),
+        labels.Origin(2**32 - 1, 0, ""),
     ],
 )
-def test_an_origin_survives_its_text(origin: pins.Origin) -> None:
-    assert pins.Origin.parse(str(origin)) == origin
+def test_an_origin_survives_its_text(origin: labels.Origin) -> None:
+    assert labels.Origin.parse(str(origin)) == origin
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,18 @@ def test_an_origin_survives_its_text(origin: pins.Origin) -> None:
     ],
 )
 def test_a_text_that_is_no_origin(text: str) -> None:
-    assert pins.Origin.parse(text) is None
+    assert labels.Origin.parse(text) is None
 
 
 def test_a_holder_in_words() -> None:
-    assert pins.Origin(100, 4711, "app").holder == "4711 (app)"
-    assert "cannot be seen" in pins.Origin(100, 0, "").holder
+    assert labels.Origin(100, 4711, "app").holder == "4711 (app)"
+    assert "cannot be seen" in labels.Origin(100, 0, "").holder
 
 
 def test_slots_that_are_borrowed(paths: pins.InterfacePins) -> None:
     assert paths.borrowed(500) == {}
     os.mkdir(paths.directory)
-    first, second = pins.Origin(100, 4711, "app"), pins.Origin(101, 0, "")
+    first, second = labels.Origin(100, 4711, "app"), labels.Origin(101, 0, "")
     paths.borrow(500, 0, first)
     paths.borrow(500, 9, second)
     paths.borrow(50, 1, first)
@@ -167,7 +167,7 @@ def test_a_slot_is_given_back_with_its_pin(paths: pins.InterfacePins) -> None:
     os.mkdir(paths.directory)
     paths.make_dispatch(500, "link")
     for slot in (1, 11):
-        paths.borrow(500, slot, pins.Origin(100 + slot, 4711, "app"))
+        paths.borrow(500, slot, labels.Origin(100 + slot, 4711, "app"))
         Path(paths.link(500, slot)).touch()
     paths.give_back(500, 1)
     assert os.listdir(paths.dispatch(500)) == ["prog11-link"]
@@ -194,8 +194,8 @@ def test_pins_that_a_load_made_elsewhere(paths: pins.InterfacePins) -> None:
     assert paths.made() == {}
     os.mkdir(paths.directory)
     # A directory comes before what is in it: they are in the order of their making.
-    first = [pins.Made(0, "/maps"), *(pins.Made(30 + one, f"/maps/{one}") for one in range(11))]
-    other = [pins.Made(2**32 - 1, "/maps of/two  words ")]
+    first = [labels.Made(0, "/maps"), *(labels.Made(30 + one, f"/maps/{one}") for one in range(11))]
+    other = [labels.Made(2**32 - 1, "/maps of/two  words ")]
     for number, made in enumerate(first):
         paths.note_made(500, number, made)
     paths.note_made(50, 0, other[0])

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.samples import chain_of, fresh, running, state_of
 from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.pins import Attach, Origin
+from xdpctl.labels import Attach, Origin
 from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
 from xdpctl.state import Mode, State
 

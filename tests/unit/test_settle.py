@@ -16,9 +16,10 @@ from xdpctl.bpffs import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libbpf, libc, records
+from xdpctl.labels import Made, Origin
 from xdpctl.locks import Patience
 from xdpctl.observe import View, _Reading
-from xdpctl.pins import InterfacePins, Made, Origin
+from xdpctl.pins import InterfacePins
 from xdpctl.state import Root, State
 
 MOVED_IN = Interface("veth7", 7, "9999")
@@ -75,8 +76,8 @@ def test_what_is_at_home_does_not_move(bpffs: Bpffs, paths: InterfacePins) -> No
     filled(bpffs, INTERFACE, 500)
     before = tree(bpffs)
     with paths.locked():
-        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths))
-        assert not settle.rehome(paths, State(INTERFACE, None, (), paths))
+        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths.home))
+        assert not settle.rehome(paths, State(INTERFACE, None, (), paths.home))
     assert tree(bpffs) == before == entries_of("xdpctl-4711-7", 7, 500)
 
 
@@ -84,8 +85,8 @@ def test_the_pins_of_an_interface_come_to_it(bpffs: Bpffs, paths: InterfacePins)
     """It came from another namespace, and they are still under that one's name."""
     home = filled(bpffs, MOVED_IN, 500)
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, root(), (), home))
-        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths))
+        assert settle.rehome(paths, State(INTERFACE, root(), (), home.home))
+        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths.home))
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
     assert homes.of_root(bpffs, 500) is not None
     assert not paths.is_locked()
@@ -93,7 +94,7 @@ def test_the_pins_of_an_interface_come_to_it(bpffs: Bpffs, paths: InterfacePins)
 
 def test_pins_that_somebody_changes_do_not_move(bpffs: Bpffs, paths: InterfacePins) -> None:
     home = filled(bpffs, MOVED_IN, 500)
-    state = State(INTERFACE, root(), (), home)
+    state = State(INTERFACE, root(), (), home.home)
     with (
         locked_by_another(home.directory) as holder,
         pytest.raises(LockTimeoutError, match="veth7 is locked") as caught,
@@ -109,7 +110,7 @@ def test_pins_of_an_interface_that_left_make_room(bpffs: Bpffs, paths: Interface
     filled(bpffs, INTERFACE, 400)
     moved = homes.of_root(bpffs, 400)
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, None, (), paths, stranded=400))
+        assert settle.rehome(paths, State(INTERFACE, None, (), paths.home, stranded=400))
         assert not os.path.exists(paths.directory)
         moved = homes.of_root(bpffs, 400)
         assert moved is not None
@@ -124,18 +125,18 @@ def test_an_interface_comes_to_where_another_one_left(bpffs: Bpffs, paths: Inter
     filled(bpffs, INTERFACE, 400)
     home = filled(bpffs, MOVED_IN, 500)
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, root(), (), home, stranded=400))
+        assert settle.rehome(paths, State(INTERFACE, root(), (), home.home, stranded=400))
     left = entries_of("xdpctl-moved-400", 7, 400)
     assert tree(bpffs) == left | entries_of("xdpctl-9999-7", 7, 500)
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, root(), (), home))
+        assert settle.rehome(paths, State(INTERFACE, root(), (), home.home))
     assert tree(bpffs) == left | entries_of("xdpctl-4711-7", 7, 500)
     # The one that left is found at its new place, too, and comes from there.
     other = homes.of(bpffs, MOVED_IN)
     there = homes.of_root(bpffs, 400)
     assert there is not None
     with other.locked():
-        assert settle.rehome(other, State(MOVED_IN, root(), (), there))
+        assert settle.rehome(other, State(MOVED_IN, root(), (), there.home))
     assert tree(bpffs) == entries_of("xdpctl-9999-7", 7, 400) | entries_of("xdpctl-4711-7", 7, 500)
 
 
@@ -143,9 +144,9 @@ def test_an_interface_with_a_new_number(bpffs: Bpffs, paths: InterfacePins) -> N
     """One that moved gets another number where its own is taken."""
     home = filled(bpffs, INTERFACE, 500, ifindex=5)
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, root(), (), home))
+        assert settle.rehome(paths, State(INTERFACE, root(), (), home.home))
         assert paths.recorded() == {500: "link"}
-        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths))
+        assert not settle.rehome(paths, State(INTERFACE, root(), (), paths.home))
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
     assert paths.ifindexes() == {7}
 
@@ -165,7 +166,7 @@ def test_a_new_number_is_given_to_its_end(
     if record:
         os.symlink("link", f"{paths.directory}/dispatch-7-500")
     with paths.locked():
-        assert settle.rehome(paths, State(INTERFACE, root(), (), home))
+        assert settle.rehome(paths, State(INTERFACE, root(), (), home.home))
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
 
 
@@ -179,7 +180,7 @@ def bring_home(bpffs: Bpffs, paths: InterfacePins) -> None:
         reading = _Reading(INTERFACE, bpffs, True, View({}))
         assert reading.recorded(500) == "link"
         with paths.locked():
-            if not settle.rehome(paths, State(INTERFACE, root(), (), reading.home)):
+            if not settle.rehome(paths, State(INTERFACE, root(), (), reading.home.home)):
                 return
     pytest.fail("it moves for ever")
 
@@ -216,9 +217,9 @@ def test_all_at_once(bpffs: Bpffs, paths: InterfacePins) -> None:
     filled(bpffs, INTERFACE, 400)
     home = filled(bpffs, MOVED_IN, 500, ifindex=5)
     states = [
-        State(INTERFACE, root(), (), home, stranded=400),
-        State(INTERFACE, root(), (), home),
-        State(INTERFACE, root(), (), paths.with_ifindex(5)),
+        State(INTERFACE, root(), (), home.home, stranded=400),
+        State(INTERFACE, root(), (), home.home),
+        State(INTERFACE, root(), (), paths.with_ifindex(5).home),
     ]
     for state in states:
         with paths.locked():
@@ -233,7 +234,7 @@ def test_an_interface_comes_to_where_something_is_left(bpffs: Bpffs, paths: Inte
     filled(bpffs, INTERFACE, 400)
     home = filled(bpffs, MOVED_IN, 500)
     residue = (paths.dispatch(400), paths.root_link)
-    state = State(INTERFACE, root(), residue, home)
+    state = State(INTERFACE, root(), residue, home.home)
     with paths.locked():
         assert settle.repair(bpffs, paths, state) == residue
         assert settle.rehome(paths, state)
@@ -247,9 +248,9 @@ def test_nothing_is_repaired_where_nothing_is_left(bpffs: Bpffs, paths: Interfac
     filled(bpffs, INTERFACE, 400)
     before = tree(bpffs)
     with paths.locked():
-        assert settle.repair(bpffs, paths, State(INTERFACE, None, (), paths)) == ()
+        assert settle.repair(bpffs, paths, State(INTERFACE, None, (), paths.home)) == ()
         # What is stranded is about to move, with all that is beside it.
-        stranded = State(INTERFACE, None, ("/left",), paths, stranded=400)
+        stranded = State(INTERFACE, None, ("/left",), paths.home, stranded=400)
         assert settle.repair(bpffs, paths, stranded) == ()
     assert tree(bpffs) == before
 
@@ -263,7 +264,7 @@ def test_everything_of_an_interface_without_a_root_is_removed(
     Path(paths.stage).touch()
     filled(bpffs, MOVED_IN._replace(ifindex=8), 600)
     with paths.locked():
-        state = State(INTERFACE, None, ("/left",), paths)
+        state = State(INTERFACE, None, ("/left",), paths.home)
         assert settle.repair(bpffs, paths, state) == ("/left",)
     assert tree(bpffs) == entries_of("xdpctl-9999-8", 8, 600)
 
@@ -348,7 +349,7 @@ def test_a_repair_takes_back_what_the_load_made(
         paths.note_made(root_id, number, Made(31 + number, str(path)))
     maps.update({50: {31}, 60: {32}})
     with paths.locked():
-        settle.repair(bpffs, paths, State(INTERFACE, root(), ("/left",), paths))
+        settle.repair(bpffs, paths, State(INTERFACE, root(), ("/left",), paths.home))
     assert (kept.exists(), left.exists()) == (True, False)
     assert paths.made() == {}
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
@@ -362,7 +363,7 @@ def test_nothing_made_needs_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_system_that_refuses_a_move(bpffs: Bpffs, paths: InterfacePins) -> None:
     filled(bpffs, INTERFACE, 400)
     filled(bpffs, Interface("", 400, "moved"), 300)  # in the way
-    state = State(INTERFACE, None, (), paths, stranded=400)
+    state = State(INTERFACE, None, (), paths.home, stranded=400)
     with paths.locked(), pytest.raises(BpffsError, match="cannot move pins in"):
         settle.rehome(paths, state)
     assert paths.recorded() == {400: "link"}

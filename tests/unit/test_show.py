@@ -14,7 +14,7 @@ from xdpctl import status
 from xdpctl.chain import XDP_ABORTED, XDP_DROP, Rules
 from xdpctl.errors import XdpctlError
 from xdpctl.interfaces import Failure
-from xdpctl.pins import Origin
+from xdpctl.labels import Origin
 from xdpctl.show import data, drawing, show
 from xdpctl.state import State
 

@@ -20,7 +20,7 @@ from xdpctl import render, signals, status
 from xdpctl.chain import XDP_DROP, Rules
 from xdpctl.errors import RaceError, XdpctlError
 from xdpctl.interfaces import Failure, Interface
-from xdpctl.pins import Origin
+from xdpctl.labels import Origin
 from xdpctl.state import Mode, State
 
 

@@ -24,7 +24,8 @@ from xdpctl.errors import (
 )
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import netlink
-from xdpctl.pins import InterfacePins, Origin
+from xdpctl.labels import Origin
+from xdpctl.pins import InterfacePins
 from xdpctl.plan import make_plan
 from xdpctl.state import State
 from xdpctl.sweep import Event
@@ -274,7 +275,7 @@ def test_what_fails_is_an_event(
             "eth0": HookBusyError("busy", why="so it is"),
             "eth1": VanishedError("gone"),
             "veth0": KernelError("bpf_obj_get", 12),
-            "veth1": State(VETH1, None, (), HOME),
+            "veth1": State(VETH1, None, (), HOME.home),
         },
     )
 

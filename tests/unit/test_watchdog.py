@@ -12,8 +12,9 @@ import pytest
 from tests.unit.samples import INTERFACE
 from xdpctl import homes
 from xdpctl.bpffs import Bpffs
-from xdpctl.history import History, Pending, now
+from xdpctl.history import History
 from xdpctl.pins import InterfacePins
+from xdpctl.terms import Pending, now
 from xdpctl.watchdog import Watchdog
 
 

@@ -15,7 +15,7 @@ from .. import __version__, interfaces, locks, rights
 from ..bpffs import DEFAULT_BPFFS, Bpffs
 from ..chain import MAX_PRIORITY, parse_actions
 from ..errors import NotFoundError, UsageError, XdpctlError
-from ..pins import Attach
+from ..labels import Attach
 from ..plan import AskedKind, AskedMode
 from ..protocol import PROTOCOL, PROTOCOLS
 from ..render import Style
@@ -23,6 +23,7 @@ from ..sources import Build
 
 if TYPE_CHECKING:
     from ..pcap import Packet
+
 
 GATE = "--must-pass"
 

@@ -27,4 +27,4 @@ def command(settings: Settings, interface: str) -> None:
     found = Interface.matching(interface)
     view = View() if len(found) > 1 else None
     states = [observe(one, bpffs, view=view) for one in found]
-    past.history([(state, generations(state)[::-1]) for state in states], settings)
+    past.history([(state, generations(bpffs, state)[::-1]) for state in states], settings)

@@ -10,10 +10,10 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
 from ..errors import Interrupted
-from ..history import Terms
 from ..interfaces import Failure, Interface, is_pattern
 from ..observe import View
 from ..state import State
+from ..terms import Terms
 from .common import Asked, Settings
 from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for

@@ -6,7 +6,8 @@ import functools
 
 import click
 
-from .. import counting, render, rights, tally
+from .. import counting, homes, render, rights, tally
+from ..bpffs import Bpffs
 from ..show import data, show
 from ..state import State
 from . import complete
@@ -29,7 +30,7 @@ def command(settings: Settings, interface: str) -> None:
     bpffs.check_safe()
     found = states(bpffs, interface, functools.partial(progress, settings, "show"))
     drawn = [one for one in found if isinstance(one, State)]
-    counts = {one: counted for state in drawn for one, counted in _counts(state).items()}
+    counts = {one: counted for state in drawn for one, counted in _counts(bpffs, state).items()}
     if settings.json:
         render.print_json({"command": "show", "interfaces": [data(one, counts) for one in found]})
     else:
@@ -37,9 +38,9 @@ def command(settings: Settings, interface: str) -> None:
     told(found, settings)
 
 
-def _counts(state: State) -> dict[int, dict[str, int]]:
+def _counts(bpffs: Bpffs, state: State) -> dict[int, dict[str, int]]:
     """The verdicts that are counted of each program."""
     counted = state.root and state.root.rules.counted
-    reading = counting.read(state.home) if counted else None
+    reading = counting.read(homes.at(bpffs, state.home)) if counted else None
     programs = reading.programs if reading else {}
     return {one: tally.by_name(counted.verdicts) for one, counted in programs.items()}

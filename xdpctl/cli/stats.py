@@ -7,7 +7,7 @@ import time
 
 import click
 
-from .. import counting, rights, tally
+from .. import counting, homes, rights, tally
 from ..bpffs import Bpffs
 from ..chain import Chain
 from ..errors import NotFoundError, UsageError
@@ -84,7 +84,8 @@ def _not_counted(name: str) -> NotFoundError:
 def _look(bpffs: Bpffs, interface: Interface, before: Look | None = None) -> Look:
     """What is counted on an interface. Raises NotFoundError where nothing is."""
     state = observe(interface, bpffs)
-    reading = counting.read(state.home) if state.root and state.root.rules.counted else None
+    counted = state.root and state.root.rules.counted
+    reading = counting.read(homes.at(bpffs, state.home)) if counted else None
     if reading is None:
         raise _not_counted(interface.name)
     return Look(state, reading, before.reading if before else None)

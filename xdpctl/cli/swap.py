@@ -12,12 +12,12 @@ from ..bpffs import Bpffs
 from ..chain import Chain
 from ..commit import Report, transact
 from ..errors import KernelError, NotFoundError, UsageError
-from ..history import Terms
 from ..holders import Holder, holders
 from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
 from ..observe import View
 from ..state import Handle, State
+from ..terms import Terms
 from . import complete
 from .common import Settings, common_options, confirm_option, root_options
 from .many import change_each

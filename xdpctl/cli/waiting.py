@@ -15,10 +15,10 @@ from .. import signals
 from ..bpffs import Bpffs
 from ..commit import Report
 from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
-from ..history import Pending
 from ..interfaces import Interface
 from ..observe import View, observe
 from ..rollback import confirm, generations, take_back
+from ..terms import Pending
 from .common import Settings
 
 _LOOK_MS = 200
@@ -89,7 +89,9 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
         with contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError):
             if _is_pending(bpffs, one, pending):
                 confirm(bpffs, one)
-            if any(past.number == pending.number for past in generations(observe(one, bpffs))):
+            if any(
+                past.number == pending.number for past in generations(bpffs, observe(one, bpffs))
+            ):
                 tell(one, "confirmed")
                 continue
         back.append(one.name)

@@ -1,0 +1,66 @@
+"""What is noted of programs and roots, as data: whose, called what, attached how."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Attach = Literal["link", "netlink"]
+"""How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
+
+
+class Home(NamedTuple):
+    """Where an interface has its pins: a directory, and the number that its roots are named by.
+
+    `what` is what people call it: the interface's name, or the directory of one that is gone.
+    """
+
+    directory: str
+    ifindex: int
+    what: str
+
+
+class Origin(NamedTuple):
+    """Whose program a slot runs: the link that it was found by, and the process that held it."""
+
+    link_id: int
+    pid: int
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Origin | None:
+        link, pid, name = (*text.split(" ", 2), "", "", "")[:3]
+        return cls(int(link), int(pid), name) if is_number(link) and is_number(pid) else None
+
+    def __str__(self) -> str:
+        return f"{self.link_id} {self.pid} {self.name}"
+
+    @property
+    def holder(self) -> str:
+        return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
+
+
+class Label(NamedTuple):
+    """What the user said of a program: what it is called, and what it runs before and after."""
+
+    label: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Label:
+        label, before, after = (*text.split(" "), "", "", "")[:3]
+        return cls(label, *(tuple(filter(None, names.split(","))) for names in (before, after)))
+
+    def __str__(self) -> str:
+        return f"{self.label} {','.join(self.before)} {','.join(self.after)}"
+
+
+class Made(NamedTuple):
+    """A map's pin that a load makes for its user, or with map id 0 a directory for one."""
+
+    map_id: int
+    path: str
+
+
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
