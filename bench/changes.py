@@ -5,15 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
+from bench.tools import OBJECT, cell, interface, ratio, seconds
 from xdpctl import objects
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind
-from xdpctl.commit import transact
 from xdpctl.errors import XdpctlError
 from xdpctl.interfaces import Interface
 from xdpctl.state import State
-
-from .tools import OBJECT, cell, interface, ratio, seconds
+from xdpctl.transact import transact
 
 KINDS: tuple[Kind, ...] = ("fused", "ext")
 SIZES = (1, 10)

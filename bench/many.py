@@ -22,14 +22,13 @@ import pstats
 import subprocess
 import sys
 
+from bench import tools
+from bench.tools import OBJECT, ROOT, XDPCTL, bpffs, refusal, seconds
 from xdpctl import objects
 from xdpctl.bpffs import Bpffs
 from xdpctl.cli import run
-from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
-
-from . import tools
-from .tools import OBJECT, ROOT, XDPCTL, bpffs, refusal, seconds
+from xdpctl.transact import transact
 
 TYPES = ("dummy", "ifb")
 OURS, TOP = r"xdpctl/(?!cli)", 12

@@ -22,7 +22,6 @@ from . import bcc as dialect
 from . import chain, homes, labels, locks, maps, objects, pin
 from .bcc import BPF
 from .bpffs import Bpffs
-from .commit import transact
 from .errors import (
     KernelError,
     LockTimeoutError,
@@ -39,6 +38,7 @@ from .plan import AskedKind, AskedMode
 from .sources import Build
 from .state import State
 from .terms import Terms
+from .transact import transact
 
 _LOOK_MS = 2000
 """No event tells that an interface is gone, so that one looks now and then."""

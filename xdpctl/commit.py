@@ -1,6 +1,6 @@
-"""The one door: a target chain becomes what the interface runs, or nothing changes.
+"""One attempt at a plan.
 
-    observe → plan → load the new root → hook every member onto it → pin the links → flip
+    load the new root → hook every member onto it → pin the links → flip
             → wait out a grace period → remove the old links and let the old root go
 
 The flip is the commit point: one system call. All before it is undone on failure; all after it
@@ -14,216 +14,43 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from . import counting, dispatcher, homes, pin, rights, signals
+from . import counting, pin, signals
 from .bpffs import Bpffs
-from .chain import USUAL, Chain, Member
+from .chain import USUAL
 from .construct import Construction
-from .errors import (
-    BadObjectError,
-    HookBusyError,
-    KernelError,
-    RaceError,
-    UnconfirmedError,
-    UnsupportedError,
-    VerifierError,
-    XdpctlError,
-)
+from .errors import UnsupportedError, XdpctlError
 from .generation import Generation
 from .history import History
-from .hook import Hook, LostRace
-from .interfaces import Interface
+from .hook import Hook
 from .kernel import libbpf, libc
-from .labels import Attach, Label, Origin
-from .observe import View, links_elsewhere, observe
+from .labels import Label, Origin
+from .observe import links_elsewhere
 from .pins import InterfacePins
-from .plan import AskedKind, AskedMode, Plan, default_kind, make_plan
-from .rollback import find, take_back
-from .settle import Rehooked, rehome, repair, settle
-from .state import Root, Slot, State
-from .terms import UNRECORDED, Pending, Terms, now
-from .watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from .trial import Trial
+from .plan import Plan
+from .report import Report, Step
+from .settle import settle
+from .state import Root, Slot
+from .terms import Pending, Terms, now
 
 
-_ATTEMPTS = 8
-_UNCHANGED = 3
-"""After so many refusals in front of the same root nobody else is changing it."""
+class Guard(Protocol):
+    """What takes a change back unless it is confirmed (watchdog.py)."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    def release(self) -> None:
+        """The change is live: from here on it is on its own."""
+
+    def dismiss(self) -> None:
+        """There is no change: it ends; returns when it has."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step, numbered as in the kernel list's thread; `ids` names what it made or used."""
-
-    number: str
-    text: str
-    ids: dict[str, int]
-    seconds: float
-
-
-@dataclass
-class Report:
-    """What a transaction did.
-
-    `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
-    another link now, `holds` the descriptors of what holds the held members, by program id,
-    `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
-    `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
-    going back, `unsettled` why something was left to the next command after the change was live,
-    and `trial` what the new chain would do with packets, where that was asked instead of the
-    change.
-    """
-
-    plan: Plan
-    before: State
-    members: tuple[Member, ...] = ()
-    root_id: int = 0
-    steps: list[Step] = field(default_factory=list)
-    removed: tuple[str, ...] = ()
-    rehooked: list[Rehooked] = field(default_factory=list)
-    holds: dict[int, int] = field(default_factory=dict)
-    renewed: dict[int, int] = field(default_factory=dict)
-    pending: Pending | None = None
-    gone: tuple[Member, ...] = ()
-    unsettled: str = ""
-    trial: Trial | None = None
-
-
-def transact(
-    bpffs: Bpffs,
-    interface: Interface,
-    target: Callable[[State], Chain],
-    *,
-    mode: AskedMode | None = None,
-    attach: Attach | None = None,
-    first_attach: Attach | None = None,
-    kind: AskedKind | None = None,
-    protocol: int | None = None,
-    adopts: bool = False,
-    dry_run: bool = False,
-    check: Callable[[State, Plan], None] = lambda _state, _plan: None,
-    on_step: Callable[[Step], None] = lambda _step: None,
-    view: View | None = None,
-    terms: Terms = UNRECORDED,
-) -> Report:
-    """Bring an interface from its current chain to `target(state)`.
-
-    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
-    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back.
-    `check` may raise an error before anything is made. A lost race is observed and planned anew, so
-    `target` and `check` may be called several times. A change before that was not confirmed in time
-    goes back first. Raises any XdpctlError; the interface then runs what it ran before.
-    """
-    refused = view.refused if view else None  # how EXT programs are, once that is known
-
-    def plan_for(state: State) -> Plan:
-        first = state.root is None or state.root.config is None
-        asked = kind or (default_kind() if first else None)
-        how = attach if state.root else attach or first_attach
-        try:
-            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused or 0)
-        except HookBusyError as error:
-            _name_holders(error, state)
-            raise
-
-    rights.require()
-    bpffs.check()
-    paths = homes.of(bpffs, interface)
-    if dry_run:
-        state = observe(interface, bpffs, view=view)
-        _overdue(bpffs, state, terms, dry_run)
-        plan = plan_for(state)
-        if plan.auto and plan.flip in ("attach", "update") and refused is None:
-            refused = dispatcher.refused()
-            if view:
-                view.refused = refused
-            plan = plan_for(state) if refused else plan
-        check(state, plan)
-        return Report(plan, state)
-    refused_at: list[int] = []
-    removed: tuple[str, ...] = ()
-    overdue: Pending | None = None
-    for attempt in range(_ATTEMPTS):
-        signals.release()
-        if overdue:
-            take_back(bpffs, interface, overdue)
-        with _private_files(), paths.locked():
-            state = observe(interface, bpffs, locked=True, view=None if attempt else view)
-            removed += repair(bpffs, paths, state)
-            if rehome(paths, state):
-                continue
-            if overdue := _overdue(bpffs, state, terms):
-                continue
-            plan = plan_for(state)
-            check(state, plan)
-            report = Report(plan, state, plan.target.members, removed=removed)
-            try:
-                _Commit(bpffs, paths, report, on_step, terms).run()
-            except LostRace as lost:
-                refused_at.append(state.root.id if state.root else 0)
-                if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
-                    raise _no_race(interface, lost) from lost
-                continue
-            except (UnsupportedError, VerifierError, BadObjectError, KernelError):
-                # The program's fault, or does this kernel refuse all of its kind?
-                if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
-                    raise
-                if view:
-                    view.refused = refused
-                continue
-            return report
-    raise RaceError(
-        f"{interface.name} kept changing",
-        why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
-        hint="find out who does, then try again",
-    )
-
-
-def _name_holders(error: HookBusyError, state: State) -> None:
-    """Add the processes that hold the program on the hook."""
-    from .holders import holders
-
-    root = state.root
-    found = holders([("link_id", root.link_id), ("prog_id", root.id)]) if root else {}
-    names = {f"{one.pid} ({one.name})" for holding in found.values() for one in holding}
-    if names:
-        error.why += f"; held by process {', '.join(sorted(names))}"
-
-
-def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
-    """What it means that the kernel refuses while nothing changes."""
-    return HookBusyError(
-        f"the kernel does not let go of the XDP hook of {interface.name}",
-        why=str(lost.__cause__),
-        hint="a program in another mode, or on a device above or below this one, may exclude it",
-    )
-
-
-def _overdue(bpffs: Bpffs, state: State, terms: Terms, dry_run: bool = False) -> Pending | None:
-    """A change that was not confirmed in time, and has to go back before this one.
-
-    Raises UnconfirmedError where its time has not come.
-    """
-    pending, name = state.pending, state.interface.name
-    if pending is None or terms.uses_up:
-        return None
-    if pending.left > 0 or dry_run:
-        raise UnconfirmedError(
-            f"a change of {name} waits for its confirmation",
-            why=f"it goes back to {find(bpffs, state, pending.number).words} in "
-            f"{max(pending.left, 0):.0f} s",
-            hint=f"xdpctl confirm {name} keeps it, xdpctl rollback {name} --to {pending.number} "
-            "takes it back now",
-        )
-    return pending
-
-
-class _Commit:
+class Commit:
     """One attempt at a plan."""
 
     def __init__(
@@ -233,11 +60,12 @@ class _Commit:
         report: Report,
         on_step: Callable[[Step], None],
         terms: Terms,
+        guard: Callable[[], Guard],
     ) -> None:
         self.bpffs, self.paths, self.report = bpffs, paths, report
         self.plan, self.state = report.plan, report.before
-        self.terms, self.history = terms, History(paths)
-        self.watchdog: Watchdog | None = None
+        self.terms, self.history, self.guard = terms, History(paths), guard
+        self.watchdog: Guard | None = None
         self.on_step = on_step
         self.clock = time.perf_counter()
         self.flipped = False
@@ -332,7 +160,7 @@ class _Commit:
             return
         number = history.next_number()
         if terms.within:
-            self.watchdog = Watchdog(self.bpffs, self.state.interface, self.paths)
+            self.watchdog = self.guard()
             undo.callback(self.watchdog.dismiss)
         undo.callback(history.forget, number)
         history.record(Generation.of(number, self.state, self.plan, after, terms))
@@ -483,13 +311,3 @@ def _undo(undo: contextlib.ExitStack) -> None:
     signals.hold()
     with signals.blocked(), contextlib.suppress(XdpctlError, OSError):
         undo.close()
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """Pins and directories are for root alone, whatever the umask says."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)

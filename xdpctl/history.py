@@ -13,10 +13,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from . import pin
+from . import homes, pin
+from .bpffs import Bpffs
+from .errors import NotFoundError
 from .generation import Generation, member_text
 from .kernel import libbpf
 from .pins import InterfacePins
+from .state import State
 from .terms import Pending
 
 LIMIT = 8
@@ -177,3 +180,21 @@ class History:
             # What makes the others count goes first, and what makes them not count last.
             for path in sorted(paths(), key=lambda path: (path == self.back, path.count("-"))):
                 pin.remove(path)
+
+
+def generations(bpffs: Bpffs, state: State) -> list[Generation]:
+    """The chains that an interface ran before, the latest last."""
+    home = homes.at(bpffs, state.home)
+    return History(home).generations(state.live(home.directory))
+
+
+def find(bpffs: Bpffs, state: State, number: int = 0) -> Generation:
+    """The generation of a number, or the latest. Raises NotFoundError."""
+    found = [one for one in generations(bpffs, state) if number in (0, one.number)]
+    if not found:
+        which = f"generation {number}" if number else "earlier generation"
+        raise NotFoundError(
+            f"no {which} of {state.interface.name} is kept",
+            hint=f"see xdpctl history {state.interface.name}",
+        )
+    return found[-1]

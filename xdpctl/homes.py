@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
+from . import interfaces
 from .bpffs import Bpffs
 from .interfaces import Interface
+from .kernel import netlink
 from .labels import Home
 from .pins import InterfacePins
 
@@ -41,3 +44,35 @@ def of_root(bpffs: Bpffs, root_id: int) -> InterfacePins | None:
             if root_id in found.recorded():
                 return found
     return None
+
+
+def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:
+    """The interfaces that xdpctl keeps pins of, each while its namespace is the current one.
+
+    One that moved is known by the root that it runs.
+    """
+    kept = {home.directory: home for home in every(bpffs)}
+    start = interfaces.current()
+    yield from _in_namespace(bpffs, kept)
+    if kept:
+        for name, path in interfaces.visible():
+            if name != start and kept:
+                with contextlib.suppress(OSError), interfaces.entered(path):
+                    yield from _in_namespace(bpffs, kept)
+
+
+def _in_namespace(bpffs: Bpffs, kept: dict[str, InterfacePins]) -> Iterator[Interface]:
+    """Take from some kept those of the current namespace's interfaces."""
+    strangers = []
+    for one in Interface.all():
+        directory = of(bpffs, one).directory
+        if kept.pop(directory, None):
+            yield one
+        else:
+            strangers.append(one)
+    roots = {root: directory for directory, home in kept.items() for root in home.roots()}
+    programs = netlink.xdp_programs() if roots and strangers else {}
+    for one in strangers:
+        directory = roots.get(programs.get(one.ifindex, (0, 0))[0], "")
+        if kept.pop(directory, None):
+            yield one

@@ -12,8 +12,8 @@ from .terms import Pending
 
 if TYPE_CHECKING:
     from .chain import Member
+    from .confirm import Confirmed
     from .interfaces import Interface
-    from .rollback import Confirmed
     from .state import State
 
 

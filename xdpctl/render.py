@@ -11,10 +11,10 @@ from . import fates
 from .chain import ON_END, ON_VACANT, USUAL, Member, Rules, action_names, format_actions
 
 if TYPE_CHECKING:
-    from .commit import Report, Step
     from .errors import XdpctlError
     from .interfaces import Failure
     from .plan import AskedMode, Plan
+    from .report import Report, Step
     from .sweep import Event
     from .terms import Pending
 

@@ -9,8 +9,8 @@ from .render import Style, change, print_json, report_data
 from .status import state_data
 
 if TYPE_CHECKING:
-    from .commit import Report
     from .holders import Holder
+    from .report import Report
     from .state import Handle, State
 
     Held = Mapping[Handle, Sequence[Holder]]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import homes, interfaces, pin
 from .bpffs import Bpffs
-from .commit import transact
 from .errors import Interrupted, KernelError, VanishedError, XdpctlError
+from .homes import interfaces_of
 from .interfaces import Interface
 from .kernel import netlink
 from .observe import may_run_elsewhere, observe
 from .pins import InterfacePins
-from .rollback import take_back
 from .settle import repair, unmake
 from .state import State
+from .transact import take_back, transact
 
 
 class Event(NamedTuple):
@@ -25,38 +24,6 @@ class Event(NamedTuple):
     where: str
     what: str
     why: str
-
-
-def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:
-    """The interfaces that xdpctl keeps pins of, each while its namespace is the current one.
-
-    One that moved is known by the root that it runs.
-    """
-    kept = {home.directory: home for home in homes.every(bpffs)}
-    start = interfaces.current()
-    yield from _in_namespace(bpffs, kept)
-    if kept:
-        for name, path in interfaces.visible():
-            if name != start and kept:
-                with contextlib.suppress(OSError), interfaces.entered(path):
-                    yield from _in_namespace(bpffs, kept)
-
-
-def _in_namespace(bpffs: Bpffs, kept: dict[str, InterfacePins]) -> Iterator[Interface]:
-    """Take from some kept those of the current namespace's interfaces."""
-    strangers = []
-    for one in Interface.all():
-        directory = homes.of(bpffs, one).directory
-        if kept.pop(directory, None):
-            yield one
-        else:
-            strangers.append(one)
-    roots = {root: directory for directory, home in kept.items() for root in home.roots()}
-    programs = netlink.xdp_programs() if roots and strangers else {}
-    for one in strangers:
-        directory = roots.get(programs.get(one.ifindex, (0, 0))[0], "")
-        if kept.pop(directory, None):
-            yield one
 
 
 def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterator[Event]:

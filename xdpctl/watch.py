@@ -12,10 +12,11 @@ from . import signals
 from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, RaceError, VanishedError
 from .holders import holders
+from .homes import interfaces_of
 from .kernel import libc
 from .observe import observe
 from .state import Handle, State
-from .sweep import Event, interfaces_of, tend
+from .sweep import Event, tend
 
 _RTMGRP_LINK = 1
 _NAMESPACES = "/run/netns"

@@ -18,7 +18,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from . import homes, signals
@@ -26,6 +26,7 @@ from .bpffs import Bpffs
 from .errors import Interrupted, KernelError, XdpctlError
 from .interfaces import Interface
 from .kernel import libc
+from .observe import observe
 from .pins import InterfacePins
 from .terms import Pending
 
@@ -40,18 +41,24 @@ _PATIENCE = 10.0
 """Seconds for a watchdog that was dismissed to end: it may have been stopped (SIGSTOP)."""
 
 
+TakeBack = Callable[[Bpffs, Interface, Pending], bool]
+"""Goes back from a change that was not confirmed; False where it does not wait there any more."""
+
+
 class Watchdog:
     """The watchdog of one change, as the command sees it."""
 
-    def __init__(self, bpffs: Bpffs, interface: Interface, paths: InterfacePins) -> None:
-        """Start it. Raises XdpctlError where that is not possible."""
+    def __init__(
+        self, bpffs: Bpffs, interface: Interface, paths: InterfacePins, take_back: TakeBack
+    ) -> None:
+        """Start it, with the way back that it will go. Raises XdpctlError where that fails."""
         self._socket, theirs = socket.socketpair()
         self.pid = 0
         try:
             with theirs, signals.blocked():
                 child = os.fork()
                 if not child:
-                    _become(theirs, bpffs, interface, paths)
+                    _become(theirs, bpffs, interface, paths, take_back)
             with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored
                 os.waitpid(child, 0)
             answer = self._socket.recv(16)
@@ -88,6 +95,7 @@ def _become(
     bpffs: Bpffs,
     interface: Interface,
     paths: InterfacePins,
+    take_back: TakeBack,
 ) -> None:
     """In the child: fork once more, and never come back."""
     try:
@@ -108,7 +116,7 @@ def _become(
         own = Bpffs(os.path.abspath(bpffs.path), bpffs.patience._replace(tell=lambda _text: None))
         directory = os.path.abspath(paths.directory)
         os.chdir("/")
-        _Guard(told, own, interface, directory).run()
+        _Guard(told, own, interface, directory, take_back).run()
     finally:
         os._exit(0)
 
@@ -116,8 +124,16 @@ def _become(
 class _Guard:
     """The watchdog itself."""
 
-    def __init__(self, told: int, bpffs: Bpffs, interface: Interface, directory: str) -> None:
+    def __init__(
+        self,
+        told: int,
+        bpffs: Bpffs,
+        interface: Interface,
+        directory: str,
+        take_back: TakeBack,
+    ) -> None:
         self.told, self.bpffs, self.interface = told, bpffs, interface
+        self.take_it_back = take_back
         self.asked_to_end = signals.deaf()
         # By descriptor: the directory moves along with the interface.
         self.home = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,8 +161,6 @@ class _Guard:
 
     def is_live(self) -> bool:
         """Whether the change came to its flip; the command is gone, and its lock with it."""
-        from .observe import observe
-
         with contextlib.suppress(XdpctlError, KernelError, OSError):
             with homes.of(self.bpffs, self.interface).locked():
                 state = observe(self.interface, self.bpffs, locked=True)
@@ -164,14 +178,12 @@ class _Guard:
         """Go back, and try again for as long as the change waits anywhere."""
         import syslog
 
-        from .rollback import take_back
-
         last, nowhere = "", 0
         while self.pending() and nowhere < _TRIES:
             try:
                 nowhere += 1  # the interface may be on its way to another namespace, or gone
                 for interface in self.candidates():
-                    if take_back(self.bpffs, interface, pending):
+                    if self.take_it_back(self.bpffs, interface, pending):
                         syslog.syslog(
                             f"xdpctl: {interface.name}: not confirmed, went back to generation "
                             f"{pending.number}"
@@ -186,7 +198,5 @@ class _Guard:
 
     def candidates(self) -> Iterator[Interface]:
         """Our interface; where it has moved, all that there are."""
-        from .sweep import interfaces_of
-
         here = [self.interface] if self.interface.exists() else []
-        return chain(here, interfaces_of(self.bpffs))
+        return chain(here, homes.interfaces_of(self.bpffs))

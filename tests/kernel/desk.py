@@ -18,10 +18,10 @@ from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.cli import run
-from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libc
 from xdpctl.state import State
+from xdpctl.transact import transact
 
 
 class Running(NamedTuple):

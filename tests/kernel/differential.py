@@ -19,8 +19,8 @@ from tests.kernel.tool import ROOT, Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain, Kind, Member
-from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
+from xdpctl.transact import transact
 
 VACANT = 31
 EVERY = 0b11111

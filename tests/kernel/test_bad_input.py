@@ -18,11 +18,11 @@ from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
-from xdpctl.commit import transact
 from xdpctl.errors import VanishedError, XdpctlError
 from xdpctl.interfaces import Interface
 from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
 from xdpctl.state import State
+from xdpctl.transact import transact
 
 FRAMES = net.udps(10)
 

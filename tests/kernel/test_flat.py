@@ -12,8 +12,8 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
 from xdpctl.bpffs import Bpffs
-from xdpctl.commit import transact
 from xdpctl.interfaces import Interface
+from xdpctl.transact import transact
 
 FIELDS = ("MemAvailable", "Percpu", "VmallocUsed", "Slab", "SUnreclaim")
 

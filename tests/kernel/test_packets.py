@@ -23,10 +23,11 @@ from tests.kernel.tool import Tool
 from xdpctl import objects as objects_of_xdpctl
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
-from xdpctl.commit import Step, transact
 from xdpctl.interfaces import Interface
 from xdpctl.kernel import libc
+from xdpctl.report import Step
 from xdpctl.state import State
+from xdpctl.transact import transact
 
 KINDS = [("link", "native"), ("link", "skb"), ("netlink", "native"), ("netlink", "skb")]
 

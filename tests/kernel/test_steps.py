@@ -18,10 +18,10 @@ from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Chain
-from xdpctl.commit import transact
 from xdpctl.errors import HookBusyError
 from xdpctl.interfaces import Interface
 from xdpctl.state import State
+from xdpctl.transact import transact
 
 FRAMES = net.udps(40)
 

@@ -15,7 +15,7 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_confirm import FRAMES, facts, passed, until, watchdogs
 from tests.kernel.tool import Tool
-from xdpctl import rollback
+from xdpctl import transact
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import parse_actions
 from xdpctl.interfaces import Interface
@@ -150,13 +150,13 @@ def test_confirmed_in_between(
     assert pending
 
     def confirmed(*words: Any, **options: Any) -> State:
-        monkeypatch.setattr(rollback, "observe", observe)
+        monkeypatch.setattr(transact, "observe", observe)
         state = observe(*words, **options)
         tool("confirm", veth.dev)
         return state
 
-    monkeypatch.setattr(rollback, "observe", confirmed)
-    assert not rollback.take_back(bpffs, interface, pending)
+    monkeypatch.setattr(transact, "observe", confirmed)
+    assert not transact.take_back(bpffs, interface, pending)
     assert len(tool.chain(veth.ifindex)) == 3
     assert passed(veth) == 0
     until(lambda: not watchdogs())

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, chain_of, fresh, running, state_of
-from xdpctl import commit
+from xdpctl import transact
 from xdpctl.chain import Chain
 from xdpctl.cli import adopt, run
 from xdpctl.errors import HookBusyError, NotFoundError
@@ -185,7 +185,7 @@ def test_a_busy_hook_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(HookBusyError) as caught:
         make_plan(LINKED, chain_of(fresh("new")))
     error = caught.value
-    commit._name_holders(error, LINKED)
+    transact._name_holders(error, LINKED)
     assert error.why.endswith("bpf_link 77; held by process 12 (other), 4711 (agent)")
     assert error.exit_code == 8
 
@@ -194,7 +194,7 @@ def test_a_busy_hook_whose_holder_cannot_be_seen(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("xdpctl.holders.holders", lambda _handles: {})
     error = HookBusyError("busy", why="its hook holds program 500")
     for state in (BARE, state_of(None)):
-        commit._name_holders(error, state)
+        transact._name_holders(error, state)
         assert error.why == "its hook holds program 500"
 
 

@@ -24,7 +24,7 @@ from tests.unit.samples import (
     sent_while_blocking,
     state_of,
 )
-from xdpctl import commit, dispatcher, homes, rights, signals
+from xdpctl import commit, dispatcher, homes, report, rights, signals, transact
 from xdpctl.bpffs import Bpffs
 from xdpctl.chain import Kind, Member
 from xdpctl.errors import (
@@ -145,10 +145,10 @@ def test_a_fault_of_our_own_in_a_clean_up_is_told() -> None:
 def test_files_are_private_whatever_the_umask_says(tmp_path: Path) -> None:
     outside = os.umask(0)
     try:
-        with commit._private_files():
+        with transact._private_files():
             (tmp_path / "inside").touch()
             (tmp_path / "within").mkdir()
-        with pytest.raises(ZeroDivisionError), commit._private_files():
+        with pytest.raises(ZeroDivisionError), transact._private_files():
             assert 1 / 0
         (tmp_path / "outside").touch()
     finally:
@@ -163,7 +163,7 @@ def test_files_are_private_whatever_the_umask_says(tmp_path: Path) -> None:
 def test_a_refusal_while_nothing_changes_is_no_race() -> None:
     lost = LostRace()
     lost.__cause__ = KernelError("bpf_link_update", 16)
-    error = commit._no_race(LOOPBACK, lost)
+    error = transact._no_race(LOOPBACK, lost)
     assert isinstance(error, HookBusyError)
     assert "XDP hook of lo" in error.what
     assert "EBUSY" in error.why
@@ -184,7 +184,7 @@ class Kernel:
         class Commit:
             """One attempt at a plan."""
 
-            def __init__(self, _bpffs: Bpffs, _paths: object, report: commit.Report, *_: object):
+            def __init__(self, _bpffs: Bpffs, _paths: object, report: report.Report, *_: object):
                 self.plan = report.plan
 
             def run(self) -> None:
@@ -198,10 +198,10 @@ class Kernel:
             self.asked += 1
             return self.refuses
 
-        patch.setattr(commit, "_Commit", Commit)
+        patch.setattr(transact, "Commit", Commit)
         patch.setattr(dispatcher, "refused", refused)
         patch.setattr(
-            commit,
+            transact,
             "observe",
             lambda one, bpffs, **_: replace(state, home=homes.of(bpffs, one).home),
         )
@@ -217,7 +217,7 @@ class Kernel:
         dry_run: bool = False,
         view: View | None = None,
     ) -> Plan:
-        return commit.transact(
+        return transact.transact(
             Bpffs(str(directory)),
             INTERFACE,
             lambda state: state.chain.with_added([fresh("new")]),

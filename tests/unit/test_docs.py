@@ -25,7 +25,6 @@ import xdpctl
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
 from xdpctl import (
     chainfile,
-    commit,
     counting,
     dispatcher,
     errors,
@@ -45,6 +44,7 @@ from xdpctl import (
     steps,
     tally,
     trace,
+    transact,
 )
 from xdpctl import protocol as protocol_code
 from xdpctl.attachment import Attachment, attach
@@ -54,7 +54,7 @@ from xdpctl.chain import VACANT, XDP_PASS, Chain, Kind, Rules
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
-from xdpctl.commit import Report, Step
+from xdpctl.confirm import Confirmed
 from xdpctl.counters import Counted
 from xdpctl.doctor import Check, Diagnosis
 from xdpctl.features import Features
@@ -72,7 +72,7 @@ from xdpctl.pcap import Packet
 from xdpctl.pins import InterfacePins
 from xdpctl.plan import make_plan
 from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
-from xdpctl.rollback import Confirmed
+from xdpctl.report import Report, Step
 from xdpctl.settle import Rehooked
 from xdpctl.state import Handle, State
 from xdpctl.sweep import Event
@@ -651,7 +651,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(rights, "require", lambda: None)
     instead(Bpffs, "check", lambda _self: None)
     instead(InterfacePins, "locked", locked)
-    instead(commit, "observe", lambda *_, **__: state)
+    instead(transact, "observe", lambda *_, **__: state)
     instead(dispatcher, "build", lambda *_: root)
     instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
     instead(
@@ -672,10 +672,10 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
     instead(libbpf, "pin", pin)
     instead(settle, "links_elsewhere", lambda _bpffs: iter(()))
     for owner, name, step in (
-        (commit, "observe", "Read"),
-        (commit, "repair", "Repair"),
-        (commit, "rehome", "Move"),
-        (commit, "make_plan", "Plan"),
+        (transact, "observe", "Read"),
+        (transact, "repair", "Repair"),
+        (transact, "rehome", "Move"),
+        (transact, "make_plan", "Plan"),
         (dispatcher, "build", "Load"),
         (loading, "load", "Load"),
         (fused, "build", "Load"),
@@ -690,7 +690,7 @@ def test_a_change_takes_its_steps_in_the_order_of_the_protocol(
         (InterfacePins, "forget_made", "Forget"),
     ):
         before(owner, name, step)
-    report = commit.transact(
+    report = transact.transact(
         bpffs,
         INTERFACE,
         lambda state: state.chain.with_added([fresh()]),

@@ -12,21 +12,12 @@ from typing import Any
 import click
 import pytest
 
-from tests.unit.samples import (
-    HOME,
-    chain_of,
-    ending_signals,
-    fresh,
-    running,
-    send,
-    state_of,
-)
+from tests.unit.samples import HOME, chain_of, ending_signals, fresh, running, send, state_of
 from tests.unit.test_render import on_terminal
 from xdpctl import render, rights, signals
 from xdpctl.cli import loader, outcomes, run, status
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
-from xdpctl.commit import Report
 from xdpctl.errors import (
     BadObjectError,
     HookBusyError,
@@ -39,6 +30,7 @@ from xdpctl.errors import (
 from xdpctl.interfaces import Interface
 from xdpctl.observe import View
 from xdpctl.plan import make_plan
+from xdpctl.report import Report
 from xdpctl.state import State
 
 FOUND = [Interface(f"eth{number}", 10 + number, "4711") for number in range(4)]

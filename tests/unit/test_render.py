@@ -16,9 +16,9 @@ import pytest
 from tests.unit.samples import DROP, PASS, chain_of, fresh, running, state_of
 from xdpctl import render
 from xdpctl.chain import Chain
-from xdpctl.commit import Report, Step
 from xdpctl.labels import Origin
 from xdpctl.plan import make_plan
+from xdpctl.report import Report, Step
 from xdpctl.state import State
 from xdpctl.sweep import Event
 

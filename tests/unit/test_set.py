@@ -14,9 +14,9 @@ from xdpctl.chain import Chain, MapsAsked, Rules
 from xdpctl.cli import replace as replace_command
 from xdpctl.cli import run
 from xdpctl.cli import set as set_command
-from xdpctl.commit import Report
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.plan import make_plan
+from xdpctl.report import Report
 from xdpctl.state import State
 
 BUSY = state_of([running("count", 9, priority=20), running("pass", 11, label="last")])

@@ -13,7 +13,6 @@ import pytest
 from tests.unit.samples import HOME, running, state_of
 from xdpctl import homes, interfaces, sweep
 from xdpctl.bpffs import Bpffs
-from xdpctl.commit import Report
 from xdpctl.errors import (
     BpffsError,
     HookBusyError,
@@ -27,6 +26,7 @@ from xdpctl.kernel import netlink
 from xdpctl.labels import Origin
 from xdpctl.pins import InterfacePins
 from xdpctl.plan import make_plan
+from xdpctl.report import Report
 from xdpctl.state import State
 from xdpctl.sweep import Event
 
@@ -95,7 +95,7 @@ def fill(bpffs: Bpffs) -> None:
 
 def found(bpffs: Bpffs, world: World) -> list[Interface]:
     each = []
-    for one in sweep.interfaces_of(bpffs):
+    for one in homes.interfaces_of(bpffs):
         assert one.netns == world.here
         each.append(one)
     assert world.here == "1"

@@ -13,11 +13,11 @@ import pytest
 from tests.unit.samples import INTERFACE, PASS, TX, chain_of, fresh, running, state_of
 from xdpctl import fates, pcap, render, trial
 from xdpctl.chain import USUAL, Chain, Member, Rules, takes_entry, verdict_of
-from xdpctl.commit import Report
 from xdpctl.errors import GateError, KernelError, UsageError
 from xdpctl.kernel import libbpf
 from xdpctl.pcap import Packet
 from xdpctl.plan import make_plan
+from xdpctl.report import Report
 from xdpctl.trial import Fate, Line, Outcome, Trial
 
 FRAME = bytes(range(60))

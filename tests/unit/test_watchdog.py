@@ -29,7 +29,7 @@ def test_it_is_dismissed_under_the_lock(paths: InterfacePins, recorded: bool) ->
     """The command waits for it to end and keeps the lock, also where a record cannot be removed."""
     began = time.monotonic()
     with paths.locked():
-        dog = Watchdog(paths.bpffs, INTERFACE, paths)
+        dog = Watchdog(paths.bpffs, INTERFACE, paths, lambda *_: False)
         confirm = History(paths).confirm
         if recorded:
             os.symlink(str(Pending(1, now() + 3600 * 10**9, dog.pid)), confirm)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from .. import past, rights, signals
+from ..confirm import confirm
 from ..errors import NotFoundError
 from ..interfaces import Interface, is_pattern
 from ..observe import observe
-from ..rollback import confirm
 from . import complete
 from .common import Settings, common_options
 

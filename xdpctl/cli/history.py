@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from .. import past, rights
+from ..history import generations
 from ..interfaces import Interface
 from ..observe import View, observe
-from ..rollback import generations
 from . import complete
 from .common import Settings, common_options
 

@@ -8,12 +8,13 @@ from typing import Any
 from .. import render
 from ..bpffs import Bpffs
 from ..chain import Chain
-from ..commit import Report, transact
 from ..errors import Interrupted
 from ..interfaces import Failure, Interface, is_pattern
 from ..observe import View
+from ..report import Report
 from ..state import State
 from ..terms import Terms
+from ..transact import transact
 from .common import Asked, Settings
 from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from .. import render
-from ..commit import Report
 from ..interfaces import Interface
 from ..observe import View
-from ..rollback import go_back
+from ..report import Report
+from ..transact import go_back
 from . import complete
 from .common import Settings, common_options, confirm_option
 from .many import one_or_each

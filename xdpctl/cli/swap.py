@@ -10,14 +10,15 @@ import click
 from .. import homes, render, steps
 from ..bpffs import Bpffs
 from ..chain import Chain
-from ..commit import Report, transact
 from ..errors import KernelError, NotFoundError, UsageError
 from ..holders import Holder, holders
 from ..interfaces import Interface, is_pattern
 from ..kernel import libbpf
 from ..observe import View
+from ..report import Report
 from ..state import Handle, State
 from ..terms import Terms
+from ..transact import transact
 from . import complete
 from .common import Settings, common_options, confirm_option, root_options
 from .many import change_each

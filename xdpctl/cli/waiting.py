@@ -13,12 +13,14 @@ import click
 
 from .. import signals
 from ..bpffs import Bpffs
-from ..commit import Report
+from ..confirm import confirm
 from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
+from ..history import generations
 from ..interfaces import Interface
 from ..observe import View, observe
-from ..rollback import confirm, generations, take_back
+from ..report import Report
 from ..terms import Pending
+from ..transact import take_back
 from .common import Settings
 
 _LOOK_MS = 200
