@@ -14,8 +14,8 @@ class DispatcherHook(BuildHookInterface):  # type: ignore[misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         sys.path.insert(0, self.root)
-        from xdpctl.dispatcher import compile_c, general
-        from xdpctl.protocol import PROTOCOLS
+        from xdpctl.model.record import PROTOCOLS
+        from xdpctl.roots.dispatcher import compile_c, general
 
         bpf = Path(self.root) / "bpf"
         source = (bpf / "dispatcher.c").read_bytes()

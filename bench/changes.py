@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.tools import OBJECT, cell, interface, ratio, seconds
-from xdpctl import objects
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
 from xdpctl.errors import XdpctlError
-from xdpctl.interfaces import Interface
-from xdpctl.state import State
-from xdpctl.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain, Kind
+from xdpctl.model.state import State
+from xdpctl.programs import objects
 
 KINDS: tuple[Kind, ...] = ("fused", "ext")
 SIZES = (1, 10)

@@ -24,11 +24,11 @@ import sys
 
 from bench import tools
 from bench.tools import OBJECT, ROOT, XDPCTL, bpffs, refusal, seconds
-from xdpctl import objects
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
 from xdpctl.cli import run
-from xdpctl.interfaces import Interface
-from xdpctl.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.programs import objects
 
 TYPES = ("dummy", "ifb")
 OURS, TOP = r"xdpctl/(?!cli)", 12

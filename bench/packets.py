@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from xdpctl.dispatcher import compile_c
+from bench.tools import LOADER, XDPCTL, interface, ratio, refusal, run
 from xdpctl.kernel import libbpf
-
-from .tools import LOADER, XDPCTL, interface, ratio, refusal, run
+from xdpctl.roots.dispatcher import compile_c
 
 SIZES = (1, 2, 5, 10, 50, 200)
 # The first to make a directory in the bpffs gives it its rights: ours, or we would not trust it.

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import look as look
-    from .attachment import Attachment as Attachment
-    from .attachment import attach as attach
-    from .chain import Chain as Chain
-    from .chain import Member as Member
-    from .chain import Rules as Rules
-    from .maps import Map as Map
-    from .plan import Plan as Plan
-    from .plan import make_plan as make_plan
-    from .state import Root as Root
-    from .state import Slot as Slot
-    from .state import State as State
+    from .api.attachment import Attachment as Attachment
+    from .api.attachment import attach as attach
+    from .api.look import look as look
+    from .api.maps import Map as Map
+    from .model.chain import Chain as Chain
+    from .model.chain import Member as Member
+    from .model.chain import Rules as Rules
+    from .model.plan import Plan as Plan
+    from .model.plan import make_plan as make_plan
+    from .model.state import Root as Root
+    from .model.state import Slot as Slot
+    from .model.state import State as State
 
 _HOMES = {
-    "Attachment": "attachment",
-    "Chain": "chain",
-    "Map": "maps",
-    "Member": "chain",
-    "Plan": "plan",
-    "Root": "state",
-    "Rules": "chain",
-    "Slot": "state",
-    "State": "state",
-    "attach": "attachment",
-    "look": "api",
-    "make_plan": "plan",
+    "Attachment": "api.attachment",
+    "Chain": "model.chain",
+    "Map": "api.maps",
+    "Member": "model.chain",
+    "Plan": "model.plan",
+    "Root": "model.state",
+    "Rules": "model.chain",
+    "Slot": "model.state",
+    "State": "model.state",
+    "attach": "api.attachment",
+    "look": "api.look",
+    "make_plan": "model.plan",
 }
 __all__ = [*_HOMES]
 

@@ -22,7 +22,7 @@ import pytest
 
 from tests.kernel import net, oracle
 from tests.kernel.tool import Tool
-from xdpctl.chain import Kind
+from xdpctl.model.chain import Kind
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

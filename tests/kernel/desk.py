@@ -14,14 +14,14 @@ from unittest.mock import patch
 from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
-from xdpctl import objects as objects_of_xdpctl
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member, Rules
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
 from xdpctl.cli import run
-from xdpctl.interfaces import Interface
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libc
-from xdpctl.state import State
-from xdpctl.transact import transact
+from xdpctl.model.chain import Chain, Kind, Member, Rules
+from xdpctl.model.state import State
+from xdpctl.programs import objects as objects_of_xdpctl
 
 
 class Running(NamedTuple):

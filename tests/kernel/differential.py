@@ -16,11 +16,11 @@ from typing import NamedTuple
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.tool import ROOT, Tool
-from xdpctl import objects as objects_of_xdpctl
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member
-from xdpctl.interfaces import Interface
-from xdpctl.transact import transact
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain, Kind, Member
+from xdpctl.programs import objects as objects_of_xdpctl
 
 VACANT = 31
 EVERY = 0b11111

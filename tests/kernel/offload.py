@@ -17,7 +17,7 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_dropin import ours, theirs, without_ids
 from tests.kernel.tool import Tool
-from xdpctl.interfaces import Interface
+from xdpctl.host.interfaces import Interface
 
 pytestmark = kinds("fused")
 BUS, DEBUG = Path("/sys/bus/netdevsim"), Path("/sys/kernel/debug")

@@ -16,10 +16,10 @@ from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
-from xdpctl import loading
-from xdpctl.chain import Source
 from xdpctl.cli import run
 from xdpctl.kernel import libbpf
+from xdpctl.model.chain import Source
+from xdpctl.programs import loading
 
 Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]]
 

@@ -14,8 +14,9 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_holders import gone
 from tests.kernel.tool import Tool
-from xdpctl import maps, render, status
+from xdpctl.api import maps
 from xdpctl.errors import HookBusyError, NotFoundError, UsageError, XdpctlError
+from xdpctl.view import render, status
 
 BPF_MAP_TYPE_HASH = 1
 FRAMES = net.udps(10)

@@ -15,14 +15,14 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.policy import refusing_ext
 from tests.kernel.tool import Tool
-from xdpctl import objects as objects_of_xdpctl
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
 from xdpctl.errors import VanishedError, XdpctlError
-from xdpctl.interfaces import Interface
-from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
-from xdpctl.state import State
-from xdpctl.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain
+from xdpctl.model.record import LIBXDP_SLOTS, MAX_SLOTS
+from xdpctl.model.state import State
+from xdpctl.programs import objects as objects_of_xdpctl
 
 FRAMES = net.udps(10)
 

@@ -16,7 +16,7 @@ from tests.kernel.test_dropin import ours
 from tests.kernel.test_packets import Traffic
 from tests.kernel.test_taken_back import WITHIN, go_back
 from tests.kernel.tool import Tool
-from xdpctl.cli import loader
+from xdpctl.cli import xdp_loader
 
 # There is no root of any kind, but for what `adopt` makes.
 pytestmark = kinds("fused")
@@ -106,12 +106,12 @@ def test_killed_while_it_is_attached(
 ) -> None:
     """It runs, as xdpctl's, or nothing does; `clean` removes the rest."""
     words = ["load", veth.dev, str(objects["drop"])]
-    calls = crash.boundaries(lambda: loader.run(words))
+    calls = crash.boundaries(lambda: xdp_loader.run(words))
     tool("unload", veth.dev, "-a")
     points = [n for n, (call, _) in enumerate(calls, 1) if call not in crash.READS]
     outcomes = Counter[str]()
     for point in points[-1 :: -max(1, len(points) // count)]:
-        with crash.Stepped(lambda: loader.run(words)) as child:
+        with crash.Stepped(lambda: xdp_loader.run(words)) as child:
             child.run_to(point)
         there = oracle.xdp_prog_id(veth.ifindex)[0] != 0
         outcomes["after" if there else "before"] += 1

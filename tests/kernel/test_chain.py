@@ -10,11 +10,11 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.tool import Tool
-from xdpctl import chain
-from xdpctl import objects as objects_of_xdpctl
-from xdpctl.bpffs import Bpffs
-from xdpctl.interfaces import Interface
-from xdpctl.transact import transact
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model import chain
+from xdpctl.programs import objects as objects_of_xdpctl
 
 CODES = {"ret_0": 0, "ret_1": 1, "ret_2": 2, "ret_3": 3, "ret_4": 4, "ret_31": 31}
 CODES |= {"ret_32": 32, "ret_34": 34, "ret_200": 200, "ret_minus_1": 2**32 - 1}

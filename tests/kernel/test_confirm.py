@@ -28,9 +28,9 @@ from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
 from xdpctl import attach
-from xdpctl.chain import XDP_DROP, Rules, parse_actions
+from xdpctl.change.watchdog import NAME
 from xdpctl.cli import run
-from xdpctl.watchdog import NAME
+from xdpctl.model.chain import XDP_DROP, Rules, parse_actions
 
 FRAMES = net.udps(20)
 RULES = Rules(on_vacant=XDP_DROP)

@@ -25,7 +25,7 @@ from tests.kernel.differential import (
     run_model,
 )
 from tests.kernel.tool import Tool
-from xdpctl.chain import Kind, Member
+from xdpctl.model.chain import Kind, Member
 
 pytestmark = kinds("fused")
 FEW = (

@@ -22,7 +22,7 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.tool import ROOT, Result, Tool
-from xdpctl.cli import loader
+from xdpctl.cli import xdp_loader
 
 # The real one knows no other kind of root.
 pytestmark = kinds("ext")
@@ -52,7 +52,7 @@ def ours(*words: str) -> Result:
     """In this process, for speed; what the name does is for test_the_name and the scripts."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = loader.run(words)
+        code = xdp_loader.run(words)
     assert "Traceback" not in err.getvalue(), err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
 

@@ -14,11 +14,11 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_bad_input import Before, failing
 from tests.kernel.tool import Tool
-from xdpctl import dispatcher
-from xdpctl.chain import Kind
 from xdpctl.errors import KernelError
+from xdpctl.host.locks import DEFAULT_TIMEOUT
 from xdpctl.kernel import libbpf, maps
-from xdpctl.locks import DEFAULT_TIMEOUT
+from xdpctl.model.chain import Kind
+from xdpctl.roots import dispatcher
 
 FRAMES = net.udps(10)
 

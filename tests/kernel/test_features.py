@@ -10,7 +10,7 @@ from tests.kernel import net
 from tests.kernel.conftest import kinds
 from tests.kernel.test_matrix import PEERS
 from tests.kernel.tool import Tool
-from xdpctl.cli import loader
+from xdpctl.cli import xdp_loader
 
 pytestmark = kinds("fused")  # no root is involved: one run of each
 
@@ -57,7 +57,7 @@ def test_the_real_xdp_loader_says_the_same(
         pytest.skip("missing: xdp-loader 1.6")
     for dev in (veth.dev, "lo"):
         said = subprocess.run([PEERS, "features", dev], capture_output=True, text=True, check=True)
-        assert loader.run(["features", dev]) == 0
+        assert xdp_loader.run(["features", dev]) == 0
         assert capsys.readouterr().out == said.stdout
         lines = said.stdout.splitlines()
         assert len(lines) == 7

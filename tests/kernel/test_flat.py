@@ -11,9 +11,9 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
-from xdpctl.bpffs import Bpffs
-from xdpctl.interfaces import Interface
-from xdpctl.transact import transact
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
+from xdpctl.host.interfaces import Interface
 
 FIELDS = ("MemAvailable", "Percpu", "VmallocUsed", "Slab", "SUnreclaim")
 

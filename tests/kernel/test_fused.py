@@ -20,7 +20,7 @@ from tests.kernel.differential import packets, run_model
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.test_holders import gone, root_of, until
 from tests.kernel.tool import Tool
-from xdpctl.chain import ACTIONS
+from xdpctl.model.chain import ACTIONS
 
 pytestmark = kinds("fused")
 FRAMES = net.udps(20)

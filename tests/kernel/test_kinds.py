@@ -14,7 +14,7 @@ from tests.kernel.test_fused import Held
 from tests.kernel.test_holders import gone, root_of
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Result, Tool
-from xdpctl.chain import Kind
+from xdpctl.model.chain import Kind
 
 FRAMES = net.udps(20)
 OTHER: dict[Kind, Kind] = {"ext": "fused", "fused": "ext"}

@@ -10,8 +10,8 @@ from tests.kernel.differential import change
 from tests.kernel.test_bad_input import Before, unchanged
 from tests.kernel.test_holders import root_of, until
 from tests.kernel.tool import Tool
-from xdpctl import objects as objects_of_xdpctl
 from xdpctl.errors import ChainFullError
+from xdpctl.programs import objects as objects_of_xdpctl
 
 pytestmark = kinds("fused")
 FRAMES = net.udps(20)

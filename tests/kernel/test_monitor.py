@@ -19,10 +19,10 @@ from tests.kernel import net, oracle, xsk
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import VanishedError
-from xdpctl.incidents import Incident, Scene
-from xdpctl.monitor import Monitor
+from xdpctl.traffic.incidents import Incident, Scene
+from xdpctl.traffic.monitor import Monitor
 
 pytestmark = needs("bcc")  # for the first time on a kernel it takes a while to compile
 FRAMES = net.udps(60)

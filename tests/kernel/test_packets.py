@@ -20,14 +20,14 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.tool import Tool
-from xdpctl import objects as objects_of_xdpctl
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain
-from xdpctl.interfaces import Interface
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.report import Step
+from xdpctl.change.transact import transact
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libc
-from xdpctl.report import Step
-from xdpctl.state import State
-from xdpctl.transact import transact
+from xdpctl.model.chain import Chain
+from xdpctl.model.state import State
+from xdpctl.programs import objects as objects_of_xdpctl
 
 KINDS = [("link", "native"), ("link", "skb"), ("netlink", "native"), ("netlink", "skb")]
 

@@ -16,9 +16,9 @@ from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_races import hammered, load, tidy, warmed
 from tests.kernel.tool import Tool
-from xdpctl.bpffs import Bpffs
-from xdpctl.interfaces import Interface
-from xdpctl.observe import observe
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.host.interfaces import Interface
+from xdpctl.observe.reading import observe
 
 
 @dataclass(frozen=True)

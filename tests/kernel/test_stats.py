@@ -15,7 +15,7 @@ from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_holders import gone, until
 from tests.kernel.test_packets import Traffic, counters, often
 from tests.kernel.tool import ROOT, Tool
-from xdpctl.chain import ACTIONS
+from xdpctl.model.chain import ACTIONS
 
 
 def counted(tool: Tool, veth: net.Veth) -> dict[str, dict[str, Any]]:

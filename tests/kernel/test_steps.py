@@ -16,12 +16,12 @@ from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.transact import transact
 from xdpctl.errors import HookBusyError
-from xdpctl.interfaces import Interface
-from xdpctl.state import State
-from xdpctl.transact import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain
+from xdpctl.model.state import State
 
 FRAMES = net.udps(40)
 

@@ -15,12 +15,12 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_confirm import FRAMES, facts, passed, until, watchdogs
 from tests.kernel.tool import Tool
-from xdpctl import transact
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import parse_actions
-from xdpctl.interfaces import Interface
-from xdpctl.observe import observe
-from xdpctl.state import State
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import transact
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import parse_actions
+from xdpctl.model.state import State
+from xdpctl.observe.reading import observe
 
 _ON, _PASS = parse_actions("pass,tx"), parse_actions("pass")
 SHAPES = [(_PASS, _ON), (_ON, _PASS), (_PASS, _ON, _PASS)]

@@ -20,8 +20,8 @@ from tests.kernel.differential import list_some, packets
 from tests.kernel.test_adopt import bare
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
-from xdpctl.chain import DEFAULT_ACTIONS, parse_actions
-from xdpctl.pcap import Packet, read, write
+from xdpctl.model.chain import DEFAULT_ACTIONS, parse_actions
+from xdpctl.traffic.pcap import Packet, read, write
 
 SOAK = 10_000
 Maps = dict[int, dict[bytes, bytes]]

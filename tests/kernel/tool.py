@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel import oracle
-from xdpctl.chain import Kind
 from xdpctl.cli import run
+from xdpctl.model.chain import Kind
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ from tests.kernel.test_confirm import SHAPES as SHAPES_WITH_RULES
 from tests.kernel.test_examples import SOURCES
 from tests.kernel.test_taken_back import SHAPES as SHAPES_TAKEN_BACK
 from tests.kernel.test_trial import SHAPES
-from xdpctl.chain import DEFAULT_ACTIONS, Rules
-from xdpctl.dispatcher import object_for
-from xdpctl.protocol import LIBXDP_SLOTS, MAX_SLOTS
-from xdpctl.sources import compiled
+from xdpctl.model.chain import DEFAULT_ACTIONS, Rules
+from xdpctl.model.record import LIBXDP_SLOTS, MAX_SLOTS
+from xdpctl.programs.clang import compiled
+from xdpctl.roots.dispatcher import object_for
 
 
 def main() -> None:

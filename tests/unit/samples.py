@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from xdpctl import homes, signals
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member, Source
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import Interrupted
-from xdpctl.interfaces import Interface
-from xdpctl.labels import Origin
-from xdpctl.protocol import FUSED, Config, root_name
-from xdpctl.state import Mode, Owner, Root, Slot, State
+from xdpctl.host import signals
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain, Kind, Member, Source
+from xdpctl.model.labels import Origin
+from xdpctl.model.record import FUSED, Config, root_name
+from xdpctl.model.state import Mode, Owner, Root, Slot, State
 
 ROOT = Path(__file__).parents[2]
 INTERFACE = Interface("veth7", 7, "4711")

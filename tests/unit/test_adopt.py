@@ -10,13 +10,14 @@ import click
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, chain_of, fresh, running, state_of
-from xdpctl import transact
-from xdpctl.chain import Chain
-from xdpctl.cli import adopt, run
+from xdpctl.change import transact
+from xdpctl.cli import run
+from xdpctl.cli.commands import adopt
 from xdpctl.errors import HookBusyError, NotFoundError
-from xdpctl.holders import Holder
-from xdpctl.plan import make_plan
-from xdpctl.state import State
+from xdpctl.host.holders import Holder
+from xdpctl.model.chain import Chain
+from xdpctl.model.plan import make_plan
+from xdpctl.model.state import State
 
 BARE = state_of([], owner="other", link_id=0)
 LINKED = state_of([], owner="other", link_id=77)
@@ -181,7 +182,7 @@ def test_a_busy_hook_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> Non
         agent = Holder(4711, "agent", 5)
         return {link: [agent], program: [agent, Holder(12, "other", 3)]}
 
-    monkeypatch.setattr("xdpctl.holders.holders", holders)
+    monkeypatch.setattr("xdpctl.host.holders.holders", holders)
     with pytest.raises(HookBusyError) as caught:
         make_plan(LINKED, chain_of(fresh("new")))
     error = caught.value
@@ -191,7 +192,7 @@ def test_a_busy_hook_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_busy_hook_whose_holder_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xdpctl.holders.holders", lambda _handles: {})
+    monkeypatch.setattr("xdpctl.host.holders.holders", lambda _handles: {})
     error = HookBusyError("busy", why="its hook holds program 500")
     for state in (BARE, state_of(None)):
         transact._name_holders(error, state)

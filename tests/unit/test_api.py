@@ -29,7 +29,7 @@ def test_its_types_are_seen_from_outside(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     told = [line.split('"')[1] for line in lines if "Revealed type" in line]
-    types = ["xdpctl.state.State", "xdpctl.chain.Member", "xdpctl.maps.Map"]
+    types = ["xdpctl.model.state.State", "xdpctl.model.chain.Member", "xdpctl.api.maps.Map"]
     assert len(told) == len(types), done.stdout
     assert all(wanted in found for wanted, found in zip(types, told, strict=True)), told
     assert [line.split(":")[:3] for line in lines if " error: " in line] == [

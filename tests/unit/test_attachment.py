@@ -13,11 +13,11 @@ import pytest
 
 import xdpctl
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT, built
-from xdpctl import homes
-from xdpctl.attachment import ArrayAttachment, Attachment
-from xdpctl.bpffs import Bpffs
+from xdpctl.api.attachment import ArrayAttachment, Attachment
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import NotFoundError, UsageError, XdpctlError
-from xdpctl.interfaces import Interface
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, records
 
 # --- the package --------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def test_the_package_loads_nothing_of_itself() -> None:
 
 def test_attach_does_without_the_command_line() -> None:
     loaded = modules("from xdpctl import attach")
-    assert "xdpctl.attachment" in loaded
+    assert "xdpctl.api.attachment" in loaded
     assert not {name.partition(".")[0] for name in loaded} & {"click", "rich", "pyroute2"}
     assert not {name for name in loaded if name.startswith("xdpctl.cli")}
 

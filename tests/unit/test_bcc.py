@@ -1,4 +1,4 @@
-"""xdpctl.bcc: which program is meant, what stands in the way, and that BCC is left alone."""
+"""xdpctl.programs.bcc: which program is meant, what stands in the way, and who pays for BCC."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import ROOT, needs_root
-from xdpctl import bcc, chain, loading, objects
-from xdpctl.attachment import attach
+from xdpctl.api.attachment import attach
 from xdpctl.errors import (
     BadObjectError,
     KernelError,
@@ -21,15 +20,20 @@ from xdpctl.errors import (
     UsageError,
     XdpctlError,
 )
-from xdpctl.image import PASS, Image, Tables
 from xdpctl.kernel import libbpf
-from xdpctl.sources import Build
+from xdpctl.model import chain
+from xdpctl.programs import bcc, loading, objects
+from xdpctl.programs.clang import Build
+from xdpctl.programs.image import PASS, Image, Tables
 
 SEEN = str(ROOT / "tests/bcc/seen.c")
 
 
 def test_nobody_pays_for_bcc_who_does_not_use_it() -> None:
-    code = "import sys, xdpctl; xdpctl.attach; import xdpctl.cli.load; print('bcc' in sys.modules)"
+    code = (
+        "import sys, xdpctl; xdpctl.attach; import xdpctl.cli.commands.load; "
+        "print('bcc' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
     assert done.stdout == b"False\n"
 
@@ -177,7 +181,7 @@ class _BPF:
 
 
 def libbpf_map(fd: int) -> bytes:
-    from xdpctl.image import LD_IMM64, insn
+    from xdpctl.programs.image import LD_IMM64, insn
 
     return insn(LD_IMM64, dst=1, src=libbpf.BPF_PSEUDO_MAP_FD, imm=fd) + insn(0)
 

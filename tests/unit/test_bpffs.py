@@ -1,4 +1,4 @@
-"""xdpctl.bpffs: mounts, rights and homes, as far as a plain file system shows them."""
+"""xdpctl.bpffs.mount: mounts, rights and homes, as far as a plain file system shows them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another, needs_root
-from xdpctl import homes
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import BpffsError, LockTimeoutError
-from xdpctl.locks import Patience
+from xdpctl.host.locks import Patience
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""xdpctl.chain: actions, order, who leaves."""
+"""xdpctl.model.chain: actions, order, who leaves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import DROP, PASS, TX, chain_of, fresh, running
-from xdpctl.chain import (
+from xdpctl.errors import NotFoundError, UsageError
+from xdpctl.model.chain import (
     ACTIONS,
     Chain,
     Member,
@@ -20,7 +21,6 @@ from xdpctl.chain import (
     format_actions,
     parse_actions,
 )
-from xdpctl.errors import NotFoundError, UsageError
 
 NUMBERS = {"XDP_ABORTED": 0, "XDP_DROP": 1, "XDP_PASS": 2, "XDP_TX": 3, "XDP_REDIRECT": 4}
 

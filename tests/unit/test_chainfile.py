@@ -1,4 +1,4 @@
-"""xdpctl.chainfile: what a file says, what it may not say, and the target that comes of it."""
+"""xdpctl.programs.chainfile: what a file says and may not say, and the target that comes of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import DROP, PASS, TX, built, running, state_of
-from xdpctl import chainfile, objects
-from xdpctl.chain import Chain, Member, Rules, Source
-from xdpctl.chainfile import LIMIT, Written
-from xdpctl.cli import apply as apply_command
 from xdpctl.cli import run
+from xdpctl.cli.commands import apply
 from xdpctl.errors import BadObjectError, XdpctlError
-from xdpctl.image import Image, Tables
-from xdpctl.interfaces import Interface
-from xdpctl.state import State
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain, Member, Rules, Source
+from xdpctl.model.state import State
+from xdpctl.programs import chainfile, objects
+from xdpctl.programs.chainfile import LIMIT, Written
+from xdpctl.programs.image import Image, Tables
 
 EMPTY = state_of(None)
 COUNT = '[[program]]\nfile = "count.o"\n'
@@ -174,7 +174,7 @@ class Compiled:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.fds: list[int] = []
-        patch.setattr("xdpctl.bcc.compiled", self)
+        patch.setattr("xdpctl.programs.bcc.compiled", self)
 
     def __call__(self, *_words: object) -> tuple[str, Image, Tables]:
         self.fds.append(os.open(os.devnull, os.O_RDONLY))
@@ -321,7 +321,7 @@ def test_options_go_before_what_the_file_says(here: Path, monkeypatch: pytest.Mo
         assert words[1] == "apply"
         found.update(options, target=words[4])
 
-    monkeypatch.setattr(apply_command, "change", change)
+    monkeypatch.setattr(apply, "change", change)
     path = here / "chain.toml"
     path.write_text('mode = "skb"\nroot = "fused"\nprotocol = 1\n' + COUNT)
     words = ["apply", "lo", str(path), "--root", "auto", "--attach", "netlink"]

@@ -1,4 +1,4 @@
-"""xdpctl.child: the process that libbpf works on users' files in, and how it ends."""
+"""xdpctl.host.child: the process that libbpf works on users' files in, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from xdpctl import child, signals
 from xdpctl.errors import BadObjectError, Interrupted, KernelError, XdpctlError
+from xdpctl.host import child, signals
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -93,7 +93,7 @@ def test_a_child_ends_with_its_parent() -> None:
     """It has the parent's locks, and would keep them."""
     script = """
 import os, time
-from xdpctl import child, signals
+from xdpctl.host import child, signals
 def work():
     print(os.getpid(), flush=True)
     time.sleep(60)

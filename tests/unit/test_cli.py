@@ -241,7 +241,7 @@ def test_without_rights(xdpctl: Xdpctl) -> None:
     if os.geteuid():
         result = xdpctl("status")
     else:
-        if subprocess.run(["test", "-r", ROOT / "xdpctl/cli/status.py"], user=65534).returncode:
+        if subprocess.run(["test", "-r", ROOT / "xdpctl/cli/__init__.py"], user=65534).returncode:
             pytest.skip("missing: a checkout that others may read")
         done = subprocess.run(
             [sys.executable, "-m", "xdpctl", "status"],
@@ -317,7 +317,7 @@ def test_the_kind_of_root_that_was_asked_for(
         asked.append(options["kind"])
         raise VerifierError("refused")
 
-    for module in ("many", "swap"):
+    for module in ("many", "commands.swap"):
         monkeypatch.setattr(f"xdpctl.cli.{module}.transact", transact)
     option = ["--root", kind] if kind else []
     for command, *names in (("load", "lo", built("count")), ("swap-dispatcher", "lo")):

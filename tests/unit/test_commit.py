@@ -1,4 +1,4 @@
-"""xdpctl.commit, as far as it goes without a kernel: clean-up, files, kinds of root."""
+"""xdpctl.change.commit, as far as it goes without a kernel: clean-up, files, kinds of root."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.unit.samples import (
     sent_while_blocking,
     state_of,
 )
-from xdpctl import commit, dispatcher, homes, report, rights, signals, transact
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Kind, Member
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import commit, report, transact
 from xdpctl.errors import (
     BpffsError,
     HookBusyError,
@@ -35,12 +35,15 @@ from xdpctl.errors import (
     UnsupportedError,
     VerifierError,
 )
-from xdpctl.hook import LostRace
+from xdpctl.host import rights, signals
 from xdpctl.kernel.records import LinkInfo
-from xdpctl.labels import Origin
-from xdpctl.observe import View
-from xdpctl.plan import AskedKind, Plan, make_plan
-from xdpctl.state import State
+from xdpctl.model.chain import Kind, Member
+from xdpctl.model.labels import Origin
+from xdpctl.model.plan import AskedKind, Plan, make_plan
+from xdpctl.model.state import State
+from xdpctl.observe.reading import View
+from xdpctl.roots import dispatcher
+from xdpctl.roots.hook import LostRace
 
 handlers = pytest.fixture(autouse=True)(ending_signals)
 

@@ -1,4 +1,4 @@
-"""xdpctl.construct: members put on roots of both kinds, with a kernel that takes everything."""
+"""xdpctl.roots.construct: members on roots of both kinds, with a kernel that takes everything."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
-from xdpctl import dispatcher, fused, homes, loading
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Kind, Member, Rules, Source
-from xdpctl.construct import Construction
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.settle import Place
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
-from xdpctl.hook import LostRace
-from xdpctl.image import Image
 from xdpctl.kernel import libbpf, records
-from xdpctl.plan import AskedMode, make_plan
-from xdpctl.settle import Place
+from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
+from xdpctl.model.plan import AskedMode, make_plan
+from xdpctl.programs import loading
+from xdpctl.programs.image import Image
+from xdpctl.roots import dispatcher, fused
+from xdpctl.roots.construct import Construction
+from xdpctl.roots.hook import LostRace
 
 CODE = Image(b"", frags=False, gpl=True)
 XDP, EXT = libbpf.BPF_PROG_TYPE_XDP, libbpf.BPF_PROG_TYPE_EXT

@@ -1,4 +1,4 @@
-"""xdpctl.counters: what the instructions do to a row, run by a small interpreter."""
+"""xdpctl.roots.count_code: what the instructions do to a row, run by a small interpreter."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.unit.machine import Machine, Pointer
-from xdpctl import counters
-from xdpctl.chain import VACANT
-from xdpctl.counters import ROW_SIZE, Counted, Counter, Mask
-from xdpctl.image import LD_IMM64, insn
 from xdpctl.kernel import libbpf
+from xdpctl.model.chain import VACANT
+from xdpctl.programs.image import LD_IMM64, insn
+from xdpctl.roots import count_code
+from xdpctl.roots.count_code import ROW_SIZE, Counted, Counter, Mask
 
 COUNTER = Counter(40, 3)
 
@@ -25,7 +25,7 @@ class Row:
         self.memory = bytearray(4 * ROW_SIZE)
         self.times: Iterator[int] = itertools.count(1000, 10)
         self.looks = 0
-        self.masks = bytearray(4 * counters.MASK_SIZE)
+        self.masks = bytearray(4 * count_code.MASK_SIZE)
 
     def machine(self, code: bytes) -> Machine:
         calls: dict[int, Callable[..., object]] = {
@@ -50,8 +50,8 @@ class Row:
 
 def once(row: Row, verdict: int, mask: Mask) -> dict[str, object]:
     """A packet through a fused root's slot."""
-    found = row.machine(counters.enter(COUNTER)).run()
-    return row.machine(counters.leave(mask)).run(r7=found["r7"], r8=verdict)
+    found = row.machine(count_code.enter(COUNTER)).run()
+    return row.machine(count_code.leave(mask)).run(r7=found["r7"], r8=verdict)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -91,24 +91,24 @@ def test_all_cpus_are_summed_up() -> None:
 def test_the_verdict_is_left_alone_and_no_row_counts_nothing() -> None:
     row = Row()
     assert once(row, 3, Mask(0, last=False))["r8"] == 3
-    machine = row.machine(counters.enter(Counter(40, 9)))
+    machine = row.machine(count_code.enter(Counter(40, 9)))
     assert machine.run()["r7"] == 0
-    row.machine(counters.leave(Mask(0, last=False))).run(r7=0, r8=3)
+    row.machine(count_code.leave(Mask(0, last=False))).run(r7=0, r8=3)
     assert row.counted.packets == 1
 
 
 @pytest.mark.parametrize(("mask", "cell"), [((4, 0), 1), ((4, 1), 2), ((0, 0), 0)])
 def test_tracing_programs_read_the_mask_of_their_row(mask: tuple[int, int], cell: int) -> None:
     row = Row()
-    struct.pack_into("=QII", row.masks, 3 * counters.MASK_SIZE, 9, *mask)
+    struct.pack_into("=QII", row.masks, 3 * count_code.MASK_SIZE, 9, *mask)
     arguments = bytearray(16)
     struct.pack_into("=Q", arguments, 8, 0xFFFFFFFF_00000002)  # only the low half is the verdict
-    assert row.machine(counters.observer_entry(COUNTER)).run()["r0"] == 0
-    done = row.machine(counters.observer_exit(COUNTER, 41)).run(r1=Pointer(arguments, 0))
+    assert row.machine(count_code.observer_entry(COUNTER)).run()["r0"] == 0
+    done = row.machine(count_code.observer_exit(COUNTER, 41)).run(r1=Pointer(arguments, 0))
     assert done["r0"] == 0
     assert row.counted.cells[2][cell] == row.counted.packets == 1
     assert row.counted.timed == 1
 
 
 def test_maps_are_named_by_id() -> None:
-    assert insn(LD_IMM64, dst=1, src=1, imm=40) in counters.enter(COUNTER)
+    assert insn(LD_IMM64, dst=1, src=1, imm=40) in count_code.enter(COUNTER)

@@ -1,4 +1,4 @@
-"""xdpctl.counting: rows, whose they are, and what is pinned; with maps that are kept here."""
+"""xdpctl.roots.counting: rows, whose they are, and what is pinned; with maps that are kept here."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import DROP, INTERFACE, PASS, running
-from xdpctl import counting, homes, image, settle
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import USUAL, VACANT, Rules
-from xdpctl.counters import ROW_SIZE, Counter, Mask
-from xdpctl.counting import ROWS, Counting
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import InterfacePins
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import settle
+from xdpctl.change.settle import Place
 from xdpctl.errors import KernelError, UnsupportedError
 from xdpctl.kernel import libbpf, records
 from xdpctl.kernel import maps as kernel_maps
-from xdpctl.pins import InterfacePins
-from xdpctl.settle import Place
+from xdpctl.model.chain import USUAL, VACANT, Rules
+from xdpctl.programs import image
+from xdpctl.roots import counting
+from xdpctl.roots.count_code import ROW_SIZE, Counter, Mask
+from xdpctl.roots.counting import ROWS, Counting
 
 CPUS = 2
 ON = Rules(counted=1)

@@ -1,4 +1,4 @@
-"""xdpctl.dispatcher: the compiled root and its cache."""
+"""xdpctl.roots.dispatcher: the compiled root and its cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
-from xdpctl import dispatcher
-from xdpctl.chain import Rules
 from xdpctl.errors import UnsupportedError
 from xdpctl.kernel import abi, libbpf
 from xdpctl.kernel.btf import (
@@ -30,7 +28,9 @@ from xdpctl.kernel.btf import (
     BTF_KIND_PTR,
     Btf,
 )
-from xdpctl.protocol import PROTOCOLS, Config, root_name
+from xdpctl.model.chain import Rules
+from xdpctl.model.record import PROTOCOLS, Config, root_name
+from xdpctl.roots import dispatcher
 
 SOURCE = ROOT / "bpf/dispatcher.c"
 
@@ -296,7 +296,7 @@ def test_without_clang_the_packaged_object_serves(tmp_path: Path) -> None:
     shutil.copy(SOURCE, bpf)
     code = (
         "import sys\n"
-        "from xdpctl import dispatcher, errors\n"
+        "from xdpctl import errors\nfrom xdpctl.roots import dispatcher\n"
         "try:\n"
         "    protocol, count = map(int, sys.argv[1:])\n"
         "    print(dispatcher.object_for((4,) * count, protocol).decode())\n"

@@ -23,61 +23,46 @@ import pytest
 
 import xdpctl
 from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
-from xdpctl import (
-    chainfile,
-    counting,
-    dispatcher,
-    errors,
-    facts,
-    fused,
-    homes,
-    image,
-    incidents,
-    interfaces,
-    loading,
-    locks,
-    past,
-    render,
-    rights,
-    settle,
-    status,
-    steps,
-    tally,
-    trace,
-    transact,
-)
-from xdpctl import protocol as protocol_code
-from xdpctl.attachment import Attachment, attach
-from xdpctl.bpffs import DEFAULT_BPFFS, Bpffs
-from xdpctl.cache import CACHE
-from xdpctl.chain import VACANT, XDP_PASS, Chain, Kind, Rules
+from xdpctl import errors
+from xdpctl.api.attachment import Attachment, attach
+from xdpctl.api.maps import Map
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import InterfacePins
+from xdpctl.bpffs.history import History
+from xdpctl.bpffs.mount import DEFAULT_BPFFS, Bpffs
+from xdpctl.change import settle, transact
+from xdpctl.change.confirm import Confirmed
+from xdpctl.change.report import Report, Step
+from xdpctl.change.settle import Rehooked
+from xdpctl.change.sweep import Event
 from xdpctl.cli import COMMANDS, cli
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
-from xdpctl.confirm import Confirmed
-from xdpctl.counters import Counted
-from xdpctl.doctor import Check, Diagnosis
-from xdpctl.features import Features
-from xdpctl.generation import Generation
-from xdpctl.history import History
-from xdpctl.holders import Holder
-from xdpctl.hook import Hook
-from xdpctl.image import Image
-from xdpctl.interfaces import Interface
+from xdpctl.doctor.checks import Check, Diagnosis
+from xdpctl.doctor.features import Features
+from xdpctl.host import interfaces, locks, rights
+from xdpctl.host.cache import CACHE
+from xdpctl.host.holders import Holder
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, libc, records
-from xdpctl.labels import Label, Made, Origin
-from xdpctl.maps import Map
-from xdpctl.observe import View
-from xdpctl.pcap import Packet
-from xdpctl.pins import InterfacePins
-from xdpctl.plan import make_plan
-from xdpctl.protocol import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
-from xdpctl.report import Report, Step
-from xdpctl.settle import Rehooked
-from xdpctl.state import Handle, State
-from xdpctl.sweep import Event
-from xdpctl.terms import Pending, Terms
-from xdpctl.trial import Fate, Outcome, Trial
+from xdpctl.model import record as protocol_code
+from xdpctl.model.chain import VACANT, XDP_PASS, Chain, Kind, Rules
+from xdpctl.model.generation import Generation
+from xdpctl.model.labels import Label, Made, Origin
+from xdpctl.model.plan import make_plan
+from xdpctl.model.record import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
+from xdpctl.model.state import Handle, State
+from xdpctl.model.terms import Pending, Terms
+from xdpctl.observe.reading import View
+from xdpctl.programs import chainfile, image, loading
+from xdpctl.programs.image import Image
+from xdpctl.roots import counting, dispatcher, fused
+from xdpctl.roots.count_code import Counted
+from xdpctl.roots.hook import Hook
+from xdpctl.traffic import incidents, trace
+from xdpctl.traffic.pcap import Packet
+from xdpctl.trial.trial import Fate, Outcome, Trial
+from xdpctl.view import facts, history, render, status, steps, tally
 
 PAGE = ROOT / "man/xdpctl.8"
 PACKAGE = ROOT / "xdpctl"
@@ -338,11 +323,11 @@ def documents(
     assert set(line) == {"where", "what", "why"}
     yield line
     generation = Generation.of(1, state, plan, 600, Terms("load"))
-    monkeypatch.setattr(past, "is_there", lambda _program_id: True)
-    past.confirmed([(INTERFACE, Confirmed(generation))], style)
+    monkeypatch.setattr(history, "is_there", lambda _program_id: True)
+    history.confirmed([(INTERFACE, Confirmed(generation))], style)
     yield printed()
     state = replace(state, pending=Pending(1, 0, 4711))
-    past.history([(state, [generation])], style)
+    history.history([(state, [generation])], style)
     yield printed()
     yield {"schema": render.SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
@@ -785,7 +770,7 @@ def test_the_names_and_sizes_of_a_fused_root() -> None:
     ):
         assert f"| 4 | `{magic.decode()}` |" in text
         assert f"| version, {version} |" in text
-    assert '"xdpctl_held"' in read("xdpctl/fused.py")
+    assert '"xdpctl_held"' in read("xdpctl/roots/fused.py")
 
 
 def test_the_limits_of_both_kinds_are_the_code_s() -> None:
@@ -900,7 +885,7 @@ def test_a_service_runs_a_command_that_exists(path: str) -> None:
 
 def test_the_watch_says_when_it_is_ready() -> None:
     assert unit(WATCH)["Type"] == ["notify"]
-    assert "sd_notify" in read("xdpctl/watch.py")
+    assert "sd_notify" in read("xdpctl/change/watch.py")
 
 
 def test_a_chain_comes_with_its_interface_and_before_the_network() -> None:

@@ -1,4 +1,4 @@
-"""xdpctl.doctor: facts of many machines, made by hand, and what they mean."""
+"""xdpctl.doctor.checks: facts of many machines, made by hand, and what they mean."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import pytest
 
 from tests.unit.samples import INTERFACE
 from tests.unit.test_render import on_terminal, without_colour
-from xdpctl import doctor, experiments, facts, probes, rights
 from xdpctl.cli import run
-from xdpctl.doctor import Check, Diagnosis, examine, verdict
+from xdpctl.doctor import checks, experiments, probes
+from xdpctl.doctor.checks import Check, Diagnosis, examine, verdict
+from xdpctl.doctor.experiments import NOT_TRIED, Trial
+from xdpctl.doctor.features import Features
+from xdpctl.doctor.probes import Machine, Nic
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
-from xdpctl.experiments import NOT_TRIED, Trial
-from xdpctl.features import Features
+from xdpctl.host import rights
 from xdpctl.kernel import libbpf
-from xdpctl.probes import Machine, Nic
+from xdpctl.view import facts
 
 WORKS = Trial()
 EPERM = Trial("Operation not permitted (EPERM)", errno.EPERM)
@@ -333,7 +335,7 @@ def test_json_and_exit_code(
 
 
 def test_every_driver_s_name_is_there_once() -> None:
-    assert len(doctor._DRIVERS.split()) == len(doctor.NATIVE_DRIVERS)
+    assert len(checks._DRIVERS.split()) == len(checks.NATIVE_DRIVERS)
 
 
 def test_without_libbpf_it_still_comes_to_its_end(

@@ -1,4 +1,4 @@
-"""xdpctl.features: from the kernel's answers, as they were recorded, to names, lines and JSON."""
+"""xdpctl.doctor.features: from recorded answers of the kernel to names, lines and JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT
 from tests.unit.test_render import on_terminal
-from xdpctl import facts, features
 from xdpctl.cli import run
+from xdpctl.doctor import features
+from xdpctl.doctor.features import RX_METADATA, XDP_ACT, XSK, Features
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError
-from xdpctl.features import RX_METADATA, XDP_ACT, XSK, Features
-from xdpctl.interfaces import Interface
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import netdev
+from xdpctl.view import facts
 
 HEADER = {"length": 72, "type": 20, "flags": 2, "sequence_number": 255, "error": None}
 # A virtio_net card and a loopback on Linux 6.18, as pyroute2 gave them.
@@ -196,7 +197,9 @@ def test_exit_codes(
 
 
 def test_other_commands_do_not_pay_for_it() -> None:
-    code = "import sys, xdpctl.cli.status; print([m for m in sys.modules if 'pyroute2' in m])"
+    code = (
+        "import sys, xdpctl.cli.commands.status; print([m for m in sys.modules if 'pyroute2' in m])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

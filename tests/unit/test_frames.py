@@ -1,4 +1,4 @@
-"""xdpctl.frames: the built-in packets are what they are called."""
+"""xdpctl.traffic.frames: the built-in packets are what they are called."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from xdpctl import frames
 from xdpctl.errors import UsageError
+from xdpctl.traffic import frames
 
 MADE = {one.name: one.data for one in frames.builtin()}
 

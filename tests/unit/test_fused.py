@@ -1,4 +1,4 @@
-"""xdpctl.fused: the code that is made, run by a small interpreter; and what refusals say."""
+"""xdpctl.roots.fused: the code that is made, run by a small interpreter; and what refusals say."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.samples import DROP, PASS, TX, fresh, running
-from xdpctl import fused, image
-from xdpctl.chain import USUAL, Member, Rules
-from xdpctl.counters import Counter
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
-from xdpctl.fused import Part
-from xdpctl.image import CALL, LD_IMM64, Image, insn
 from xdpctl.kernel import libbpf, maps, records
-from xdpctl.observe import config_of
-from xdpctl.protocol import FUSED, MAX_SLOTS, Config
+from xdpctl.model.chain import USUAL, Member, Rules
+from xdpctl.model.record import FUSED, MAX_SLOTS, Config
+from xdpctl.observe.reading import config_of
+from xdpctl.programs import image
+from xdpctl.programs.image import CALL, LD_IMM64, Image, insn
+from xdpctl.roots import fused
+from xdpctl.roots.count_code import Counter
+from xdpctl.roots.fused import Part
 
 MOV32, MOV64, JEQ32, JNE32, EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
 LDX_W, XOR32, JNE64, JA = 0x61, 0xAC, 0x55, 0x05
@@ -503,7 +504,7 @@ def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(fused, "_load", load)
     for lacking, expected in ((["CAP_BPF"], RightsError), ([], UnsupportedError)):
-        monkeypatch.setattr("xdpctl.rights.missing", lambda lacking=lacking: lacking)
+        monkeypatch.setattr("xdpctl.host.rights.missing", lambda lacking=lacking: lacking)
         error = refusal_of(parts_of(running("m", 100), running("n", 101)))
         assert type(error) is expected
         assert "the fused root" in error.what

@@ -1,4 +1,4 @@
-"""xdpctl.history: chains of before, on a plain directory."""
+"""xdpctl.bpffs.history: chains of before, on a plain directory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, running, state_of
-from xdpctl import homes
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Member, Rules
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.history import LIMIT, History
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.cli.common import seconds
 from xdpctl.errors import UsageError
-from xdpctl.generation import Generation
-from xdpctl.history import LIMIT, History
-from xdpctl.plan import make_plan
-from xdpctl.terms import Pending, Terms
+from xdpctl.model.chain import Chain, Member, Rules
+from xdpctl.model.generation import Generation
+from xdpctl.model.plan import make_plan
+from xdpctl.model.terms import Pending, Terms
 
 A = running("a", 9, tag="", priority=7, actions=12, frags=True)
 B = running("b", 10, tag="", label="fw", before=("a", "c"), after=("d",), array_id=5)

@@ -1,4 +1,4 @@
-"""xdpctl.hook: what it means when the kernel refuses to flip, for a link and over netlink."""
+"""xdpctl.roots.hook: what it means when the kernel refuses to flip, for a link and over netlink."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import re
 import pytest
 
 from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, running, state_of
-from xdpctl import homes
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
-from xdpctl.hook import MODE_FLAGS, Hook, LostRace
-from xdpctl.interfaces import Interface
-from xdpctl.labels import Attach
-from xdpctl.plan import AskedMode, make_plan
-from xdpctl.state import State
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.labels import Attach
+from xdpctl.model.plan import AskedMode, make_plan
+from xdpctl.model.state import State
+from xdpctl.roots.hook import MODE_FLAGS, Hook, LostRace
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 FLIPS = ["attach", "update", "detach"]

@@ -1,4 +1,4 @@
-"""xdpctl.image: code that names things, and the record that it is kept in."""
+"""xdpctl.programs.image: code that names things, and the record that it is kept in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from xdpctl import image
 from xdpctl.errors import KernelError
-from xdpctl.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 from xdpctl.kernel import libbpf, records
+from xdpctl.programs import image
+from xdpctl.programs.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 
 MOV, EXIT = 0xB4, insn(0x95)
 

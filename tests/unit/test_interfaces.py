@@ -1,4 +1,4 @@
-"""xdpctl.interfaces: names, numbers, patterns and network namespaces."""
+"""xdpctl.host.interfaces: names, numbers, patterns and network namespaces."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.samples import GONE, LOOPBACK, needs_root
-from xdpctl import interfaces
 from xdpctl.errors import NotFoundError
-from xdpctl.interfaces import Interface
+from xdpctl.host import interfaces
+from xdpctl.host.interfaces import Interface
 
 
 def test_interfaces_have_the_kernels_numbers() -> None:

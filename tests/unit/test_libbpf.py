@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from xdpctl import fused, image
 from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, btf, libbpf, libc, maps, records
+from xdpctl.programs import image
+from xdpctl.roots import fused
 
 _HEADERS = """
 #define _GNU_SOURCE

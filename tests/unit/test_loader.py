@@ -1,4 +1,4 @@
-"""xdpctl.cli.loader: xdp-loader's command line, without a kernel."""
+"""xdpctl.cli.xdp_loader: xdp-loader's command line, without a kernel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import built, fresh, running, state_of
-from xdpctl import cli, errors, rights
-from xdpctl.chain import Chain, Member
-from xdpctl.cli import loader
-from xdpctl.interfaces import Interface
-from xdpctl.state import State
+from xdpctl import cli, errors
+from xdpctl.cli import xdp_loader as loader
+from xdpctl.host import rights
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.chain import Chain, Member
+from xdpctl.model.state import State
 
 Line = tuple[int, str, str]
 XdpLoader = Callable[..., Line]
@@ -257,7 +258,7 @@ def test_what_is_wrong_with_an_object(
 
 def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first root over netlink, no pins of maps unasked, and the first of several programs."""
-    from xdpctl.cli import load
+    from xdpctl.cli.commands import load
 
     asked = {}
     monkeypatch.setattr(rights, "require", lambda: None)
@@ -273,7 +274,7 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.update(options)
         return fresh()
 
-    monkeypatch.setattr("xdpctl.objects.member", member)
+    monkeypatch.setattr("xdpctl.programs.objects.member", member)
     assert loader.run(["load", "lo", "a.o"]) == 0
     assert (asked["first_attach"], asked["attach"]) == ("netlink", None)
     assert (asked["pin_path"], asked["first_of_several"]) == (None, True)
@@ -289,11 +290,11 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reports_go_to_standard_error(
     xdp_loader: XdpLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xdpctl.cli import clean, load
+    from xdpctl.cli.commands import clean, load
 
     monkeypatch.setattr(load, "change", lambda *_words, **_options: print("loaded"))
     assert xdp_loader("load", "lo", built("count")) == (0, "", "loaded\n")
-    monkeypatch.setattr("xdpctl.bpffs.Bpffs.check", lambda _self: None)
+    monkeypatch.setattr("xdpctl.bpffs.mount.Bpffs.check", lambda _self: None)
     monkeypatch.setattr(clean, "clean", lambda *_words: ())
     line = "Cleaning up detached XDP program links for "
     assert xdp_loader("clean") == (0, f"{line}all interfaces\n", "")
@@ -312,7 +313,7 @@ def test_a_single_program_without_a_dispatcher(
     kind: str | None,
 ) -> None:
     """Several have one all the same, as with 1.3.1."""
-    from xdpctl.cli import load
+    from xdpctl.cli.commands import load
 
     asked: list[object] = []
     monkeypatch.setattr(load, "change", lambda *_words, **options: asked.append(options["kind"]))

@@ -1,4 +1,4 @@
-"""xdpctl.loading: maps that are shared, the second way to load as EXT, and what refusals say."""
+"""xdpctl.programs.loading: shared maps, the second way to load as EXT, and what refusals say."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import compiled
-from xdpctl import loading
-from xdpctl.chain import Source
-from xdpctl.errors import (
-    KernelError,
-    UnsupportedError,
-    VerifierError,
-    XdpctlError,
-)
+from xdpctl.errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.kernel import abi, libbpf, records
+from xdpctl.model.chain import Source
+from xdpctl.programs import loading
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 

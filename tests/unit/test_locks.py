@@ -1,4 +1,4 @@
-"""xdpctl.locks: locks that other processes hold, for a while, for long and to their death."""
+"""xdpctl.host.locks: locks that other processes hold, for a while, for long and to their death."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import locked_by_another
-from xdpctl import locks
 from xdpctl.errors import LockTimeoutError
+from xdpctl.host import locks
 from xdpctl.kernel import libbpf
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from tests.unit.samples import HOME, chain_of, ending_signals, fresh, running, send, state_of
 from tests.unit.test_render import on_terminal
-from xdpctl import render, rights, signals
-from xdpctl.cli import loader, outcomes, run, status
+from xdpctl.change.report import Report
+from xdpctl.cli import outcomes, run, xdp_loader
+from xdpctl.cli.commands import status
 from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
 from xdpctl.errors import (
@@ -27,11 +28,12 @@ from xdpctl.errors import (
     VanishedError,
     XdpctlError,
 )
-from xdpctl.interfaces import Interface
-from xdpctl.observe import View
-from xdpctl.plan import make_plan
-from xdpctl.report import Report
-from xdpctl.state import State
+from xdpctl.host import rights, signals
+from xdpctl.host.interfaces import Interface
+from xdpctl.model.plan import make_plan
+from xdpctl.model.state import State
+from xdpctl.observe.reading import View
+from xdpctl.view import render
 
 FOUND = [Interface(f"eth{number}", 10 + number, "4711") for number in range(4)]
 BUSY, BAD = HookBusyError("hook is busy", why="so it is", hint="wait"), BadObjectError("no object")
@@ -334,11 +336,11 @@ def test_the_exit_code_of_looks_is_that_of_the_failures(
 ) -> None:
     observed["eth1"] = RaceError("restless")
     assert run(["status"]) == 11
-    assert loader.run(["status"]) == 256 - 16  # EBUSY
+    assert xdp_loader.run(["status"]) == 256 - 16  # EBUSY
     assert capsys.readouterr().err.splitlines()[-1] == "xdp-loader: 1 of 4 interfaces failed: eth1"
     observed["eth0"] = NOWHERE
     assert run(["status"]) == 1
-    assert loader.run(["status"]) == 256 - 5  # EIO
+    assert xdp_loader.run(["status"]) == 256 - 5  # EIO
 
 
 @pytest.mark.parametrize(("error", "code"), [(NOWHERE, 1), (VanishedError("it went"), 12)])

@@ -1,4 +1,4 @@
-"""xdpctl.monitor and xdpctl.incidents: what a kernel has to tell, and what its counts mean."""
+"""xdpctl.traffic.monitor and incidents: what a kernel has to tell, and what its counts mean."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import GONE, LOOPBACK, ROOT, needs_root, running, state_of
-from xdpctl import incidents, monitor
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, NotFoundError, UnsupportedError, VanishedError
-from xdpctl.incidents import Incident, Map, Program, Scene
 from xdpctl.kernel import maps
 from xdpctl.kernel.btf import BTF_KIND_PTR, Btf
-from xdpctl.monitor import Monitor, Reading, What
+from xdpctl.traffic import incidents, monitor
+from xdpctl.traffic.incidents import Incident, Map, Program, Scene
+from xdpctl.traffic.monitor import Monitor, Reading, What
 
 SOURCE = (ROOT / "bpf/monitor.c").read_text()
 NETNS = os.stat("/proc/thread-self/ns/net").st_ino
@@ -122,7 +122,7 @@ def test_a_refusal_names_the_tracepoint(
     def load(*_arguments: object, **_values: object) -> int:
         raise error
 
-    monkeypatch.setattr("xdpctl.image.load", load)
+    monkeypatch.setattr("xdpctl.programs.image.load", load)
     with pytest.raises(UnsupportedError) as caught:
         monitor._attached("xdp_exception", b"")
     assert "xdp_exception" in caught.value.what

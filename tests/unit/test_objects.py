@@ -1,4 +1,4 @@
-"""xdpctl.objects: what is in users' object files, good, odd and corrupt."""
+"""xdpctl.programs.objects: what is in users' object files, good, odd and corrupt."""
 
 from __future__ import annotations
 
@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, compiled
-from xdpctl import objects
-from xdpctl.chain import MAX_PRIORITY
-from xdpctl.errors import (
-    BadObjectError,
-    NotFoundError,
-    UsageError,
-    XdpctlError,
-)
+from xdpctl.errors import BadObjectError, NotFoundError, UsageError, XdpctlError
 from xdpctl.kernel import libbpf
+from xdpctl.model.chain import MAX_PRIORITY
+from xdpctl.programs import objects
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 

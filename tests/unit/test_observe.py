@@ -1,4 +1,4 @@
-"""xdpctl.observe: states made by hand, and what is left over, on plain directories."""
+"""xdpctl.observe.reading: states made by hand, and what is left over, on plain directories."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from tests.unit.samples import (
     running,
     state_of,
 )
-from xdpctl import homes, interfaces, observe, pin
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import Chain, Member
+from xdpctl.bpffs import homes, pin
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, VanishedError
+from xdpctl.host import interfaces
 from xdpctl.kernel import libbpf, maps, netlink, records
-from xdpctl.labels import Made, Origin
-from xdpctl.observe import View
-from xdpctl.protocol import Config, root_name
+from xdpctl.model.chain import Chain, Member
+from xdpctl.model.labels import Made, Origin
+from xdpctl.model.record import Config, root_name
+from xdpctl.observe import reading as observe
+from xdpctl.observe.reading import View
 
 ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
 APP = Origin(100, 4711, "app")

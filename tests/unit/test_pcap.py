@@ -1,4 +1,4 @@
-"""xdpctl.pcap: files that are written here by hand, whole and broken."""
+"""xdpctl.traffic.pcap: files that are written here by hand, whole and broken."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xdpctl import pcap
 from xdpctl.errors import BadObjectError, NotFoundError, UsageError
-from xdpctl.pcap import Packet
+from xdpctl.traffic import pcap
+from xdpctl.traffic.pcap import Packet
 
 FRAMES = [bytes(range(60)), b"", b"x" * 1514]
 TIME = 1_700_000_000_123_456_789

@@ -1,4 +1,4 @@
-"""xdpctl.pcapng: blocks as the format has them, and as tcpdump reads them."""
+"""xdpctl.traffic.pcapng: blocks as the format has them, and as tcpdump reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xdpctl import pcapng
+from xdpctl.traffic import pcapng
 
 COMMENT = "count (id 12): XDP_PASS; größer: XDP_DROP; the last word"
 

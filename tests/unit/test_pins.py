@@ -1,4 +1,4 @@
-"""xdpctl.pins: paths, records and locks, as far as a plain file system shows them."""
+"""xdpctl.bpffs.directory: paths, records and locks, as far as a plain file system shows them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another
-from xdpctl import homes, labels, locks, pin, pins
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs import directory as pins
+from xdpctl.bpffs import homes, pin
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError, VanishedError
-from xdpctl.locks import Patience
+from xdpctl.host import locks
+from xdpctl.host.locks import Patience
+from xdpctl.model import labels
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""xdpctl.plan: from what runs to what shall run, on states made by hand."""
+"""xdpctl.model.plan: from what runs to what shall run, on states made by hand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import chain_of, fresh, running, state_of
-from xdpctl.chain import Chain, Kind, Member, Rules
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.labels import Attach, Origin
-from xdpctl.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
-from xdpctl.state import Mode, State
+from xdpctl.model.chain import Chain, Kind, Member, Rules
+from xdpctl.model.labels import Attach, Origin
+from xdpctl.model.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
+from xdpctl.model.state import Mode, State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 KINDS: list[Kind] = ["ext", "fused"]

@@ -1,4 +1,4 @@
-"""xdpctl.protocol: libxdp's configuration record and those of our own, byte by byte."""
+"""xdpctl.model.record: libxdp's configuration record and those of our own, byte by byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.unit.samples import DROP, PASS, fresh
-from xdpctl.protocol import Config, root_name
+from xdpctl.model.record import Config, root_name
 
 FRAGS, DEVBOUND = 1 << 5, 1 << 6
 

@@ -1,4 +1,4 @@
-"""xdpctl.render: rows as scripts parse them, tables as people see them, documents."""
+"""xdpctl.view.render: rows as scripts parse them, tables as people see them, documents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import DROP, PASS, chain_of, fresh, running, state_of
-from xdpctl import render
-from xdpctl.chain import Chain
-from xdpctl.labels import Origin
-from xdpctl.plan import make_plan
-from xdpctl.report import Report, Step
-from xdpctl.state import State
-from xdpctl.sweep import Event
+from xdpctl.change.report import Report, Step
+from xdpctl.change.sweep import Event
+from xdpctl.model.chain import Chain
+from xdpctl.model.labels import Origin
+from xdpctl.model.plan import make_plan
+from xdpctl.model.state import State
+from xdpctl.view import render
 
 MEMBERS = [
     running("first", 11, priority=10, actions=DROP | PASS),

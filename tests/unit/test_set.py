@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, running, state_of
-from xdpctl import render
-from xdpctl.chain import Chain, MapsAsked, Rules
-from xdpctl.cli import replace as replace_command
+from xdpctl.change.report import Report
 from xdpctl.cli import run
-from xdpctl.cli import set as set_command
+from xdpctl.cli.commands import replace as replace_command
+from xdpctl.cli.commands import set
 from xdpctl.errors import UsageError, XdpctlError
-from xdpctl.plan import make_plan
-from xdpctl.report import Report
-from xdpctl.state import State
+from xdpctl.model.chain import Chain, MapsAsked, Rules
+from xdpctl.model.plan import make_plan
+from xdpctl.model.state import State
+from xdpctl.view import render
 
 BUSY = state_of([running("count", 9, priority=20), running("pass", 11, label="last")])
 Asked = Callable[..., Chain]
@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     def change(*words: Any, **_options: object) -> None:
         targets.append(words[4])
 
-    for module in (set_command, replace_command):
+    for module in (set, replace_command):
         monkeypatch.setattr(module, "change", change)
 
     def ask(*words: str, state: State = BUSY) -> Chain:

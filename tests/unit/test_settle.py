@@ -1,4 +1,4 @@
-"""xdpctl.settle: pins that move and what is taken away, on plain directories."""
+"""xdpctl.change.settle: pins that move and what is taken away, on plain directories."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another, running, state_of
-from xdpctl import homes, settle
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import InterfacePins
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import settle
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError
-from xdpctl.interfaces import Interface
+from xdpctl.host.interfaces import Interface
+from xdpctl.host.locks import Patience
 from xdpctl.kernel import libbpf, libc, records
-from xdpctl.labels import Made, Origin
-from xdpctl.locks import Patience
-from xdpctl.observe import View, _Reading
-from xdpctl.pins import InterfacePins
-from xdpctl.state import Root, State
+from xdpctl.model.labels import Made, Origin
+from xdpctl.model.state import Root, State
+from xdpctl.observe.reading import View, _Reading
 
 MOVED_IN = Interface("veth7", 7, "9999")
 

@@ -1,4 +1,4 @@
-"""xdpctl.show: a chain as it is drawn."""
+"""xdpctl.view.show: a chain as it is drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.test_render import APP, on_terminal, without_colour
-from xdpctl import status
-from xdpctl.chain import XDP_ABORTED, XDP_DROP, Rules
 from xdpctl.errors import XdpctlError
-from xdpctl.interfaces import Failure
-from xdpctl.labels import Origin
-from xdpctl.show import data, drawing, show
-from xdpctl.state import State
+from xdpctl.host.interfaces import Failure
+from xdpctl.model.chain import XDP_ABORTED, XDP_DROP, Rules
+from xdpctl.model.labels import Origin
+from xdpctl.model.state import State
+from xdpctl.view import status
+from xdpctl.view.show import data, drawing, show
 
 MEMBERS = [
     running("first", 11, priority=10, actions=DROP | PASS, label="wall", before=("last",)),

@@ -1,4 +1,4 @@
-"""xdpctl.signals: what ends a command, what comes too late, and whose handlers are whose."""
+"""xdpctl.host.signals: what ends a command, what comes too late, and whose handlers are whose."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from tests.unit.samples import blocked, ending_signals, send, sent_while_blocking
-from xdpctl import signals
 from xdpctl.errors import Interrupted
+from xdpctl.host import signals
 
 handlers = pytest.fixture(ending_signals)
 ALL = pytest.mark.parametrize("number", signals.ENDING)

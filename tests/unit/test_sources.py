@@ -1,4 +1,4 @@
-"""xdpctl.sources: C that clang compiles, once for the same text and flags."""
+"""xdpctl.programs.clang: C that clang compiles, once for the same text and flags."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import ROOT, needs_root
-from xdpctl import objects, sources
 from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError
-from xdpctl.sources import Build
+from xdpctl.programs import clang, objects
+from xdpctl.programs.clang import Build
 
 PROGRAM = """
 #include <stddef.h>
@@ -54,18 +54,18 @@ def test_the_same_is_compiled_once(
     """What counts is the text with all that it includes, and the flags."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    first = sources.compiled(str(source))
+    first = clang.compiled(str(source))
     (file,) = cache.iterdir()
     assert (file.name[:7], file.read_bytes()) == ("source-", first)
     file.write_bytes(b"taken from here")
-    assert sources.compiled(str(source)) == b"taken from here"
+    assert clang.compiled(str(source)) == b"taken from here"
     source.touch()
-    assert sources.compiled(str(source)) == b"taken from here"
+    assert clang.compiled(str(source)) == b"taken from here"
     (source.parent / "verdict.h").write_text("#define VERDICT XDP_DROP\n")
-    second = sources.compiled(str(source))
+    second = clang.compiled(str(source))
     assert second not in (first, b"taken from here")
     (source.parent / "verdict.h").write_text("#ifndef VERDICT\n#define VERDICT XDP_PASS\n#endif\n")
-    assert sources.compiled(str(source), ["-DVERDICT=XDP_TX"]) != sources.compiled(str(source))
+    assert clang.compiled(str(source), ["-DVERDICT=XDP_TX"]) != clang.compiled(str(source))
     assert len(list(cache.iterdir())) == 4
     assert tree(tmp_path / "tmp") == []
     assert tree(source.parent) == ["mine.c", "verdict.h"]
@@ -76,19 +76,19 @@ def test_flags_of_the_user(source: Path, tmp_path: Path) -> None:
     header.parent.mkdir()
     (source.parent / "verdict.h").rename(header)
     with pytest.raises(BadObjectError, match="clang cannot compile") as caught:
-        sources.compiled(str(source))
+        clang.compiled(str(source))
     assert "mine.c:10:10: fatal error: 'verdict.h' file not found" in caught.value.why
     assert caught.value.hint.startswith("-I DIR")
-    assert sources.compiled(str(source), [f"-I{header.parent}"])
-    assert sources.compiled(str(source), ["-DVERDICT=0", f"-I{header.parent}"])
+    assert clang.compiled(str(source), [f"-I{header.parent}"])
+    assert clang.compiled(str(source), ["-DVERDICT=0", f"-I{header.parent}"])
 
 
 def test_errors_are_the_compiler_s(source: Path) -> None:
     """With the lines, files and macros of the source, as if it had compiled the file itself."""
     (source.parent / "verdict.h").write_text("#define VERDICT PASS + \\\n nothing\n")
     with pytest.raises(BadObjectError) as caught:
-        sources.compiled(str(source))
-    command = ["clang", "-target", "bpf", *sources._system(), "-c", str(source), "-o", "/dev/null"]
+        clang.compiled(str(source))
+    command = ["clang", "-target", "bpf", *clang._system(), "-c", str(source), "-o", "/dev/null"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
     assert caught.value.why == said.strip()
     assert "expanded from macro 'VERDICT'" in said
@@ -116,7 +116,7 @@ def test_a_name_that_looks_like_an_option(source: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["count", "core", "subprogs", "tailcall", "timer", "xsk"])
 def test_the_test_programs_compile_without_flags(name: str) -> None:
-    assert sources.compiled(str(ROOT / f"tests/bpf/{name}.c")).startswith(b"\x7fELF")
+    assert clang.compiled(str(ROOT / f"tests/bpf/{name}.c")).startswith(b"\x7fELF")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_the_test_programs_compile_without_flags(name: str) -> None:
 )
 def test_which_sources_are_for_bcc(text: str, bcc: bool) -> None:
     """Recognised only where libbpf could find no program at all."""
-    assert sources.is_bcc(text.encode()) is bcc
+    assert clang.is_bcc(text.encode()) is bcc
     assert Build().is_bcc(text.encode()) is bcc
     assert Build(bcc=True).is_bcc(text.encode())
     assert not Build(bcc=False).is_bcc(text.encode())
@@ -145,5 +145,5 @@ def test_which_sources_are_for_bcc(text: str, bcc: bool) -> None:
 
 def test_no_test_program_is_taken_for_bcc_s() -> None:
     for path in (ROOT / "tests/bpf").glob("*.c"):
-        assert not sources.is_bcc(path.read_bytes()), path
-    assert sources.is_bcc((ROOT / "tests/bcc/seen.c").read_bytes())
+        assert not clang.is_bcc(path.read_bytes()), path
+    assert clang.is_bcc((ROOT / "tests/bcc/seen.c").read_bytes())

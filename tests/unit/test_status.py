@@ -1,4 +1,4 @@
-"""xdpctl.status: rows as scripts parse them, tables as people see them, what is odd, documents."""
+"""xdpctl.view.status: rows for scripts, tables for people, what is odd, documents."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import pytest
 
 from tests.unit.samples import running, state_of
 from tests.unit.test_render import APP, MEMBERS, document, on_terminal, without_colour
-from xdpctl import render, signals, status
-from xdpctl.chain import XDP_DROP, Rules
 from xdpctl.errors import RaceError, XdpctlError
-from xdpctl.interfaces import Failure, Interface
-from xdpctl.labels import Origin
-from xdpctl.state import Mode, State
+from xdpctl.host import signals
+from xdpctl.host.interfaces import Failure, Interface
+from xdpctl.model.chain import XDP_DROP, Rules
+from xdpctl.model.labels import Origin
+from xdpctl.model.state import Mode, State
+from xdpctl.view import render, status
 
 
 def tool(*command: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""xdpctl.steps: the seven steps as swap-dispatcher shows them."""
+"""xdpctl.view.steps: the seven steps as swap-dispatcher shows them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from tests.unit.samples import running, state_of
 from tests.unit.test_render import CHANGE, MEMBERS, document, report_of
-from xdpctl import render, steps
-from xdpctl.holders import Holder
-from xdpctl.state import Handle
+from xdpctl.host.holders import Holder
+from xdpctl.model.state import Handle
+from xdpctl.view import render, steps
 
 
 def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:

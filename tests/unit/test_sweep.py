@@ -1,4 +1,4 @@
-"""xdpctl.sweep: which interfaces it goes to, what it tells, and what does not stop it."""
+"""xdpctl.change.sweep: which interfaces it goes to, what it tells, and what does not stop it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import HOME, running, state_of
-from xdpctl import homes, interfaces, sweep
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import InterfacePins
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import sweep
+from xdpctl.change.report import Report
+from xdpctl.change.sweep import Event
 from xdpctl.errors import (
     BpffsError,
     HookBusyError,
@@ -21,14 +25,12 @@ from xdpctl.errors import (
     UnsupportedError,
     VanishedError,
 )
-from xdpctl.interfaces import Interface
+from xdpctl.host import interfaces
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import netlink
-from xdpctl.labels import Origin
-from xdpctl.pins import InterfacePins
-from xdpctl.plan import make_plan
-from xdpctl.report import Report
-from xdpctl.state import State
-from xdpctl.sweep import Event
+from xdpctl.model.labels import Origin
+from xdpctl.model.plan import make_plan
+from xdpctl.model.state import State
 
 ETH0, ETH1 = Interface("eth0", 2, "1"), Interface("eth1", 3, "1")
 VETH0, VETH1 = Interface("veth0", 2, "22"), Interface("veth1", 5, "22")

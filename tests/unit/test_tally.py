@@ -1,4 +1,4 @@
-"""xdpctl.tally: what was counted, and the paths of packets, as they are shown."""
+"""xdpctl.view.tally: what was counted, and the paths of packets, as they are shown."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from tests.unit.samples import ending_signals, running, send, state_of
 from tests.unit.test_render import on_terminal
-from xdpctl import tally
-from xdpctl.counters import Counted
-from xdpctl.counting import Reading
 from xdpctl.errors import RaceError
-from xdpctl.incidents import Incident, Map, Program
-from xdpctl.render import Style
-from xdpctl.tally import Look
-from xdpctl.trace import Packet, Step
+from xdpctl.roots.count_code import Counted
+from xdpctl.roots.counting import Reading
+from xdpctl.traffic.incidents import Incident, Map, Program
+from xdpctl.traffic.trace import Packet, Step
+from xdpctl.view import tally
+from xdpctl.view.render import Style
+from xdpctl.view.tally import Look
 
 EVIL = running("evil\x1b[2J", 12)
 STATE = state_of([running("count", 11, label="wall"), None, EVIL])

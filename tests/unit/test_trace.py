@@ -1,4 +1,4 @@
-"""xdpctl.trace: the path that the instructions write down, and what is made of it."""
+"""xdpctl.traffic.trace: the path that the instructions write down, and what is made of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from tests.unit.machine import Machine, Pointer
 from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
-from xdpctl import trace
-from xdpctl.bpffs import Bpffs
-from xdpctl.chain import USUAL, Member, Rules
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import NotFoundError, UnsupportedError, XdpctlError
 from xdpctl.kernel import libbpf
-from xdpctl.state import State
-from xdpctl.trace import ALL, Packet, Step, Trace, Wanted
+from xdpctl.model.chain import USUAL, Member, Rules
+from xdpctl.model.state import State
+from xdpctl.traffic import trace
+from xdpctl.traffic.trace import ALL, Packet, Step, Trace, Wanted
 
 PATHS, PLACES, EVENTS = 40, 41, 42
 FRAME = bytes(range(100))

@@ -1,4 +1,4 @@
-"""xdpctl.trial and xdpctl.fates: what follows from programs' answers, with programs of Python."""
+"""xdpctl.trial and xdpctl.view.trial: what follows from the answers of programs of Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, PASS, TX, chain_of, fresh, running, state_of
-from xdpctl import fates, pcap, render, trial
-from xdpctl.chain import USUAL, Chain, Member, Rules, takes_entry, verdict_of
+from xdpctl.change.report import Report
 from xdpctl.errors import GateError, KernelError, UsageError
 from xdpctl.kernel import libbpf
-from xdpctl.pcap import Packet
-from xdpctl.plan import make_plan
-from xdpctl.report import Report
-from xdpctl.trial import Fate, Line, Outcome, Trial
+from xdpctl.model.chain import USUAL, Chain, Member, Rules, takes_entry, verdict_of
+from xdpctl.model.plan import make_plan
+from xdpctl.traffic import pcap
+from xdpctl.traffic.pcap import Packet
+from xdpctl.trial import trial
+from xdpctl.trial.trial import Fate, Line, Outcome, Trial
+from xdpctl.view import render
+from xdpctl.view import trial as fates
 
 FRAME = bytes(range(60))
 Program = Callable[[bytes, bytes], tuple[int, bytes, bytes]]

@@ -1,4 +1,4 @@
-"""xdpctl.watch, as far as it goes without BPF: what wakes it, and what it tells whom."""
+"""xdpctl.change.watch, as far as it goes without BPF: what wakes it, and what it tells whom."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import needs_root
-from xdpctl import signals, watch
-from xdpctl.bpffs import Bpffs
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change import watch
+from xdpctl.change.sweep import Event
 from xdpctl.errors import Interrupted, KernelError
+from xdpctl.host import signals
 from xdpctl.kernel import libbpf, libc
-from xdpctl.sweep import Event
 
 
 def is_ready(fd: int, seconds: float = 0) -> bool:
@@ -158,7 +159,7 @@ def test_a_change_of_an_interface_is_seen() -> None:
     """In a namespace of the test's own."""
     script = """
 import contextlib, subprocess
-from xdpctl import watch
+from xdpctl.change import watch
 watch._NAMESPACES = "/nonexistent"
 with contextlib.ExitStack() as closing:
     changes = watch._Changes(closing)

@@ -1,4 +1,4 @@
-"""xdpctl.watchdog: who waits for whom, with real processes on plain directories."""
+"""xdpctl.change.watchdog: who waits for whom, with real processes on plain directories."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE
-from xdpctl import homes
-from xdpctl.bpffs import Bpffs
-from xdpctl.history import History
-from xdpctl.pins import InterfacePins
-from xdpctl.terms import Pending, now
-from xdpctl.watchdog import Watchdog
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import InterfacePins
+from xdpctl.bpffs.history import History
+from xdpctl.bpffs.mount import Bpffs
+from xdpctl.change.watchdog import Watchdog
+from xdpctl.model.terms import Pending, now
 
 
 @pytest.fixture

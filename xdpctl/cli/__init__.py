@@ -10,8 +10,9 @@ import sys
 
 import click
 
-from .. import render, signals
 from ..errors import Interrupted, KernelError, UsageError, XdpctlError, explained
+from ..host import signals
+from ..view import render
 from .common import Settings, common_options
 
 # name: module. Each is imported when its command is used.
@@ -68,7 +69,7 @@ class _Commands(click.Group):
             ctx.fail(f"{name} may mean {' or '.join(sorted(matches))}")
         if not matches:
             return None
-        module = importlib.import_module(f".{COMMANDS[matches[0]]}", __name__)
+        module = importlib.import_module(f".commands.{COMMANDS[matches[0]]}", __name__)
         command: click.Command = module.command
         return command
 
@@ -101,9 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
             # File names need not be text, and what was done has to be said all the same.
             stream.reconfigure(errors="backslashreplace")
     if arguments is None and os.path.basename(sys.argv[0]) == "xdp-loader":
-        from . import loader
+        from . import xdp_loader
 
-        sys.exit(loader.run(sys.argv[1:]))
+        sys.exit(xdp_loader.run(sys.argv[1:]))
     sys.exit(run(arguments))
 
 

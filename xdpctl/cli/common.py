@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .. import __version__, interfaces, locks, rights
-from ..bpffs import DEFAULT_BPFFS, Bpffs
-from ..chain import MAX_PRIORITY, parse_actions
+from .. import __version__
+from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError, UsageError, XdpctlError
-from ..labels import Attach
-from ..plan import AskedKind, AskedMode
-from ..protocol import PROTOCOL, PROTOCOLS
-from ..render import Style
-from ..sources import Build
+from ..host import interfaces, locks, rights
+from ..model.chain import MAX_PRIORITY, parse_actions
+from ..model.labels import Attach
+from ..model.plan import AskedKind, AskedMode
+from ..model.record import PROTOCOL, PROTOCOLS
+from ..programs.clang import Build
+from ..view.render import Style
 
 if TYPE_CHECKING:
-    from ..pcap import Packet
+    from ..traffic.pcap import Packet
 
 
 GATE = "--must-pass"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ..chain import Member
 from ..errors import XdpctlError
-from ..interfaces import Interface
-from ..observe import observe
-from ..state import State
+from ..host.interfaces import Interface
+from ..model.chain import Member
+from ..model.state import State
+from ..observe.reading import observe
 from .common import Settings
 
 

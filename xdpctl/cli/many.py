@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import render
-from ..bpffs import Bpffs
-from ..chain import Chain
+from ..bpffs.mount import Bpffs
+from ..change.report import Report
+from ..change.transact import transact
 from ..errors import Interrupted
-from ..interfaces import Failure, Interface, is_pattern
-from ..observe import View
-from ..report import Report
-from ..state import State
-from ..terms import Terms
-from ..transact import transact
+from ..host.interfaces import Failure, Interface, is_pattern
+from ..model.chain import Chain
+from ..model.state import State
+from ..model.terms import Terms
+from ..observe.reading import View
+from ..view import render
 from .common import Asked, Settings
 from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for
@@ -36,7 +36,8 @@ def change(
     """
     terms = Terms(command, settings.confirm_within, keeps)
     if settings.must_pass:
-        from .. import pcap, trial
+        from ..traffic import pcap
+        from ..trial import trial
 
         options["check"] = trial.gate(settings.must_pass, pcap.read(settings.must_pass))
 
@@ -70,7 +71,8 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
 
 def _try(bpffs: Bpffs, report: Report, asked: Asked) -> None:
     """Find out what a chain that was planned would do with the packets that were given."""
-    from .. import fates, trial
+    from ..trial import trial
+    from ..view import trial as fates
 
     report.trial = trial.attempt(
         bpffs, report.before, report.plan, asked.packets, live_maps=asked.live_maps

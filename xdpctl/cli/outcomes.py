@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from .. import render
 from ..errors import Interrupted, XdpctlError, explained
-from ..interfaces import Failure, Interface
+from ..host.interfaces import Failure, Interface
+from ..view import render
 from .common import Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
 
 T = TypeVar("T")
 _SOON = 0.5

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 import click
 
-from .. import signals
-from ..bpffs import Bpffs
-from ..confirm import confirm
+from ..bpffs.history import generations
+from ..bpffs.mount import Bpffs
+from ..change.confirm import confirm
+from ..change.report import Report
+from ..change.transact import take_back
 from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
-from ..history import generations
-from ..interfaces import Interface
-from ..observe import View, observe
-from ..report import Report
-from ..terms import Pending
-from ..transact import take_back
+from ..host import signals
+from ..host.interfaces import Interface
+from ..model.terms import Pending
+from ..observe.reading import View, observe
 from .common import Settings
 
 _LOOK_MS = 200

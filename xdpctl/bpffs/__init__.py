@@ -1,0 +1,1 @@
+"""What is pinned where in the BPF file system."""

@@ -1,0 +1,120 @@
+"""The BPF file system that holds the pins of all interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Self
+
+from ..errors import BpffsError
+from ..host import locks
+from ..host.interfaces import mount_point
+from ..kernel import libc
+from . import pin
+
+DEFAULT_BPFFS = "/sys/fs/bpf"
+
+
+class Bpffs:
+    """A mounted BPF file system."""
+
+    def __init__(self, path: str, patience: locks.Patience | None = None) -> None:
+        self.path = path
+        self.xdp = f"{path}/xdp"
+        self.patience = patience or locks.Patience()
+
+    @classmethod
+    def chosen(cls, path: str | None, patience: locks.Patience | None = None) -> Self:
+        """The one that was asked for, else that of the environment, else the usual one."""
+        path = path or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
+        return cls(path.rstrip("/"), patience)
+
+    def check(self) -> None:
+        """Raise BpffsError unless the path lies on a bpffs that can be written, by root alone."""
+        self.check_safe()
+        _point, options = self._mount()
+        if options is None:
+            raise BpffsError(
+                f"{self.path} is no BPF file system",
+                why="programs are kept alive by pins in a bpffs",
+                hint=f"mount -t bpf bpf {self.path}  (or set LIBXDP_BPFFS_AUTOMOUNT=1)",
+            )
+        if "ro" in options:
+            raise BpffsError(
+                f"the BPF file system at {self.path} is read-only",
+                why="its mount options say so",
+                hint=f"mount -o remount,rw {self.path}",
+            )
+
+    def check_safe(self) -> None:
+        """Raise BpffsError where others than root could put pins of theirs in place of ours."""
+        for path in (self.path, self.xdp):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                # iproute2 makes a symbolic link of it; what that leads to is what has to be safe.
+                status = os.stat(path)
+                # In a sticky directory, as bpffs has its root, nobody else can move what is ours.
+                writable = status.st_mode & 0o022 and not (
+                    path == self.path and status.st_mode & stat.S_ISVTX
+                )
+                owners = {status.st_uid, os.lstat(path).st_uid} - {0, os.geteuid()}
+                if writable or owners:
+                    why = (
+                        f"others may write to it (mode {status.st_mode & 0o7777:04o})"
+                        if writable
+                        else f"it belongs to user {owners.pop()}"
+                    )
+                    raise BpffsError(
+                        f"{path} is not safe to keep pins in",
+                        why=f"{why}, and could put other programs in the place of yours",
+                        hint=f"chown root {path} && chmod 0700 {path}, after a look at what is in "
+                        "it; or choose another directory with --bpffs",
+                    )
+
+    def is_mounted(self) -> bool:
+        return self._mount()[1] is not None
+
+    def _mount(self) -> tuple[str, list[str] | None]:
+        """Where the file system that holds the path is mounted, and a bpffs's options."""
+        path = os.fsencode(os.path.realpath(self.path))
+        best, found, where = -1, None, b""
+        # proc_pid_mountinfo(5): … mount point (5th), options (6th) … - type, source, super options.
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            for line in mounts:
+                left, _, right = line.rstrip(b"\n").partition(b" - ")
+                fields, (kind, _source, rest) = left.split(b" "), right.split(b" ", 2)
+                point = os.fsencode(mount_point(os.fsdecode(fields[4]))).rstrip(b"/")
+                if len(point) >= best and (path + b"/").startswith(point + b"/"):
+                    options = f"{fields[5].decode()},{rest.decode()}".split(",")
+                    best, found = len(point), options if kind == b"bpf" else None
+                    where = point
+        return os.fsdecode(where), found if os.path.isdir(path) else None
+
+    def mount(self) -> None:
+        """Mount a bpffs at the path."""
+        with pin.failing("mount a BPF file system at", self.path):
+            os.makedirs(self.path, exist_ok=True)
+            libc.mount("bpf", self.path, "bpf")
+
+    @contextlib.contextmanager
+    def pins_locked(self) -> Iterator[None]:
+        """libxdp's own lock: its tools hold it while they make, remove or read pins."""
+        fd = os.open(self.xdp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            locks.take(fd, self.xdp, self.patience)
+            yield
+        finally:
+            locks.drop(fd)
+
+    def pins_elsewhere(self) -> Iterator[str]:
+        """The pins of the whole file system that are neither ours nor libxdp's."""
+        pending, ours = [self._mount()[0] or "/"], os.path.realpath(self.xdp)
+        while pending:
+            with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if os.path.realpath(entry.path) != ours:
+                            pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry.path

@@ -1,0 +1,315 @@
+"""One attempt at a plan.
+
+    load the new root → hook every member onto it → pin the links → flip
+            → wait out a grace period → remove the old links and let the old root go
+
+The flip is the commit point: one system call. All before it is undone on failure; all after it
+is clean-up that the next command would do as well. Any other order loses packets: a member must be
+on both roots while packets may be in either, and the flip returns before the last CPU has left the
+old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..bpffs import pin
+from ..bpffs.directory import InterfacePins
+from ..bpffs.history import History
+from ..bpffs.mount import Bpffs
+from ..errors import UnsupportedError, XdpctlError
+from ..host import signals
+from ..kernel import libbpf, libc
+from ..model.chain import USUAL
+from ..model.generation import Generation
+from ..model.labels import Label, Origin
+from ..model.plan import Plan
+from ..model.state import Root, Slot
+from ..model.terms import Pending, Terms, now
+from ..observe.reading import links_elsewhere
+from ..roots import counting
+from ..roots.construct import Construction
+from ..roots.hook import Hook
+from .report import Report, Step
+from .settle import settle
+
+
+class Guard(Protocol):
+    """What takes a change back unless it is confirmed (watchdog.py)."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    def release(self) -> None:
+        """The change is live: from here on it is on its own."""
+
+    def dismiss(self) -> None:
+        """There is no change: it ends; returns when it has."""
+
+
+class Commit:
+    """One attempt at a plan."""
+
+    def __init__(
+        self,
+        bpffs: Bpffs,
+        paths: InterfacePins,
+        report: Report,
+        on_step: Callable[[Step], None],
+        terms: Terms,
+        guard: Callable[[], Guard],
+    ) -> None:
+        self.bpffs, self.paths, self.report = bpffs, paths, report
+        self.plan, self.state = report.plan, report.before
+        self.terms, self.history, self.guard = terms, History(paths), guard
+        self.watchdog: Guard | None = None
+        self.on_step = on_step
+        self.clock = time.perf_counter()
+        self.flipped = False
+        self.unheard: Exception | None = None
+        self.made: Construction | None = None
+
+    def run(self) -> None:
+        if self.plan.flip == "none":
+            return
+        # `closing` ends every descriptor in any case; `undo` takes back what was made, unless the
+        # commit point is reached.
+        undo = contextlib.ExitStack()
+        with contextlib.ExitStack() as closing:
+            try:
+                self.change(closing, undo)
+            except BaseException:
+                _undo(undo)
+                for fd in self.report.holds.values() if self.flipped else ():
+                    os.close(fd)
+                raise
+        if self.unheard:
+            raise self.unheard
+
+    def change(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
+        root_fd = -1
+        hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
+        made = self.build(closing, undo) if self.plan.flip != "detach" else None
+        self.remember(undo)
+        if made:
+            root_fd = made.root_fd
+            if not self.plan.gives_back:
+                self.pin(made, undo)
+            if self.plan.adopts and self.plan.attach == "link":
+                hook.adopt(undo)
+            elif self.plan.gives_back and self.plan.attach == "link":
+                hook.note_adopted(undo)
+        # Blocked from here, or a signal after the flip would undo what is live.
+        with signals.blocked():
+            number, text, ids = hook.flip(root_fd, self.report.root_id)
+            undo.pop_all()
+            signals.hold()  # what comes now comes too late: all that was asked is done
+            self.flipped = True
+            if self.watchdog:
+                self.watchdog.release()
+            self.step(number, text, **ids)
+            closing.close()
+            self.release()
+
+    def step(self, number: str, text: str, **ids: int) -> None:
+        now = time.perf_counter()
+        done = Step(number, text, ids, now - self.clock)
+        self.report.steps.append(done)
+        try:
+            self.on_step(done)
+        except Exception as error:
+            # Whoever listens may be gone (a closed pipe). That undoes a change which is not made
+            # yet; one that is live is brought to its end first.
+            if not self.flipped:
+                raise
+            self.unheard = error
+        self.clock = time.perf_counter()
+
+    # --- before the commit point ----------------------------------------------------------------
+
+    def build(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> Construction:
+        """Make the new root, with every member on it."""
+        old = self.state.root
+        if old and old.kind != self.plan.kind:
+            _check_movable(self.bpffs, old, self.plan)
+        made = Construction(self.plan, self.paths, self.step, closing, undo)
+        made.build()
+        self.made = made
+        self.report.root_id = made.root_id
+        self.report.members = tuple(made.members)
+        self.report.holds = made.holds
+        self.report.renewed = made.renewed
+        return made
+
+    def remember(self, undo: contextlib.ExitStack) -> None:
+        """Record the chain that runs, keep what leaves it, and see to it that it comes back."""
+        terms, history, after = self.terms, self.history, self.report.root_id
+        if terms.uses_up:
+            undo.callback(pin.remove, history.back)
+            history.note(history.back, f"{terms.back} {after}")
+            return
+        kept = bool(terms.within) or terms.keeps
+        if not (terms.command or kept) or (self.plan.is_same and not terms.within):
+            return
+        if self.plan.adopts and not terms.within:
+            return  # the program that goes is nobody's to keep
+        if self.plan.flip == "detach" and not kept:
+            return
+        number = history.next_number()
+        if terms.within:
+            self.watchdog = self.guard()
+            undo.callback(self.watchdog.dismiss)
+        undo.callback(history.forget, number)
+        history.record(Generation.of(number, self.state, self.plan, after, terms))
+        # A program that was made anew leaves as what it was.
+        leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
+        bare = self.state.root is not None and self.state.root.kind == "bare"
+        for slot in self.slots() if kept else ():
+            # What others hold is theirs: it leaves the kernel when they want it to.
+            ours = slot.pin or bare
+            if slot.member and slot.member.id in leaving and ours and not slot.origin:
+                history.keep(number, slot.member.id)
+        if self.plan.adopts and self.state.root:
+            history.keep(number, self.state.root.id)
+        if self.watchdog:
+            deadline = now() + int(terms.within * 1e9)
+            self.report.pending = Pending(number, deadline, self.watchdog.pid)
+            history.note(history.confirm, self.report.pending)
+
+    def pin(self, made: Construction, undo: contextlib.ExitStack) -> None:
+        """Pin the new links and the programs beside the old: they have to outlive this process."""
+        old = {slot.member.id: slot for slot in self.slots() if slot.member}
+        origins = self.origins(old)
+        with self.bpffs.pins_locked():
+            undo.callback(self.unpin, made.root_id)
+            if self.state.root and self.state.root.owner == "libxdp":
+                # Nothing else would tell after a crash whose pins those of X are.
+                undo.callback(pin.remove, self.paths.record(self.state.root.id))
+                self.paths.make_record(self.state.root.id, self.plan.attach)
+            if self.plan.kind == "bare":
+                self.paths.make_record(made.root_id, self.plan.attach)
+            else:
+                self.paths.make_dispatch(made.root_id, self.plan.attach)
+            if self.plan.target.rules != USUAL:
+                self.paths.rule(made.root_id, self.plan.target.rules)
+            with pin.failing("pin programs in", self.bpffs.path):
+                for slot, (program, link) in enumerate(made.hooked):
+                    member = made.members[slot]
+                    if member.id in origins:
+                        self.paths.borrow(made.root_id, slot, origins[member.id])
+                    label = Label(member.label, member.before, member.after)
+                    if label != Label():
+                        self.paths.label(made.root_id, slot, label)
+                    if link is not None and not member.held:
+                        libbpf.pin(link, self.paths.link(made.root_id, slot))
+                    if not member.array_id:  # else its process keeps it, and nobody else may
+                        libbpf.pin(program, self.paths.program(made.root_id, slot))
+        made.pin_maps(made.root_id)
+
+    def slots(self) -> Sequence[Slot]:
+        return self.state.root.slots if self.state.root else ()
+
+    def origins(self, old: dict[int, Slot]) -> dict[int, Origin]:
+        """Whose the programs are that xdpctl carries over but did not pin itself."""
+        staying = [old[member.id] for member in self.report.members if member.id in old]
+        found = {
+            slot.link_id: slot.member.id
+            for slot in staying
+            if slot.member and slot.link_id and not slot.pin
+        }
+        origins = {slot.member.id: slot.origin for slot in staying if slot.member and slot.origin}
+        if self.terms.back:
+            # Who had it before, and kept its link onto a root that went, has it again.
+            kept = self.paths.kept_programs().union(old)
+            back = {member.id for member in self.plan.staying if member.id not in kept}
+            found |= {one.id: one.prog_id for one in libbpf.links() if one.prog_id in back}
+        if found:
+            from ..host.holders import holders
+
+            for (_what, link_id), holding in holders([("link_id", one) for one in found]).items():
+                pid, name = (holding[0].pid, holding[0].name) if holding else (0, "")
+                origins[found[link_id]] = Origin(link_id, pid, name)
+        return origins
+
+    def unpin(self, root_id: int) -> None:
+        """Remove the pins of a root's links."""
+        with self.bpffs.pins_locked():
+            self.paths.remove_dispatch(root_id)
+
+    # --- after the commit point -----------------------------------------------------------------
+
+    def release(self) -> None:
+        """Step 7: who holds the members holds them on Y; the old links and X go.
+
+        The change is live: what fails here is left to the next command, which does the same.
+        """
+        old = self.state.root
+        places = self.made.places if self.made else {}
+        try:
+            if self.plan.gives_back:
+                self.paths.remove_root_link()
+            self.history.tidy(-1 if self.plan.gives_back else self.report.root_id)
+            if self.plan.target.rules.counted:
+                counting.sync(self.paths, self.report.members, self.plan.target.rules)
+            pin.remove(self.paths.adopting)
+            for key in self.made.noted if self.made else ():
+                self.paths.forget_made(key)
+            if old is None:
+                self.paths.remove_maps_but(places)
+                return
+            libc.grace_period()
+            self.step("7", "waited until no CPU runs X any more")
+            self.report.rehooked = settle(self.paths, self.report.root_id, places, [old.id])
+            for path, link_id in self.report.rehooked:
+                self.step("7", f"re-hooked the pin {path}", link=link_id)
+            if self.plan.flip == "detach":
+                self.paths.remove_root_link()
+            self.step("7", "removed the pins of X and let X go", X=old.id)
+        except (XdpctlError, OSError) as error:
+            self.report.unsettled = str(error)
+
+
+def _check_movable(bpffs: Bpffs, old: Root, plan: Plan) -> None:
+    """Raise UnsupportedError where a holder would lose its program by a change of the root's kind.
+
+    A link or a program array that somebody holds means a place on a root of its own kind.
+    """
+    staying = {member.id: member for member in plan.target.members if member.id}
+    held = [
+        slot.member.name
+        for slot in old.slots
+        if slot.member
+        and slot.member.id in staying
+        and (slot.origin or slot.array_id or (slot.link_id and not slot.pin))
+    ]
+    if old.kind == "ext":
+        held += [
+            staying[link.prog_id].name
+            for _path, link in links_elsewhere(bpffs)
+            if link.prog_id in staying and link.target == old.id
+        ]
+    if held:
+        raise UnsupportedError(
+            f"the root of {plan.interface} cannot become one of the {plan.kind} kind",
+            why=f"others than xdpctl hold {', '.join(sorted(set(held)))}, and what they hold means "
+            f"a place on a root of the {old.kind} kind",
+            hint="have them detach it first",
+        )
+
+
+# --- signals and files --------------------------------------------------------------------------
+
+
+def _undo(undo: contextlib.ExitStack) -> None:
+    """Take back what was made.
+
+    What cannot be removed is left over, and no news beside the error that is on its way.
+    """
+    signals.hold()
+    with signals.blocked(), contextlib.suppress(XdpctlError, OSError):
+        undo.close()

@@ -1,0 +1,53 @@
+"""What a change did, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..model.chain import Member
+from ..model.plan import Plan
+from ..model.state import State
+from ..model.terms import Pending
+from .settle import Rehooked
+
+if TYPE_CHECKING:
+    from ..trial.trial import Trial
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, numbered as in the kernel list's thread; `ids` names what it made or used."""
+
+    number: str
+    text: str
+    ids: dict[str, int]
+    seconds: float
+
+
+@dataclass
+class Report:
+    """What a transaction did.
+
+    `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
+    another link now, `holds` the descriptors of what holds the held members, by program id,
+    `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
+    `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
+    going back, `unsettled` why something was left to the next command after the change was live,
+    and `trial` what the new chain would do with packets, where that was asked instead of the
+    change.
+    """
+
+    plan: Plan
+    before: State
+    members: tuple[Member, ...] = ()
+    root_id: int = 0
+    steps: list[Step] = field(default_factory=list)
+    removed: tuple[str, ...] = ()
+    rehooked: list[Rehooked] = field(default_factory=list)
+    holds: dict[int, int] = field(default_factory=dict)
+    renewed: dict[int, int] = field(default_factory=dict)
+    pending: Pending | None = None
+    gone: tuple[Member, ...] = ()
+    unsettled: str = ""
+    trial: Trial | None = None

@@ -1,0 +1,207 @@
+"""Step 7: what is bound to a root that is no longer live is re-hooked or removed.
+
+A change ends with it. If it did not come that far, the next command does it first: nothing in here
+depends on who began the change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from ..bpffs import homes, pin
+from ..bpffs.directory import InterfacePins
+from ..bpffs.history import History
+from ..bpffs.mount import Bpffs
+from ..errors import KernelError
+from ..kernel import libbpf, libc
+from ..model.labels import Made
+from ..model.state import Root, State
+from ..observe.reading import links_elsewhere
+from ..roots import counting
+
+
+class Place(NamedTuple):
+    """Where a member sits on the live root."""
+
+    slot: int
+    link_id: int
+
+
+class Rehooked(NamedTuple):
+    """A pin of somebody else's that now holds another link."""
+
+    path: str
+    link_id: int
+
+
+def places(root: Root | None) -> dict[int, Place]:
+    """Where the programs of a root sit, by program id."""
+    slots = root.slots if root else ()
+    return {slot.member.id: Place(slot.number, slot.link_id) for slot in slots if slot.member}
+
+
+def settle(
+    paths: InterfacePins, live: int, members: Mapping[int, Place], stale: Collection[int]
+) -> list[Rehooked]:
+    """Bring everything from some stale roots over to the live one (0: none), and let them go.
+
+    The interface's lock is held, and no CPU runs a stale root any more.
+    """
+    rehooked = _rehook(paths, live, members, stale)
+    with paths.bpffs.pins_locked():
+        for root_id in stale:
+            paths.remove_dispatch(root_id)
+    paths.remove_maps_but(members)
+    traced = {program for program, place in members.items() if place.link_id}
+    paths.remove_counters(bool(paths.rules(live).counted), traced)
+    paths.forget_made(live)
+    return rehooked
+
+
+def _rehook(
+    paths: InterfacePins, live: int, members: Mapping[int, Place], stale: Collection[int]
+) -> list[Rehooked]:
+    """Let pins that others made mean the same program on the live root.
+
+    Whose program is pinned elsewhere has a holder: our own pin of it goes, so that the program
+    leaves the chain when its owner removes that pin.
+    """
+    rehooked = []
+    held = set()
+    for path, link in links_elsewhere(paths.bpffs) if members else ():
+        place = members.get(link.prog_id)
+        if place is None:
+            continue
+        if link.target in stale:
+            if _replace_pin(paths, path, place.link_id):
+                rehooked.append(Rehooked(path, place.link_id))
+                held.add(place.slot)
+        elif link.id == place.link_id:
+            held.add(place.slot)
+    for slot in paths.borrowed(live):
+        if slot in held:
+            with paths.bpffs.pins_locked():
+                paths.give_back(live, slot)
+    return rehooked
+
+
+def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
+    """Put another link behind a pin, atomically and with the pin's owner and mode.
+
+    False where its owner has removed it meanwhile; it does not come back then.
+    """
+    with pin.failing("re-hook a pin in", paths.bpffs.path):
+        pin.remove(paths.stage)
+        with libbpf.owned(libbpf.link_fd(link_id)) as fd:
+            libbpf.pin(fd, paths.stage)
+        try:
+            status = os.stat(path)
+            os.chown(paths.stage, status.st_uid, status.st_gid)
+            os.chmod(paths.stage, status.st_mode & 0o777)
+            libc.exchange(paths.stage, path)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        finally:
+            pin.remove(paths.stage)
+    return True
+
+
+# --- what a command finds -----------------------------------------------------------------------
+
+
+def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
+    """Finish or remove what an interrupted command left; returns what that was.
+
+    The interface's lock says that no command is under way.
+    """
+    if not state.residue or state.stranded:
+        return ()  # what is stranded here is about to move, with all that is beside it
+    root = state.root if state.root and state.root.owner != "other" else None
+    live = root.id if root else 0
+    made = paths.made()
+    stale = {*paths.recorded(), *made} - {live}
+    if live and stale:
+        libc.grace_period()
+    members = places(root)
+    if root and root.rules.counted:
+        counting.sync(paths, state.chain.members, root.rules)
+    unmake(
+        [path for number in stale for path in made.get(number, [])],
+        {program for number in stale for program in paths.programs(number)}.difference(members),
+    )
+    History(paths).tidy(state.live(paths.directory))
+    settle(paths, live, members, stale)
+    if not root or not root.link_id or state.home.directory != paths.directory:
+        paths.remove_root_link()
+    with pin.failing("remove a pin from", bpffs.path):
+        pin.remove(paths.stage)
+        pin.remove(paths.adopting)
+    return state.residue
+
+
+def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
+    """Remove the pins and directories of a load that did not come to its end, the last first.
+
+    A map that a program has found there meanwhile stays; the load's own `programs` do not count.
+    """
+    used = _used_maps(programs) if made else set()
+    for map_id, path in reversed(made):
+        with contextlib.suppress(OSError):
+            if not map_id:
+                os.rmdir(path)
+                continue
+            with libbpf.owned(libbpf.get(path)) as fd:
+                found = libbpf.map_info(fd).id
+            if found == map_id and found not in used:
+                os.unlink(path)
+
+
+def _used_maps(besides: Collection[int]) -> set[int]:
+    used: set[int] = set()
+    for number in set(libbpf.prog_ids()).difference(besides):
+        with contextlib.suppress(KernelError), libbpf.owned(libbpf.prog_fd(number)) as fd:
+            used.update(libbpf.prog_info(fd).map_ids)
+    return used
+
+
+# --- interfaces that moved ----------------------------------------------------------------------
+
+
+def rehome(paths: InterfacePins, state: State) -> bool:
+    """Bring an interface's pins to where they belong; whether that has moved any.
+
+    Pins of an interface that left this namespace make room for the one that has its number now;
+    those of one that came from another namespace come to it. Each move is one rename, and a lock
+    goes with its directory.
+    """
+    home, xdp = homes.at(paths.bpffs, state.home), paths.bpffs.xdp
+    with pin.failing("move pins in", paths.bpffs.path):
+        if home.directory != paths.directory:
+            if state.stranded:
+                os.rename(paths.directory, f"{xdp}/xdpctl-moved-{state.stranded}")
+                return True
+            with home.locked():
+                os.rename(home.directory, paths.directory)
+            return True
+        if home.ifindex != paths.ifindex:
+            _renumber(home, paths)
+            return True
+        if state.stranded:
+            os.rename(paths.directory, f"{xdp}/xdpctl-moved-{state.stranded}")
+            return True
+    return False
+
+
+def _renumber(old: InterfacePins, new: InterfacePins) -> None:
+    """Record roots under the interface's new number; each record goes after its directory."""
+    with old.bpffs.pins_locked():
+        for root_id in old.recorded():
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(old.dispatch(root_id), new.dispatch(root_id))
+            os.rename(old.record(root_id), new.record(root_id))

@@ -1,0 +1,271 @@
+"""The one door: a target chain becomes what the interface runs, or nothing changes.
+
+    observe → plan → commit → report
+
+A lost race is observed and planned anew. Going back is one more target: what was not confirmed in
+time goes back before the next change, and that change is made by the same transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from ..bpffs import homes
+from ..bpffs.history import find, is_there
+from ..bpffs.mount import Bpffs
+from ..errors import (
+    BadObjectError,
+    HookBusyError,
+    KernelError,
+    NotFoundError,
+    RaceError,
+    UnconfirmedError,
+    UnsupportedError,
+    VanishedError,
+    VerifierError,
+)
+from ..host import rights, signals
+from ..host.interfaces import Interface
+from ..model.chain import Chain, Member
+from ..model.labels import Attach
+from ..model.plan import AskedKind, AskedMode, Plan, default_kind, make_plan
+from ..model.record import is_wide
+from ..model.state import State
+from ..model.terms import UNRECORDED, Pending, Terms
+from ..observe.reading import View, observe
+from ..roots import dispatcher
+from ..roots.hook import LostRace
+from .commit import Commit
+from .report import Report, Step
+from .settle import rehome, repair
+from .watchdog import Watchdog
+
+_ATTEMPTS = 8
+_UNCHANGED = 3
+"""After so many refusals in front of the same root nobody else is changing it."""
+
+
+def transact(
+    bpffs: Bpffs,
+    interface: Interface,
+    target: Callable[[State], Chain],
+    *,
+    mode: AskedMode | None = None,
+    attach: Attach | None = None,
+    first_attach: Attach | None = None,
+    kind: AskedKind | None = None,
+    protocol: int | None = None,
+    adopts: bool = False,
+    dry_run: bool = False,
+    check: Callable[[State, Plan], None] = lambda _state, _plan: None,
+    on_step: Callable[[Step], None] = lambda _step: None,
+    view: View | None = None,
+    terms: Terms = UNRECORDED,
+) -> Report:
+    """Bring an interface from its current chain to `target(state)`.
+
+    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
+    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back.
+    `check` may raise an error before anything is made. A lost race is observed and planned anew, so
+    `target` and `check` may be called several times. A change before that was not confirmed in time
+    goes back first. Raises any XdpctlError; the interface then runs what it ran before.
+    """
+    refused = view.refused if view else None  # how EXT programs are, once that is known
+
+    def plan_for(state: State) -> Plan:
+        first = state.root is None or state.root.config is None
+        asked = kind or (default_kind() if first else None)
+        how = attach if state.root else attach or first_attach
+        try:
+            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused or 0)
+        except HookBusyError as error:
+            _name_holders(error, state)
+            raise
+
+    rights.require()
+    bpffs.check()
+    paths = homes.of(bpffs, interface)
+    if dry_run:
+        state = observe(interface, bpffs, view=view)
+        _overdue(bpffs, state, terms, dry_run)
+        plan = plan_for(state)
+        if plan.auto and plan.flip in ("attach", "update") and refused is None:
+            refused = dispatcher.refused()
+            if view:
+                view.refused = refused
+            plan = plan_for(state) if refused else plan
+        check(state, plan)
+        return Report(plan, state)
+
+    def guard() -> Watchdog:
+        return Watchdog(bpffs, interface, paths, take_back)
+
+    refused_at: list[int] = []
+    removed: tuple[str, ...] = ()
+    overdue: Pending | None = None
+    for attempt in range(_ATTEMPTS):
+        signals.release()
+        if overdue:
+            take_back(bpffs, interface, overdue)
+        with _private_files(), paths.locked():
+            state = observe(interface, bpffs, locked=True, view=None if attempt else view)
+            removed += repair(bpffs, paths, state)
+            if rehome(paths, state):
+                continue
+            if overdue := _overdue(bpffs, state, terms):
+                continue
+            plan = plan_for(state)
+            check(state, plan)
+            report = Report(plan, state, plan.target.members, removed=removed)
+            try:
+                Commit(bpffs, paths, report, on_step, terms, guard).run()
+            except LostRace as lost:
+                refused_at.append(state.root.id if state.root else 0)
+                if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
+                    raise _no_race(interface, lost) from lost
+                continue
+            except (UnsupportedError, VerifierError, BadObjectError, KernelError):
+                # The program's fault, or does this kernel refuse all of its kind?
+                if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
+                    raise
+                if view:
+                    view.refused = refused
+                continue
+            return report
+    raise RaceError(
+        f"{interface.name} kept changing",
+        why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
+        hint="find out who does, then try again",
+    )
+
+
+def _name_holders(error: HookBusyError, state: State) -> None:
+    """Add the processes that hold the program on the hook."""
+    from ..host.holders import holders
+
+    root = state.root
+    found = holders([("link_id", root.link_id), ("prog_id", root.id)]) if root else {}
+    names = {f"{one.pid} ({one.name})" for holding in found.values() for one in holding}
+    if names:
+        error.why += f"; held by process {', '.join(sorted(names))}"
+
+
+def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
+    """What it means that the kernel refuses while nothing changes."""
+    return HookBusyError(
+        f"the kernel does not let go of the XDP hook of {interface.name}",
+        why=str(lost.__cause__),
+        hint="a program in another mode, or on a device above or below this one, may exclude it",
+    )
+
+
+def _overdue(bpffs: Bpffs, state: State, terms: Terms, dry_run: bool = False) -> Pending | None:
+    """A change that was not confirmed in time, and has to go back before this one.
+
+    Raises UnconfirmedError where its time has not come.
+    """
+    pending, name = state.pending, state.interface.name
+    if pending is None or terms.uses_up:
+        return None
+    if pending.left > 0 or dry_run:
+        raise UnconfirmedError(
+            f"a change of {name} waits for its confirmation",
+            why=f"it goes back to {find(bpffs, state, pending.number).words} in "
+            f"{max(pending.left, 0):.0f} s",
+            hint=f"xdpctl confirm {name} keeps it, xdpctl rollback {name} --to {pending.number} "
+            "takes it back now",
+        )
+    return pending
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """Pins and directories are for root alone, whatever the umask says."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def go_back(
+    bpffs: Bpffs,
+    interface: Interface,
+    number: int = 0,
+    *,
+    within: float = 0,
+    waiting: Pending | None = None,
+    dry_run: bool = False,
+    on_step: Callable[[Step], None] = lambda _step: None,
+    view: View | None = None,
+) -> Report:
+    """Go back to a generation, by default the latest; that is to be confirmed `within` seconds.
+
+    Raises NotFoundError where it is not kept, where the change that was `waiting` for its
+    confirmation does so no longer, or a program of it is gone. Only a change that waits
+    for its confirmation goes back without those. Raises UnsupportedError where there would be no
+    chain that could wait.
+    """
+
+    state = observe(interface, bpffs, view=view)
+    wanted = find(bpffs, state, number)
+    gone: list[Member] = []
+    # Without the program of before, the same code goes on where it is.
+    bare = wanted.bare and not wanted.restored(state, is_there)[1]
+    if bare and within:
+        raise UnsupportedError(
+            f"what {interface.name} would go back to cannot wait for a confirmation",
+            why="it is a program that is no member of a chain",
+            hint="leave out --confirm-within; xdpctl adopt makes it a member again",
+        )
+
+    def target(state: State) -> Chain:
+        if waiting not in (None, state.pending):
+            raise NotFoundError(f"the change of {interface.name} does not wait any more")
+        one = find(bpffs, state, wanted.number)
+        chain, missing = one.restored(state, is_there)
+        gone[:] = missing
+        if missing and not (state.pending and state.pending.number == one.number):
+            names = ", ".join(f"{member.known_as} (id {member.id})" for member in missing)
+            raise NotFoundError(
+                f"{interface.name} cannot go back to generation {one.number}",
+                why=f"{names} left the kernel with the change of then",
+                hint="load from its file what is missing; --confirm-within, and --keep of unload, "
+                "keep programs",
+            )
+        return state.chain if one.bare and missing else chain
+
+    same = state.root and state.root.kind == wanted.kind
+    report = transact(
+        bpffs,
+        interface,
+        target,
+        mode=None if state.root else wanted.mode,
+        first_attach=wanted.attach,
+        kind="bare" if bare else None if same or wanted.bare else wanted.kind,
+        protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
+        dry_run=dry_run,
+        on_step=on_step,
+        view=view,
+        terms=Terms("rollback" if within else "", within, back=wanted.number),
+    )
+    report.gone = tuple(gone)
+    return report
+
+
+def take_back(bpffs: Bpffs, interface: Interface, pending: Pending) -> bool:
+    """Go back from a change that was not confirmed; False where it does not wait there any more."""
+    try:
+        if observe(interface, bpffs).pending != pending:
+            return False
+        go_back(bpffs, interface, pending.number, waiting=pending)
+    except VanishedError:
+        return False
+    except NotFoundError:
+        # Somebody else has done it meanwhile.
+        if observe(interface, bpffs).pending != pending:
+            return False
+        raise
+    return True

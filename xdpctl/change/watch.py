@@ -1,0 +1,128 @@
+"""Chains kept true for as long as this runs: `xdpctl watch`, fit for a systemd service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from ..bpffs.homes import interfaces_of
+from ..bpffs.mount import Bpffs
+from ..errors import Interrupted, KernelError, RaceError, VanishedError
+from ..host import signals
+from ..host.holders import holders
+from ..kernel import libc
+from ..model.state import Handle, State
+from ..observe.reading import observe
+from .sweep import Event, tend
+
+_RTMGRP_LINK = 1
+_NAMESPACES = "/run/netns"
+_EAGER = (0.05, 0.2, 0.5, 1.0)
+"""Seconds between looks after an event: the kernel takes a while to let go of what is gone."""
+
+
+def watch(bpffs: Bpffs, interval: float, tell: Callable[[Event], None]) -> None:
+    """Tend all chains, at once after an event and else each `interval` seconds; ends by a signal.
+
+    An event that stays the same, such as a failure, is told once.
+    """
+    with contextlib.ExitStack() as closing:
+        changes = _Changes(closing)
+        last: set[Event] = set()
+        eager: list[float] = []
+        ready = False
+        with contextlib.suppress(Interrupted):
+            while True:
+                signals.release()
+                # Before the look: what has ended by then it sees, what ends later is an event.
+                changes.follow(_owners(bpffs))
+                if not ready:
+                    _notify("READY=1")
+                    ready = True
+                events = list(tend(bpffs))
+                for event in events:
+                    if event not in last:
+                        tell(event)
+                last = set(events)
+                signals.release()
+                if changes.wait(min([interval, *eager[:1]])):
+                    eager = list(_EAGER)
+                else:
+                    del eager[:1]
+        _notify("STOPPING=1")
+
+
+class _Changes:
+    """What tells that something may have changed: interfaces, named namespaces, processes."""
+
+    def __init__(self, closing: contextlib.ExitStack) -> None:
+        self._closing = closing
+        links = closing.enter_context(
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+        )
+        links.bind((0, _RTMGRP_LINK))
+        self._readable = [links.fileno()]
+        self._namespaces = False
+        self._processes: dict[int, int] = {}
+        self._ended: set[int] = set()
+        closing.callback(self.follow, set())
+
+    def follow(self, pids: set[int]) -> None:
+        """Hear of the end of some processes, and of no others."""
+        self._ended &= pids
+        for pid in set(self._processes) - pids:
+            os.close(self._processes.pop(pid))
+        for pid in pids - set(self._processes) - self._ended:
+            with contextlib.suppress(OSError):
+                self._processes[pid] = os.pidfd_open(pid)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something happens; whether it did within a time."""
+        if not self._namespaces and os.path.isdir(_NAMESPACES):
+            # Made by the first `ip netns add`; there is a limit to inotify instances.
+            with contextlib.suppress(KernelError):
+                self._readable.append(libc.inotify([_NAMESPACES]))
+                self._closing.callback(os.close, self._readable[-1])
+            self._namespaces = True
+        waiting = select.poll()
+        for fd in (*self._readable, *self._processes.values()):
+            waiting.register(fd, select.POLLIN)
+        ready = [fd for fd, _event in waiting.poll(seconds * 1000)]
+        for fd in self._readable:
+            if fd in ready:
+                with contextlib.suppress(OSError):  # it is enough that there was something
+                    os.read(fd, 1 << 20)
+        for pid, fd in list(self._processes.items()):
+            if fd in ready:
+                os.close(self._processes.pop(pid))
+                self._ended.add(pid)
+        return bool(ready)
+
+
+def _owners(bpffs: Bpffs) -> set[int]:
+    """The processes whose end changes a chain."""
+    pids: set[int] = set()
+    unpinned: list[Handle] = []
+    for interface in interfaces_of(bpffs):
+        with contextlib.suppress(VanishedError, RaceError, KernelError):
+            state: State = observe(interface, bpffs)
+            for slot in state.root.slots if state.root else ():
+                if slot.origin:
+                    pids.add(slot.origin.pid)
+                elif slot.handle and not slot.pin:
+                    unpinned.append(slot.handle)
+    if unpinned:
+        pids.update(one.pid for found in holders(unpinned).values() for one in found)
+    return pids - {0}
+
+
+def _notify(state: str) -> None:
+    """Tell the service manager, if there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.connect("\0" + address[1:] if address.startswith("@") else address)
+            out.send(state.encode())

@@ -1,0 +1,81 @@
+"""xdpctl adopt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from ...errors import HookBusyError, NotFoundError
+from ...model import chain
+from ...model.chain import Chain
+from ...model.state import State
+from ...programs import objects
+from .. import complete
+from ..common import Settings, change_options, program_options, root_options
+from ..many import change
+
+
+@click.command("adopt")
+@click.argument("interface", metavar="INTERFACE", shell_complete=complete.interfaces)
+@click.option(
+    "--object",
+    "path",
+    required=True,
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="The object file that the running program was loaded from.",
+)
+@click.option(
+    "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
+)
+@program_options()
+@root_options()
+@change_options()
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    path: str,
+    force: bool,
+) -> None:
+    """Make the XDP program that an interface runs the first member of a chain.
+
+    The program, which another tool attached without a dispatcher, goes on running until the root
+    takes its place with the same code and the same maps: no packet misses it.
+    """
+    bpffs = settings.enter(changes=True)
+    new = objects.member(
+        path,
+        **settings.program_asked,
+        pin_path=bpffs.path,
+    )
+
+    def target(state: State) -> Chain:
+        return Chain().with_added([_in_place_of(state, new, force)])
+
+    with objects.letting_go([new]):
+        change(settings, "adopt", bpffs, interface, target, **settings.root_asked, adopts=True)
+
+
+def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:
+    """The member that stands for the program that runs, with its maps."""
+    root, name = state.root, state.interface.name
+    if root is None:
+        raise NotFoundError(
+            f"{name} runs no XDP program", hint=f"load one: xdpctl load {name} FILE"
+        )
+    if root.config is not None:
+        raise HookBusyError(
+            f"{name} runs a dispatcher already",
+            why=f"its hook holds program {root.id} ({root.name})",
+            hint=f"add a program to it: xdpctl load {name} FILE",
+        )
+    if root.link_id and root.owner == "other" and not force:
+        raise HookBusyError(
+            f"program {root.id} ({root.name}) on {name} hangs on a bpf_link of another's",
+            why=f"whoever holds link {root.link_id} decides what it runs",
+            hint="--force exchanges the program of that link and keeps the link alive",
+        )
+    assert new.source is not None
+    return replace(new, source=new.source._replace(maps_of=root.id, forced=force))

@@ -1,0 +1,36 @@
+"""xdpctl doctor."""
+
+from __future__ import annotations
+
+import click
+
+from ...doctor import probes
+from ...doctor.checks import examine
+from ...host.interfaces import Interface, is_pattern
+from ...view import facts, render
+from .. import complete
+from ..common import Settings, common_options
+
+
+@click.command("doctor")
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@common_options()
+@click.pass_obj
+def command(settings: Settings, interface: str | None) -> int:
+    """Find out what this kernel, these rights and these interfaces can do.
+
+    Everything is tried, and nothing is left behind. What is not in order comes with its
+    consequence and its remedy. Ends with 0 if a chain can be run here, else with the exit code of
+    what a load would fail by.
+    """
+    bpffs = settings.enter()
+    found = Interface.matching(interface) if interface else Interface.all()
+    named = interface is not None and not is_pattern(interface)
+    diagnosis = examine(probes.gather(bpffs, found), named=named)
+    if settings.json:
+        render.print_json({"command": "doctor", **facts.diagnosis_data(diagnosis)})
+    else:
+        facts.diagnosis(diagnosis, quiet=settings.quiet)
+    return diagnosis.exit_code

@@ -1,0 +1,34 @@
+"""xdpctl features."""
+
+from __future__ import annotations
+
+import click
+
+from ...doctor import features
+from ...host.interfaces import Interface, is_pattern
+from ...view import facts, render
+from .. import complete
+from ..common import Settings, common_options
+
+
+@click.command("features")
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@common_options()
+@click.pass_obj
+def command(settings: Settings, interface: str | None) -> None:
+    """Show what an interface's driver can do with XDP, or those of all interfaces.
+
+    The kernel tells it from Linux 6.3 on. For one interface the first seven lines are those of
+    xdp-loader; for several each line begins with the interface's name.
+    """
+    settings.enter()
+    one = interface is not None and not is_pattern(interface)
+    found = features.read(Interface.matching(interface) if interface else Interface.all())
+    if settings.json:
+        render.print_json(
+            {"command": "features", "interfaces": [facts.features_data(each) for each in found]}
+        )
+    else:
+        facts.features(found, named=not one, plain=settings.plain)

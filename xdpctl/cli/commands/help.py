@@ -1,0 +1,25 @@
+"""xdpctl help."""
+
+from __future__ import annotations
+
+import click
+
+from ..common import common_options
+
+
+@click.command("help")
+@click.argument("name", metavar="[COMMAND]", required=False)
+@common_options()
+@click.pass_context
+def command(context: click.Context, name: str | None) -> None:
+    """Show this help, or a command's."""
+    group = context.find_root()
+    assert isinstance(group.command, click.Group)
+    if name is None:
+        click.echo(group.get_help())
+        return
+    found = group.command.get_command(group, name)
+    if found is None:
+        context.fail(f"No such command {name!r}.")
+    with click.Context(found, info_name=found.name, parent=group) as inner:
+        click.echo(found.get_help(inner))

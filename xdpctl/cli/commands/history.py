@@ -1,0 +1,31 @@
+"""xdpctl history."""
+
+from __future__ import annotations
+
+import click
+
+from ...bpffs.history import generations
+from ...host import rights
+from ...host.interfaces import Interface
+from ...observe.reading import View, observe
+from ...view import history
+from .. import complete
+from ..common import Settings, common_options
+
+
+@click.command("history")
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@common_options()
+@click.pass_obj
+def command(settings: Settings, interface: str) -> None:
+    """List the chains that an interface ran before, the latest first.
+
+    Tells of each which command replaced it, and whether its programs are still there.
+    """
+    bpffs = settings.enter()
+    rights.require()
+    bpffs.check_safe()
+    found = Interface.matching(interface)
+    view = View() if len(found) > 1 else None
+    states = [observe(one, bpffs, view=view) for one in found]
+    history.history([(state, generations(bpffs, state)[::-1]) for state in states], settings)

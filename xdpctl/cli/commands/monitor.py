@@ -1,0 +1,53 @@
+"""xdpctl monitor."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from ...errors import Interrupted, UsageError
+from ...host import rights
+from ...view import tally
+from .. import complete
+from ..common import Settings, common_options
+
+
+@click.command("monitor")
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="How often to look, and what rates are measured over.",
+)
+@click.option("-c", "--count", type=click.IntRange(1), help="End after so many packets.")
+@common_options()
+@click.pass_obj
+def command(settings: Settings, interface: str | None, interval: float, count: int | None) -> None:
+    """Show what goes wrong with packets around XDP, as it happens, until a signal ends it.
+
+    Aborted packets, verdicts that are none, redirects that fail, and what device maps, CPU maps and
+    XDP sockets drop: how many, why, and by which program. The kernel counts them meanwhile; nothing
+    of that stays. It needs BCC and the kernel's headers.
+    """
+    from ...traffic.incidents import Scene
+    from ...traffic.monitor import Monitor
+
+    if settings.dry_run:
+        raise UsageError("monitor changes nothing", hint="leave --dry-run out")
+    bpffs = settings.enter()
+    rights.require()
+    bpffs.check_safe()
+    with contextlib.suppress(Interrupted), Monitor() as counts:
+        scene = Scene(counts, bpffs, interface)
+        if not settings.quiet:
+            lacking = f"; this kernel has no {', '.join(counts.lacking)}" if counts.lacking else ""
+            click.echo(f"xdpctl: counting on {interface or 'all interfaces'}{lacking}", err=True)
+        tally.incidents(scene.look, settings, interval, count)
+        if scene.lost:
+            click.echo(f"xdpctl: {scene.lost} more packets were of too many kinds", err=True)

@@ -1,0 +1,53 @@
+"""xdpctl replace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from ...model.chain import Chain, MapsAsked
+from ...model.state import State
+from ...programs import objects
+from .. import complete
+from ..common import Settings, change_options, program_options, root_options
+from ..many import change
+
+
+@click.command("replace")
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.argument("program", metavar="NAME|ID", shell_complete=complete.programs)
+@click.argument("file", metavar="FILE", type=click.Path(readable=False))
+@click.option(
+    "--maps",
+    multiple=True,
+    metavar="keep|new|MAP=keep|new|PIN",
+    help="Whose maps it uses: the old program's, new ones, or for one MAP a pinned one [keep].",
+)
+@program_options(placed=False)
+@root_options()
+@change_options()
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    program: str,
+    file: str,
+    maps: tuple[str, ...],
+) -> None:
+    """Put new code in the place of a program: the same slot, the same maps.
+
+    Every packet meets the old program or the new one. The old one is kept for xdpctl rollback,
+    until the next change.
+    """
+    asked = MapsAsked.parse(maps, "--maps")
+    bpffs = settings.enter(changes=True)
+    new = objects.member(file, **settings.program_asked, pin_path=bpffs.path)
+
+    def target(state: State) -> Chain:
+        old = state.chain.find(program)
+        kept = old.actions if settings.actions is None else new.actions
+        return state.chain.with_replaced(old, replace(new.instead_of(old, asked), actions=kept))
+
+    with objects.letting_go([new]):
+        change(settings, "replace", bpffs, interface, target, keeps=True, **settings.root_asked)

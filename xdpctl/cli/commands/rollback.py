@@ -1,0 +1,43 @@
+"""xdpctl rollback."""
+
+from __future__ import annotations
+
+import click
+
+from ...change.report import Report
+from ...change.transact import go_back
+from ...host.interfaces import Interface
+from ...observe.reading import View
+from ...view import render
+from .. import complete
+from ..common import Settings, common_options, confirm_option
+from ..many import one_or_each
+
+
+@click.command("rollback")
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.option(
+    "--to", "number", type=click.IntRange(1), help="The generation to go back to [the latest]."
+)
+@confirm_option()
+@common_options(changes=True)
+@click.pass_obj
+def command(settings: Settings, interface: str, number: int | None) -> None:
+    """Go back to the chain of before the last change, or to an earlier one.
+
+    A change that waits for its confirmation goes back at once.
+    """
+    bpffs = settings.enter(changes=True)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return go_back(
+            bpffs,
+            one,
+            number or 0,
+            within=settings.confirm_within,
+            dry_run=settings.dry_run,
+            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            view=view,
+        )
+
+    one_or_each(settings, "rollback", bpffs, interface, work)

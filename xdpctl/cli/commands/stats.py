@@ -1,0 +1,108 @@
+"""xdpctl stats."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import click
+
+from ...bpffs import homes
+from ...bpffs.mount import Bpffs
+from ...errors import NotFoundError, UsageError
+from ...host import rights
+from ...host.interfaces import Interface, is_pattern
+from ...model.chain import Chain
+from ...model.state import State
+from ...observe.reading import observe
+from ...roots import counting
+from ...view import tally
+from ...view.tally import Look
+from .. import complete
+from ..common import Settings, common_options, confirm_option, root_options
+from ..many import change
+
+_INTERVAL = 1.0
+
+
+@click.command("stats")
+@click.argument("interface", metavar="{INTERFACE|PATTERN}", shell_complete=complete.interfaces)
+@click.option("--on/--off", "switch", default=None, help="Begin to count, or stop.")
+@click.option("-w", "--watch", is_flag=True, help="Go on until a signal ends it.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help=f"What rates are measured over; 0: none [{_INTERVAL:g}].",
+)
+@root_options()
+@confirm_option()
+@common_options(changes=True)
+@click.pass_obj
+def command(
+    settings: Settings, interface: str, switch: bool | None, watch: bool, interval: float | None
+) -> None:
+    """Show what each program did to the packets: verdicts, rate, time, and the last word.
+
+    Counting costs some time a packet, so it is off until --on. The counts go on through every
+    change of the chain; those of a program end when it leaves.
+    """
+    if switch is not None:
+        if watch or interval is not None:
+            raise UsageError("--on and --off show nothing", hint="run xdpctl stats again to look")
+        _switch(settings, interface, switch)
+        return
+    if settings.root or settings.protocol or settings.dry_run or settings.confirm_within:
+        raise UsageError("this is for --on and --off", hint="see xdpctl stats --help")
+    if watch and is_pattern(interface):
+        raise UsageError("--watch shows one interface", hint="name it")
+    bpffs = settings.enter()
+    rights.require()
+    bpffs.check_safe()
+    found = Interface.matching(interface)
+    seconds = _INTERVAL if interval is None else interval
+    if watch:
+        tally.live(lambda before: _look(bpffs, found[0], before), settings, max(seconds, 0.05))
+        return
+    looks = []
+    for one in found:
+        with contextlib.suppress(*([NotFoundError] if is_pattern(interface) else [])):
+            looks.append(_look(bpffs, one))
+    if not looks:
+        raise _not_counted(interface)
+    if seconds:
+        time.sleep(seconds)
+        looks = [_look(bpffs, look.state.interface, look) for look in looks]
+    tally.show(looks, settings)
+
+
+def _not_counted(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"nothing is counted on {name}",
+        why="counting costs time, and is off until it is asked for",
+        hint=f"xdpctl stats {name} --on",
+    )
+
+
+def _look(bpffs: Bpffs, interface: Interface, before: Look | None = None) -> Look:
+    """What is counted on an interface. Raises NotFoundError where nothing is."""
+    state = observe(interface, bpffs)
+    counted = state.root and state.root.rules.counted
+    reading = counting.read(homes.at(bpffs, state.home)) if counted else None
+    if reading is None:
+        raise _not_counted(interface.name)
+    return Look(state, reading, before.reading if before else None)
+
+
+def _switch(settings: Settings, interface: str, on: bool) -> None:
+    def target(state: State) -> Chain:
+        if state.root is None:
+            raise NotFoundError(
+                f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
+            )
+        found = state.chain
+        return Chain(found.members, found.rules._replace(counted=int(on)))
+
+    change(
+        settings, "stats", settings.enter(changes=True), interface, target, **settings.root_asked
+    )

@@ -1,0 +1,87 @@
+"""xdpctl status."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+import click
+from click.core import ParameterSource
+
+from ...bpffs.mount import Bpffs
+from ...errors import Interrupted, UsageError, VanishedError
+from ...host import rights
+from ...host.interfaces import Failure, Interface, is_pattern
+from ...model.state import State
+from ...observe.reading import View, observe
+from ...view import render, status
+from .. import complete
+from ..common import Settings, common_options
+from ..outcomes import each, end, progress, tell
+
+
+@click.command("status")
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="How often --watch looks.",
+)
+@common_options()
+@click.pass_context
+def command(context: click.Context, interface: str | None, watch: bool, interval: float) -> None:
+    """Show what runs on an interface, on those that match a pattern, or on all of them."""
+    settings: Settings = context.obj
+    if not watch and context.get_parameter_source("interval") is not ParameterSource.DEFAULT:
+        raise UsageError("--interval is for --watch", hint="add --watch")
+    bpffs = settings.enter()
+    rights.require()
+    bpffs.check_safe()
+    if watch:
+        status.live(lambda: states(bpffs, interface), settings, interval)
+        return
+    found = states(bpffs, interface, functools.partial(progress, settings, "status"))
+    if settings.json:
+        render.print_json({"command": "status", "interfaces": [status.data(one) for one in found]})
+    else:
+        status.status([one for one in found if isinstance(one, State)], settings)
+    told(found, settings)
+
+
+def states(
+    bpffs: Bpffs,
+    interface: str | None,
+    bar: Callable[[Sequence[Interface]], Iterable[Interface]] = iter,
+) -> list[State | Failure]:
+    """What is meant by a name, a pattern or nothing, as it runs now.
+
+    Of several interfaces those that cannot be read are there, too, and those that go are not.
+    Raises what it is that a named one cannot be read for, and NotFoundError.
+    """
+    if interface is not None and not is_pattern(interface):
+        return [observe(Interface.named(interface), bpffs)]
+    view = View()
+    found = Interface.matching(interface) if interface else Interface.all()
+    outcomes: list[State | Failure] = []
+    for outcome in each(bar(found), lambda one: observe(one, bpffs, view=view)):
+        error = outcome.error if isinstance(outcome, Failure) else None
+        if isinstance(error, Interrupted):
+            raise error
+        if not isinstance(error, VanishedError):
+            outcomes.append(outcome)
+    return outcomes
+
+
+def told(found: Sequence[State | Failure], settings: Settings) -> None:
+    """End a command that has shown what interfaces run, with those that could not be read."""
+    if not settings.json:
+        for one in found:
+            if isinstance(one, Failure):
+                tell(one, settings)
+    end(found, settings)

@@ -1,0 +1,111 @@
+"""xdpctl swap-dispatcher."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import click
+
+from ...bpffs import homes
+from ...bpffs.mount import Bpffs
+from ...change.report import Report
+from ...change.transact import transact
+from ...errors import KernelError, NotFoundError, UsageError
+from ...host.holders import Holder, holders
+from ...host.interfaces import Interface, is_pattern
+from ...kernel import libbpf
+from ...model.chain import Chain
+from ...model.state import Handle, State
+from ...model.terms import Terms
+from ...observe.reading import View
+from ...view import render, steps
+from .. import complete
+from ..common import Settings, common_options, confirm_option, root_options
+from ..many import change_each
+from ..waiting import waited_for
+
+
+@click.command("swap-dispatcher")
+@click.argument(
+    "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
+@root_options()
+@confirm_option()
+@common_options(changes=True)
+@click.pass_obj
+def command(settings: Settings, interface: str | None, everything: bool) -> None:
+    """Rebuild an interface's dispatcher under its running chain, and show how.
+
+    Loads a second root, hooks every program onto it, flips the interface over and lets the first
+    root go: the seven steps, with the ids, the holders and the time of each. A quoted PATTERN such
+    as 'eth*' means those of the interfaces that it matches which have a chain.
+    """
+    if everything == (interface is not None):
+        raise UsageError(
+            "say which interfaces are meant", hint="name one or a pattern, or give --all"
+        )
+    bpffs = settings.enter(changes=True)
+    if interface is not None and not is_pattern(interface):
+        _one(settings, bpffs, Interface.named(interface))
+        return
+    view = View()
+    found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
+
+    def work(one: Interface, view: View | None) -> Report:
+        return transact(bpffs, one, _same, **_options(settings), view=view)
+
+    with waited_for(settings, bpffs, work) as noted:
+        change_each(settings, "swap-dispatcher", found, noted, view)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    terms = Terms("swap-dispatcher", settings.confirm_within)
+    return {**settings.root_asked, "dry_run": settings.dry_run, "terms": terms}
+
+
+def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
+    """Those of some interfaces that run a root of ours."""
+    roots = {root_id for home in homes.every(bpffs) for root_id in home.chains()}
+    running = [one for one in found if view.programs.get(one.ifindex, (0, 0))[0] in roots]
+    if not running:
+        raise NotFoundError(
+            "no interface runs a chain", hint="load one first: xdpctl load INTERFACE FILE"
+        )
+    return running
+
+
+def _same(state: State) -> Chain:
+    if state.root is None:
+        raise NotFoundError(
+            f"no XDP program is loaded on {state.interface.name}",
+            hint=f"load one first: xdpctl load {state.interface.name} FILE",
+        )
+    return state.chain
+
+
+def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
+    before: dict[Handle, list[Holder]] = {}
+    shown = not settings.json and not settings.quiet
+
+    def target(state: State) -> Chain:
+        chain = _same(state)
+        assert state.root is not None
+        again = bool(before)
+        before.clear()
+        before.update(holders([slot.handle for slot in state.root.slots if slot.handle]))
+        if shown and not again and state.root.owner == "xdpctl" and state.root.config:
+            steps.first_steps(state, before)
+        return chain
+
+    def work(one: Interface, view: View | None) -> Report:
+        on_step = render.step_printer(shown)
+        return transact(bpffs, one, target, **_options(settings), on_step=on_step, view=view)
+
+    with waited_for(settings, bpffs, work) as noted:
+        report, gone = noted(interface, None), None
+        if report.before.root and not settings.dry_run:
+            with contextlib.suppress(KernelError):  # the swap is made, whatever this may say
+                gone = libbpf.wait_gone(report.before.root.id)
+        steps.swap(report, before, gone, settings)

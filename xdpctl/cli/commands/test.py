@@ -1,0 +1,133 @@
+"""xdpctl test."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import click
+
+from ...errors import UsageError
+from ...traffic import frames, pcap
+from .. import COMMANDS, complete
+from ..common import GATE, Asked, Settings, common_options
+
+
+def _asked(context: click.Context) -> Asked:
+    settings = context.ensure_object(Settings)
+    settings.trial = settings.trial or Asked()
+    return settings.trial
+
+
+def _packets(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Take packets from where an option says, each time that it stands there."""
+    packets = _asked(context).packets
+    _asked(context).given |= bool(value)
+    if parameter.name == "builtin":
+        packets += frames.builtin() if value else []
+        return
+    for text in value:
+        hexadecimal = parameter.name == "packet"
+        packets += [frames.from_hex(text, len(packets) + 1)] if hexadecimal else pcap.read(text)
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and parameter.name:
+        setattr(_asked(context), parameter.name, value)
+
+
+def _options() -> list[click.Option]:
+    """Those of a trial, which stand before the interface or among those of the command tried."""
+    return [
+        click.Option(
+            ["--pcap"],
+            metavar="FILE",
+            multiple=True,
+            callback=_packets,
+            expose_value=False,
+            type=click.Path(readable=False),
+            help="Try the packets of a pcap or pcapng file; may be repeated.",
+        ),
+        click.Option(
+            ["--packet"],
+            metavar="HEX",
+            multiple=True,
+            callback=_packets,
+            expose_value=False,
+            help="Try this packet, from the Ethernet header on; may be repeated.",
+        ),
+        click.Option(
+            ["--builtin"],
+            is_flag=True,
+            callback=_packets,
+            expose_value=False,
+            help="Try some usual packets: what is done if no others are given.",
+        ),
+        click.Option(
+            ["--out"],
+            metavar="DIR",
+            callback=_store,
+            expose_value=False,
+            type=click.Path(file_okay=False),
+            help="Write the packets, as the chain leaves them, to a pcap file for each verdict.",
+        ),
+        click.Option(
+            ["--live-maps"],
+            is_flag=True,
+            callback=_store,
+            expose_value=False,
+            help="Let the programs work on the maps that are in use, not on copies.",
+        ),
+    ]
+
+
+@click.command("test", context_settings={"allow_interspersed_args": False})
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.argument("verb", metavar="COMMAND")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT]...")
+@common_options()
+@click.pass_context
+def command(context: click.Context, interface: str, verb: str, words: tuple[str, ...]) -> None:
+    """Try on packets what a command would make of an interface's chain; change nothing.
+
+    COMMAND is one that changes chains, such as load or unload, with its arguments but for the
+    interface. Its new chain is built, attached to nothing, and run on each packet: which program
+    said what, who decided, what changed in the packet, and which packets would meet another fate
+    than now. The programs work on copies of their maps.
+    """
+    settings = context.ensure_object(Settings)
+    asked = _asked(context)
+    inner = _tried(context, verb)
+    settings.dry_run = True  # whatever the command does beside its change
+    # Its packets come last, so that those are the built-in ones if there are no others.
+    with inner.make_context(verb, [interface, *words], parent=context) as within:
+        if not asked.given:
+            asked.packets += frames.builtin()
+        inner.invoke(within)
+
+
+command.params += _options()
+
+
+def _tried(context: click.Context, verb: str) -> click.Command:
+    """A command that changes chains, with the options of a trial besides its own."""
+    group = context.parent.command if context.parent else None
+    found = group.get_command(context, verb) if isinstance(group, click.Group) else None
+    if found is None or not any(GATE in one.opts for one in found.params):
+        raise UsageError(
+            f"{verb} is no command that can be tried",
+            why="it stands behind the interface, and has to be one that changes a chain",
+            hint=f"{', '.join(_names(group))}: xdpctl test INTERFACE COMMAND [ARGUMENT]...",
+        )
+    inner = copy.copy(found)
+    inner.params = [*found.params, *_options()]
+    return inner
+
+
+def _names(group: click.Command | None) -> list[str]:
+    """The commands that can be tried."""
+    assert isinstance(group, click.Group)
+    commands = [group.get_command(click.Context(group), name) for name in COMMANDS]
+    return [
+        one.name or "" for one in commands if one and any(GATE in some.opts for some in one.params)
+    ]

@@ -1,0 +1,104 @@
+"""xdpctl trace."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import click
+
+from ... import __version__
+from ...errors import Interrupted, UsageError, XdpctlError
+from ...host import rights
+from ...host.interfaces import Interface
+from ...model import chain
+from ...traffic import pcapng
+from ...view import tally
+from .. import complete
+from ..common import Settings, common_options
+
+
+@click.command("trace")
+@click.argument("interface", shell_complete=complete.interfaces)
+@click.option("--verdict", metavar="ACTION,...", help="Only packets that ended with one of these.")
+@click.option("-c", "--count", type=click.IntRange(1), help="End after so many packets.")
+@click.option(
+    "-w", "--write", metavar="FILE", help="Write a pcapng file for Wireshark; - is standard output."
+)
+@click.option(
+    "--sample", metavar="N", type=click.IntRange(1, 1 << 30), default=1, help="One packet of N."
+)
+@click.option(
+    "--snap",
+    metavar="BYTES",
+    type=click.IntRange(14, 16384),
+    default=256,
+    show_default=True,
+    help="How much of a packet is kept.",
+)
+@common_options()
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    verdict: str | None,
+    count: int | None,
+    write: str | None,
+    sample: int,
+    snap: int,
+) -> None:
+    """Show live packets with the path that they took through the chain, until a signal ends it.
+
+    Each is shown as it is at its end, with what every program answered and who had the last word.
+    The programs are traced meanwhile, which costs time a packet; nothing of that stays.
+    """
+    from ...traffic.trace import ALL, Packet, Trace, Wanted
+
+    if settings.dry_run:
+        raise UsageError("trace changes nothing", hint="leave --dry-run out")
+    if settings.json and write:
+        raise UsageError("--json and -w are two forms of output", hint="leave one out")
+    bpffs = settings.enter()
+    rights.require()
+    bpffs.check_safe()
+    found = Interface.named(interface)
+    verdicts = ALL if verdict is None else chain.parse_actions(verdict)
+    trace = Trace(bpffs, found, Wanted(verdicts, sample, snap))
+    shown = 0
+
+    def limited() -> Iterator[Packet]:
+        nonlocal shown
+        for packet in itertools.islice(packets, count):
+            yield packet
+            shown += 1
+
+    with contextlib.ExitStack() as closing, contextlib.suppress(Interrupted):
+        packets = closing.enter_context(contextlib.closing(trace.packets()))
+        if write:
+            _write(write, found.name, snap, limited())
+        else:
+            for packet in limited():
+                tally.packet(packet, settings)
+    if not settings.quiet and (write or trace.lost):
+        lost = f", {trace.lost} more were lost: the buffer had no room" if trace.lost else ""
+        click.echo(f"xdpctl: {shown} packets{lost}", err=True)
+
+
+def _write(path: str, interface: str, snap: int, packets: Iterator[object]) -> None:
+    from ...traffic.trace import Packet
+
+    try:
+        file: BinaryIO = sys.stdout.buffer if path == "-" else open(path, "wb")  # noqa: SIM115
+    except OSError as error:
+        raise XdpctlError(f"cannot write {path}", why=str(error.strerror)) from error
+    with contextlib.nullcontext() if path == "-" else file:
+        file.write(pcapng.head(f"xdpctl {__version__}", interface, snap))
+        file.flush()
+        for one in packets:
+            assert isinstance(one, Packet)
+            block = pcapng.packet(one.time, one.data, one.length, tally.comment(one), one.verdict)
+            file.write(block)
+            file.flush()

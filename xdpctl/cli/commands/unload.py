@@ -1,0 +1,56 @@
+"""xdpctl unload."""
+
+from __future__ import annotations
+
+import click
+
+from ...errors import NotFoundError, UsageError
+from ...model.chain import Chain
+from ...model.state import State
+from .. import complete
+from ..common import Settings, change_options
+from ..many import change
+
+
+@click.command("unload")
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.option(
+    "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
+)
+@click.option(
+    "-n",
+    "--name",
+    "names",
+    multiple=True,
+    shell_complete=complete.names,
+    help="By program name or label.",
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the programs for xdpctl rollback, until the next change."
+)
+@change_options()
+@click.pass_obj
+def command(
+    settings: Settings,
+    interface: str,
+    ids: tuple[int, ...],
+    names: tuple[str, ...],
+    everything: bool,
+    keep: bool,
+) -> None:
+    """Take programs out of an interface's chain; -i and -n may be repeated.
+
+    The last program takes the dispatcher with it.
+    """
+    if sum(map(bool, (ids, names, everything))) != 1:
+        raise UsageError("say what to unload", hint="with -i ID, with -n NAME or with --all")
+
+    def target(state: State) -> Chain:
+        if state.root is None:
+            raise NotFoundError(
+                f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
+            )
+        return Chain() if everything else state.chain.without([*ids, *names])
+
+    change(settings, "unload", settings.enter(changes=True), interface, target, keeps=keep)

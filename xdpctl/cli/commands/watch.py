@@ -1,0 +1,38 @@
+"""xdpctl watch."""
+
+from __future__ import annotations
+
+import click
+
+from ...errors import UsageError
+from ...host import rights
+from ...view import render
+from ..common import Settings, common_options
+
+
+@click.command("watch")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="How often to look for what no event tells.",
+)
+@common_options()
+@click.pass_obj
+def command(settings: Settings, interval: float) -> None:
+    """Keep all chains true, until a signal ends it.
+
+    Takes programs whose owners are gone out of their chains, closes the gaps that programs leave
+    which their processes held, and cleans up after interfaces and network namespaces that go.
+    Looks at once when such a process ends or an interface or namespace goes.
+    """
+    from ...change.watch import watch
+
+    if settings.dry_run:
+        raise UsageError("watch has no dry run", hint="xdpctl clean --dry-run shows what is left")
+    bpffs = settings.enter(changes=True)
+    rights.require()
+    bpffs.check()
+    watch(bpffs, interval, render.event_printer(settings))

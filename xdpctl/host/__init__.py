@@ -1,0 +1,1 @@
+"""The machine around the kernel's BPF side: interfaces, namespaces, locks, processes, files."""

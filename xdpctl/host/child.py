@@ -1,0 +1,103 @@
+"""Work that may crash or leave things behind, in a process of its own.
+
+What it answers and the descriptors that it makes come back over a socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BadObjectError, KernelError, XdpctlError
+from ..kernel import libc
+
+_CPU_SECONDS = 120
+
+
+def forked(work: Callable[[], object]) -> int:
+    """A child process that does some work and ends, with its parent at the latest; its id."""
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
+    try:
+        libc.die_with_parent()
+        if os.getppid() == parent:
+            work()
+    finally:
+        os._exit(70)
+
+
+def in_child(
+    path: str, work: Callable[[], tuple[Any, list[int]]], library: str = "libbpf"
+) -> tuple[Any, list[int]]:
+    """Run `work` in a forked process; returns its answer (JSON values) and its descriptors.
+
+    `library` is what works there on the file of a path. Raises KernelError as `work` does,
+    BadObjectError where it crashes, else XdpctlError.
+    """
+    ours, theirs = socket.socketpair()
+    pid = forked(lambda: _child(ours, theirs, work))
+    theirs.close()
+    with ours:
+        fds: list[int] = []
+        try:
+            answer, fds, _flags, _address = socket.recv_fds(ours, 65536, 250)
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            while chunk := ours.recv(65536):
+                answer += chunk
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            os.kill(pid, signal.SIGKILL)  # nobody waits for what it is at
+            raise
+        finally:
+            _pid, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise BadObjectError(
+            f"{path} is corrupt",
+            why=f"{library} died on it by {signal.Signals(os.WTERMSIG(status)).name} "
+            "(in a process of its own: nothing else was harmed)",
+        )
+    if not answer:
+        raise XdpctlError(f"cannot handle {path}", why="the process that loads it gave no answer")
+    try:
+        message = json.loads(answer)
+    except ValueError as error:
+        raise XdpctlError(
+            f"cannot handle {path}", why="the process that loads it could not give its answer"
+        ) from error
+    if "errno" in message:
+        raise KernelError(message["call"], message["errno"], message["log"])
+    if "unexpected" in message:
+        raise XdpctlError(f"cannot handle {path}", why=message["unexpected"])
+    return message["answer"], fds
+
+
+def _child(
+    parents: socket.socket, out: socket.socket, work: Callable[[], tuple[Any, list[int]]]
+) -> None:
+    import resource
+
+    parents.close()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    fds: list[int] = []
+    message: dict[str, Any]
+    try:
+        answer, fds = work()
+        message = {"answer": answer}
+    except KernelError as error:
+        message = {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}
+    except Exception as error:
+        message = {"unexpected": f"{type(error).__name__}: {error}"}
+    data = json.dumps(message).encode()
+    # A descriptor travels with at least one byte of data.
+    socket.send_fds(out, [data[:1]], fds)
+    out.sendall(data[1:])
+    os._exit(0)

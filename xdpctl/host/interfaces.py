@@ -1,0 +1,161 @@
+"""Interfaces and the network namespaces that their numbers are of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..errors import NotFoundError, XdpctlError
+
+_SO_NETNS_COOKIE = 71
+
+
+class Interface(NamedTuple):
+    """An interface: its name, its number, and the network namespace that the number is of."""
+
+    name: str
+    ifindex: int
+    netns: str
+
+    @classmethod
+    def named(cls, name: str) -> Interface:
+        """Raises NotFoundError."""
+        try:
+            return cls(name, socket.if_nametoindex(name), current())
+        except OSError as error:
+            raise NotFoundError(
+                f"no interface named {name}", hint="ip link shows the interfaces there are"
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether the number still means an interface of this namespace."""
+        try:
+            return bool(socket.if_indextoname(self.ifindex))
+        except OSError:
+            return False
+
+    @classmethod
+    def all(cls) -> list[Interface]:
+        """Every interface of this network namespace, by number."""
+        netns = current()
+        return [cls(name, number, netns) for number, name in sorted(socket.if_nameindex())]
+
+    @classmethod
+    def matching(cls, pattern: str) -> list[Interface]:
+        """The interfaces that a name or a shell pattern (``eth*``) means, by number.
+
+        Raises NotFoundError where there is none.
+        """
+        if not is_pattern(pattern):
+            return [cls.named(pattern)]
+        import fnmatch
+
+        found = [one for one in cls.all() if fnmatch.fnmatchcase(one.name, pattern)]
+        if not found:
+            raise NotFoundError(
+                f"no interface matches {pattern}", hint="ip link shows the interfaces there are"
+            )
+        return found
+
+
+class Failure(NamedTuple):
+    """An interface, one of many, that something could not be done with, and why."""
+
+    interface: Interface
+    error: XdpctlError
+
+    def as_dict(self) -> dict[str, Any]:
+        """The failure as ``--json`` prints it."""
+        return {"interface": self.interface.name, "error": self.error.as_dict()}
+
+
+def is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+# --- network namespaces -------------------------------------------------------------------------
+
+
+def current() -> str:
+    """A name for the current network namespace that no other one ever has, where the kernel can.
+
+    Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via getsocketopt" (in v5.14);
+    before it, the namespace file's inode number serves, which is reused.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return str(int.from_bytes(cookie, "little"))
+    except OSError:
+        return f"ino{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def enter(path: str) -> None:
+    """Go to another network namespace for good. Raises OSError."""
+    from pyroute2 import netns
+
+    netns.setns(path, flags=os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def entered(path: str) -> Iterator[None]:
+    """Work in another network namespace; the thread comes back at the end. Raises OSError."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(path)
+        try:
+            yield
+        finally:
+            enter(f"/proc/self/fd/{home}")
+    finally:
+        os.close(home)
+
+
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+
+def visible(refused: list[str] | None = None) -> Iterator[tuple[str, str]]:
+    """The network namespaces that can be entered, the current one first, as (name, path).
+
+    They are those of processes and those that are mounted (proc_pid_ns(5)). One that only a
+    descriptor or a socket keeps is not seen. `refused` gets what may not be looked at.
+    """
+    seen: set[tuple[int, int]] = set()
+    if refused is not None and os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
+        refused.append("/proc")  # it does not show all processes
+    processes = (f"/proc/{pid}/ns/net" for pid in os.listdir("/proc") if pid.isdigit())
+    for path in ("/proc/thread-self/ns/net", *_mounted(), *processes):
+        try:
+            status = os.stat(path)
+            key = (status.st_dev, status.st_ino)
+            if key in seen:
+                continue
+            seen.add(key)
+            with entered(path):
+                name = current()
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # gone meanwhile
+        except OSError:
+            if refused is not None:
+                refused.append(path)
+        else:
+            yield name, path
+
+
+def _mounted() -> Iterator[str]:
+    """Where namespaces are mounted, as ip-netns(8) does it."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            left, _, right = line.partition(" - ")
+            fields = left.split(" ")
+            if right.startswith("nsfs ") and fields[3].startswith("net:"):
+                yield mount_point(fields[4])
+
+
+def mount_point(field: str) -> str:
+    """A path as /proc/PID/mountinfo writes it: blanks and the like stand in octal there."""
+    return re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), field)

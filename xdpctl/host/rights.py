@@ -1,0 +1,60 @@
+"""Which rights the process has, and what a refusal by the kernel means."""
+
+from __future__ import annotations
+
+import errno
+
+from ..errors import KernelError, RightsError, UnsupportedError, XdpctlError
+
+# Bits of capabilities(7). CAP_SYS_ADMIN because ids are looked up (BPF_*_GET_FD_BY_ID).
+NEEDED = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+def missing() -> list[str]:
+    """The capabilities that xdpctl needs and this process lacks, from /proc/self/status."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    # Before Linux 5.8 CAP_SYS_ADMIN alone stood for what CAP_BPF and CAP_PERFMON are now.
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as last:
+        known = int(last.read())
+    return [name for name, bit in NEEDED.items() if bit <= known and not effective >> bit & 1]
+
+
+def require() -> None:
+    """Raise RightsError where a capability is missing."""
+    lacking = missing()
+    if lacking:
+        raise RightsError(
+            "not enough rights",
+            why=f"this process lacks {', '.join(lacking)}",
+            hint="run xdpctl as root",
+        )
+
+
+def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> XdpctlError | None:
+    """What EPERM without a verifier's reason means; None for any other errno.
+
+    `ext` tells that a plain XDP program was loaded just before and an EXT one refused.
+    """
+    if error.errno != errno.EPERM:
+        return None
+    lacking = missing()
+    if lacking:
+        return RightsError(
+            f"the kernel refused {what}",
+            why=f"this process lacks {', '.join(lacking)}",
+            hint="run xdpctl as root",
+        )
+    if ext:
+        return UnsupportedError(
+            f"this kernel refuses EXT programs ({what})",
+            why="loading it as type EXT gave EPERM, although no capability is missing and a plain "
+            "XDP program loaded just before: a security policy of this machine forbids EXT",
+            hint="--root fused runs the chain without EXT programs",
+        )
+    return UnsupportedError(
+        f"the kernel refused {what}",
+        why=f"{error}, although no capability is missing: a security policy (lockdown, LSM, "
+        "seccomp) forbids loading BPF programs",
+        hint="see dmesg and /sys/kernel/security/lockdown",
+    )

@@ -1,0 +1,1 @@
+"""Pure data: chains, roots, plans and their records. Nothing here makes a system call."""

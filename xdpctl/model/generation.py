@@ -1,0 +1,154 @@
+"""A chain that ran before, as data, and the text of its record."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
+
+from ..kernel import libbpf
+from .chain import Chain, Kind, Member, Rules
+from .labels import Attach
+from .terms import Terms
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .state import State
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
+
+    `time` is in seconds of the calendar. It `keeps` its programs until the next change. A `bare`
+    one is a program that had the hook to itself: xdpctl's, or another tool's until it was adopted.
+    """
+
+    number: int
+    before: int
+    after: int
+    time: int
+    mode: Literal["native", "skb", "hw"]
+    attach: Attach
+    kind: Kind
+    protocol: int
+    keeps: bool
+    command: str
+    chain: Chain
+
+    @property
+    def bare(self) -> bool:
+        return self.kind == "bare"
+
+    @classmethod
+    def of(cls, number: int, state: State, plan: Plan, after: int, terms: Terms) -> Generation:
+        """What a change replaces."""
+        root, chain = state.root, plan.current
+        mode = root.mode if root else "native" if plan.mode == "unspecified" else plan.mode
+        if root and plan.adopts:
+            chain = Chain((Member(root.name, actions=0, id=root.id, tag=root.tag),))
+        return cls(
+            number=number,
+            before=root.id if root else 0,
+            after=after,
+            time=int(time.time()),
+            mode=mode,
+            attach=plan.attach,
+            kind=root.kind if root else plan.kind,
+            protocol=root.config.protocol if root and root.config else plan.protocol,
+            keeps=terms.keeps,
+            command=terms.command,
+            chain=chain,
+        )
+
+    @property
+    def words(self) -> str:
+        """The chain, in words."""
+        names = ", ".join(member.known_as for member in self.chain.members)
+        return names or "no program"
+
+    def head(self) -> str:
+        """The text of its record; those of its members are apart."""
+        numbers = (self.before, self.after, self.time, self.protocol, int(self.keeps))
+        rules = self.chain.rules
+        words = (
+            *numbers,
+            rules.on_end,
+            rules.on_vacant,
+            rules.counted,
+            self.mode,
+            self.attach,
+            self.kind,
+            self.command,
+        )
+        return " ".join(map(str, words))
+
+    @classmethod
+    def parse(cls, number: int, head: str, members: str) -> Generation | None:
+        """None where the record is one of a later xdpctl."""
+        with contextlib.suppress(ValueError, TypeError):
+            before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
+            mode, attach, kind, command = rest
+            known = [_parse_member(text) for text in members.split(";") if text]
+            return cls(
+                number=number,
+                before=int(before),
+                after=int(after),
+                time=int(when),
+                mode=cast(Literal["native", "skb", "hw"], mode),
+                attach=cast(Attach, attach),
+                kind=cast(Kind, kind),
+                protocol=int(protocol),
+                keeps=keeps == "1",
+                command=command,
+                chain=Chain(tuple(known), Rules(int(end), int(vacant), int(counted))),
+            )
+        return None
+
+    def restored(self, state: State, is_there: Callable[[int], bool]) -> tuple[Chain, list[Member]]:
+        """The chain as it was, of what there is; and the members that are gone.
+
+        `is_there` tells whether the kernel still has the program of an id.
+        What a process holds goes on as that; it cannot come back once the process has let go.
+        """
+        running = {member.id: member for member in state.chain.members}
+        found, gone = [], []
+        for member in self.chain.members:
+            if member.id in running:
+                member = replace(member, array_id=running[member.id].array_id)
+            elif member.array_id or not is_there(member.id):
+                gone.append(member)
+                continue
+            found.append(member)
+        rules = self.chain.rules
+        if self.command != "stats":  # what is counted says nothing of packets' fate
+            rules = rules._replace(counted=state.chain.rules.counted)
+        return Chain(tuple(found), rules), gone
+
+
+def member_text(member: Member) -> str:
+    flags = (
+        libbpf.BPF_F_XDP_HAS_FRAGS * member.frags
+        | libbpf.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
+    )
+    numbers = (member.id, member.priority, member.actions, flags, member.array_id)
+    names = (member.label, ",".join(member.before), ",".join(member.after))
+    return " ".join(map(str, (*numbers, member.name, *names)))
+
+
+def _parse_member(text: str) -> Member:
+    number, priority, actions, flags, array, name, label, before, after = text.split(" ")
+    return Member(
+        name,
+        priority=int(priority),
+        actions=int(actions),
+        frags=bool(int(flags) & libbpf.BPF_F_XDP_HAS_FRAGS),
+        id=int(number),
+        array_id=int(array),
+        devbound=bool(int(flags) & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
+        label=label,
+        before=tuple(filter(None, before.split(","))),
+        after=tuple(filter(None, after.split(","))),
+    )

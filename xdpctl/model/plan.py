@@ -1,0 +1,260 @@
+"""The step from the chain that is to the chain that shall be: data in, data out.
+
+Commands differ in the target chain alone; what has to happen to the kernel follows from it here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
+from .chain import Chain, Kind, Member
+from .labels import Attach
+from .record import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
+from .state import Mode, Root, State
+
+Flip = Literal["attach", "update", "detach", "none"]
+# (a root is there, members shall be there): what happens to the root.
+_FLIPS: dict[tuple[bool, bool], Flip] = {
+    (False, True): "attach",
+    (True, True): "update",
+    (True, False): "detach",
+    (False, False): "none",
+}
+AskedMode = Mode | Literal["unspecified"]
+"""`unspecified` leaves the choice to the kernel: native where the driver can, else generic."""
+
+
+AskedKind = Kind | Literal["auto"]
+"""`auto` takes EXT programs where the kernel allows them."""
+
+KIND_VARIABLE = "XDPCTL_ROOT"
+"""The environment variable that says which kind a first root is of, where nobody does."""
+
+
+def default_kind() -> AskedKind | None:
+    """What the environment says; None where it says nothing. Raises UsageError."""
+    value = os.environ.get(KIND_VARIABLE)
+    known: tuple[AskedKind, ...] = ("ext", "fused", "auto")
+    if not value or value in known:
+        return next((kind for kind in known if kind == value), None)
+    raise UsageError(
+        f"{KIND_VARIABLE}={value} names no kind of root", hint="it may be ext, fused or auto"
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a transaction will do. Members stand in slot order.
+
+    `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
+    refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by,
+    a wide one once its chain is short again. A plan that `adopts` puts a root in the place of a
+    program that has the hook to itself; one that `gives_back` puts such a program there again.
+    """
+
+    interface: str
+    current: Chain
+    target: Chain
+    mode: AskedMode
+    attach: Attach
+    flip: Flip
+    kind: Kind = "ext"
+    protocol: int = PROTOCOL
+    adopts: bool = False
+    auto: bool = False
+    why: int = 0
+
+    @property
+    def gives_back(self) -> bool:
+        return self.kind == "bare" and self.flip == "update"
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the chain decides as it did: counting its packets changes nothing of that."""
+        rules = self.target.rules._replace(counted=self.current.rules.counted)
+        return (self.target.members, rules) == (self.current.members, self.current.rules)
+
+    @property
+    def joining(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.target.members if not member.id)
+
+    @property
+    def staying(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.target.members if member.id)
+
+    @property
+    def leaving(self) -> tuple[Member, ...]:
+        kept = {member.id for member in self.staying}
+        return tuple(member for member in self.current.members if member.id not in kept)
+
+
+def make_plan(
+    state: State,
+    target: Chain,
+    mode: AskedMode | None = None,
+    attach: Attach | None = None,
+    kind: AskedKind | None = None,
+    protocol: int | None = None,
+    adopts: bool = False,
+    refused: int = 0,
+) -> Plan:
+    """Plan the change; `mode`, `attach`, `kind` and `protocol` are what the command asked for.
+
+    None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
+    most of libxdp's tools read. On a card (mode `hw`) every root is bare. `adopts` allows to take
+    over from a program without a dispatcher. `refused` is the errno with which the kernel refuses
+    EXT programs, as far as that is known.
+
+    Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
+    cannot be had and beside a program that has the hook to itself, UsageError for several on a
+    card, ChainFullError for more programs than a root takes, or a protocol asked for.
+    """
+    root, name = state.root, state.interface.name
+    if mode == "hw":
+        kind = "bare"
+    adopts = adopts and root is not None and _is_adoptable(root)
+    if root is not None and root.owner == "other" and not adopts:
+        raise _busy(state)
+    if target.members and not adopts:
+        _check_bare(state, target, mode, kind)
+    elif not adopts and root is not None and root.kind == "bare":
+        kind = "bare"
+    if root is not None and mode not in (None, "unspecified", root.mode) and target.members:
+        raise UnsupportedError(
+            f"{name} runs its chain in {root.mode} mode",
+            why="the mode of an attached root cannot be changed",
+            hint=f"use -m {root.mode}, or unload everything first",
+            number=errno.EBUSY,
+        )
+    if root is not None and attach not in (None, root.attach) and target.members:
+        raise UnsupportedError(
+            f"the root of {name} is attached by {root.attach}",
+            why="how a root is attached cannot be changed while it runs",
+            hint=f"use --attach {root.attach}, or unload everything first",
+        )
+    there = root.config if root else None
+    chosen: Kind
+    auto = kind == "auto" or (kind is None and there is None)
+    if kind is None and root is not None and there is not None:
+        chosen, why = root.kind, there.why
+    elif kind == "bare":
+        chosen, why = kind, 0
+    elif auto:
+        chosen, why = "fused" if refused else "ext", refused
+    else:
+        chosen, why = "fused" if kind == "fused" else "ext", 0
+    if chosen == "bare":  # what a program alone returns is the verdict
+        target = replace(target, members=tuple(replace(one, actions=0) for one in target.members))
+    _check_count(state, target, protocol if chosen == "ext" else None)
+    speaks = protocol or (there.protocol if there else 0) or PROTOCOL
+    _check_devbound(state, target, chosen, speaks)
+    return Plan(
+        interface=name,
+        current=Chain() if adopts else state.chain,
+        target=target,
+        mode=root.mode if root else mode or "native",
+        attach=root.attach if root else attach or "link",
+        flip=_FLIPS[bool(root), bool(target.members)],
+        kind=chosen,
+        protocol=speaks,
+        adopts=adopts,
+        auto=auto,
+        why=why,
+    )
+
+
+def _is_adoptable(root: Root) -> bool:
+    """Whether a root can take its place: one on our own link would have none to go back to."""
+    return root.kind == "bare" and root.mode != "hw" and not root.link_pin
+
+
+def _check_bare(
+    state: State, target: Chain, mode: AskedMode | None, kind: AskedKind | None
+) -> None:
+    """A program that has the hook to itself is neither joined nor put beside others."""
+    root, name = state.root, state.interface.name
+    joining = [member for member in target.members if not member.id]
+    offloaded = "a card takes one plain program: no dispatcher, and nothing beside it"
+    if mode == "hw" and len(joining) > 1:
+        raise UsageError("several programs cannot be offloaded", hint="name one FILE")
+    if root is not None and root.kind == "bare":
+        again = errno.EEXIST if root.mode == "hw" else errno.EINVAL
+        raise UnsupportedError(
+            f"program {root.id} ({root.name}) has the XDP hook of {name} to itself",
+            why=offloaded if root.mode == "hw" else "it was loaded without a dispatcher",
+            hint=f"take it off first: xdpctl unload {name} -i {root.id}"
+            + (f"; or xdpctl adopt {name} --object FILE" if _is_adoptable(root) else ""),
+            number=again if mode == "hw" else errno.EBUSY,
+        )
+    if kind != "bare":
+        return
+    if root is not None and joining:
+        raise UnsupportedError(
+            f"{name} runs a chain, which "
+            f"{'an offloaded program' if mode == 'hw' else 'one without a dispatcher'} cannot join",
+            why=offloaded if mode == "hw" else "it would have the hook to itself",
+            hint="unload everything first"
+            + (", or load it into the chain: without -m hw" if mode == "hw" else ""),
+            number=errno.EINVAL if mode == "hw" else errno.EBUSY,
+        )
+    if any(member.held for member in target.members):
+        raise UnsupportedError(
+            "a process cannot hold a program without a dispatcher",
+            why="there is no slot that a descriptor could mean",
+            hint="load it with xdpctl load",
+        )
+
+
+def _check_devbound(state: State, target: Chain, kind: Kind, protocol: int) -> None:
+    """The kernel wants a root and all its members loaded for the same device, or none of them."""
+    bound = [member.name for member in target.members if member.devbound]
+    if bound and (len(bound) < len(target.members) or kind == "fused" or protocol == 1):
+        raise UnsupportedError(
+            f"{', '.join(bound)} on {state.interface.name} cannot be on such a root",
+            why="it was loaded for its device alone, and then a dispatcher and all of its programs "
+            "have to be, which protocol 1 and fused roots do not know",
+            hint="unload it first, or add programs with the tool that loaded it",
+        )
+
+
+def _check_count(state: State, target: Chain, protocol: int | None) -> None:
+    """`protocol` is one of libxdp's that a dispatcher has to have."""
+    count, most = len(target.members), LIBXDP_SLOTS if protocol else MAX_SLOTS
+    if count > most:
+        what = f"a dispatcher of libxdp's protocol {protocol}" if protocol else "a root"
+        raise ChainFullError(
+            f"the chain would have {count} programs",
+            why=f"{what} has {most} slots, and {len(state.chain.members)} programs are there",
+            hint="unload a program first (xdpctl unload IFACE -i ID)"
+            + (f", or leave out --protocol: then there are {MAX_SLOTS} slots" if protocol else ""),
+        )
+
+
+# iproute2's word for each mode; plain "xdp off" leaves a generic program where it is.
+_IP_WORDS: dict[Mode, str] = {"native": "xdpdrv", "skb": "xdpgeneric", "hw": "xdpoffload"}
+
+
+def _busy(state: State) -> HookBusyError:
+    root, name = state.root, state.interface.name
+    assert root is not None
+    how = f"by bpf_link {root.link_id}" if root.link_id else "over netlink"
+    who = f"program {root.id} ({root.name}), attached {how}"
+    return HookBusyError(
+        f"another tool's program is on the XDP hook of {name}",
+        why=f"its hook holds {who}",
+        hint=_way_out(root, name),
+    )
+
+
+def _way_out(root: Root, name: str) -> str:
+    remove = f"have the owner of the link close it (bpftool link show id {root.link_id})"
+    if not root.link_id:
+        remove = f"have its owner remove it (ip link set dev {name} {_IP_WORDS[root.mode]} off)"
+    if root.config is not None or root.mode == "hw":
+        return remove
+    force = " --force" if root.link_id else ""
+    return f"make it a member of a chain: xdpctl adopt {name} --object FILE{force}; or {remove}"

@@ -1,0 +1,112 @@
+"""What an interface runs, as data: how it was found there is no matter here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..host.interfaces import Interface
+from .chain import USUAL, Chain, Kind, Member, Rules
+from .labels import Attach, Home, Origin
+from .record import Config
+from .terms import Pending
+
+Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
+Mode = Literal["native", "skb", "hw"]
+Owner = Literal["xdpctl", "libxdp", "other"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot in use: the member that replaces it, by which link, pinned where.
+
+    Without a member the slot is vacant: the link that filled it is gone and packets pass it by. On
+    a fused root there is no link: `array_id` is the program array through which a held member is
+    called, and a member whose own program is gone from the kernel still runs, as `lost`, but
+    cannot be carried over. `origin` tells whose program it is, if somebody else's; an `orphan` has
+    lost that owner.
+    """
+
+    number: int
+    function: str
+    function_btf_id: int
+    member: Member | None
+    link_id: int
+    pin: str | None
+    origin: Origin | None = None
+    orphan: bool = False
+    array_id: int = 0
+    lost: int = 0
+
+    @property
+    def handle(self) -> Handle | None:
+        """What a process holds that holds the member; None where nothing but the root does."""
+        if self.array_id:
+            return ("map_id", self.array_id)
+        return ("link_id", self.link_id) if self.link_id else None
+
+
+@dataclass(frozen=True)
+class Root:
+    """The program on an interface's hook; a root of a chain has `config` and `slots`.
+
+    One without a `config` is bare: a program that has the hook to itself. If it is xdpctl's, its
+    only slot has itself as the member.
+    """
+
+    id: int
+    name: str
+    tag: str
+    btf_id: int
+    mode: Mode
+    owner: Owner
+    link_id: int
+    link_pin: str | None
+    config: Config | None
+    slots: tuple[Slot, ...]
+    rules: Rules = USUAL
+
+    @property
+    def attach(self) -> Attach:
+        return "link" if self.link_id else "netlink"
+
+    @property
+    def kind(self) -> Kind:
+        if self.config is None:
+            return "bare"
+        return "ext" if self.config.protocol else "fused"
+
+
+@dataclass(frozen=True)
+class State:
+    """An interface as it was at one moment.
+
+    `home` is where its root's pins are; not the interface's own place if it moved to here from
+    another network namespace. `stranded` is a root recorded in its own place that now runs on
+    another interface, one that moved away from here. `pending` is a change that waits for its
+    confirmation.
+    """
+
+    interface: Interface
+    root: Root | None
+    residue: tuple[str, ...]
+    home: Home
+    stranded: int = 0
+    pending: Pending | None = None
+
+    def live(self, directory: str) -> int:
+        """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""
+        if self.root is None:
+            return 0
+        at_home = self.home.directory == directory
+        return self.root.id if at_home and self.root.owner != "other" else -1
+
+    @property
+    def chain(self) -> Chain:
+        """The members that run and have an owner; a vacant slot cannot get its program back."""
+        if self.root is None:
+            return Chain()
+        return Chain(
+            tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan),
+            self.root.rules,
+        )

@@ -1,0 +1,1 @@
+"""What runs, read from the kernel and bpffs."""

@@ -1,0 +1,441 @@
+"""What an interface runs, read from the kernel and bpffs and from nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..bpffs import homes, pin
+from ..bpffs.history import History
+from ..bpffs.mount import Bpffs
+from ..errors import KernelError, RaceError, VanishedError
+from ..host import interfaces
+from ..host.interfaces import Interface
+from ..kernel import libbpf, maps, netlink, records
+from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..model.chain import DEFAULT_PRIORITY, USUAL, Member
+from ..model.labels import Attach, Origin
+from ..model.record import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
+from ..model.state import Mode, Owner, Root, Slot, State
+from ..programs import image
+
+_MODES: dict[int, Mode] = {
+    libbpf.XDP_ATTACHED_DRV: "native",
+    libbpf.XDP_ATTACHED_SKB: "skb",
+    libbpf.XDP_ATTACHED_HW: "hw",
+}
+_READS = 20
+_VANISHING = {
+    "bpf_prog_get_fd_by_id",
+    "bpf_link_get_fd_by_id",
+    "bpf_map_get_fd_by_id",
+    "btf__load_from_kernel_by_id",
+    "bpf_obj_get",
+}
+"""Calls by an id or a path that was read just before: ENOENT means that it is gone by now."""
+_NEW = 1.0
+"""Seconds."""
+
+
+@dataclass
+class View:
+    """What was read of the kernel in one go, to spare readers of many interfaces a query each.
+
+    `refused` is the errno with which it refuses EXT programs, or 0, once that was asked.
+    """
+
+    programs: dict[int, tuple[int, int]] = field(default_factory=netlink.xdp_programs)
+    refused: int | None = None
+
+    @cached_property
+    def links(self) -> list[records.LinkInfo]:
+        return list(libbpf.links())
+
+
+class _Changed(Exception):  # noqa: N818 - not an error: read again
+    """The interface changed while it was read."""
+
+
+def observe(
+    interface: Interface, bpffs: Bpffs, *, locked: bool = False, view: View | None = None
+) -> State:
+    """Read an interface's state; read again where it changed meanwhile.
+
+    `locked` tells that the caller holds the interface's lock; others do not take what a change
+    under way has made for left over. A `view` may be older than the state is. Raises RaceError
+    where the interface keeps changing, VanishedError where it is gone.
+    """
+    for _attempt in range(_READS):
+        try:
+            return _Reading(interface, bpffs, locked, view).state()
+        except _Changed:
+            view = None
+        except KernelError as error:
+            if error.errno != errno.ENOENT or error.call not in _VANISHING:
+                raise
+            view = None  # a program or link went away while it was read
+        if not interface.exists():
+            raise VanishedError(f"{interface.name} went away meanwhile")
+    raise RaceError(
+        f"the programs of {interface.name} change faster than they can be read",
+        why=f"{_READS} readings met {_READS} different states",
+        hint="find out who keeps changing them",
+    )
+
+
+class _Reading:
+    """One attempt to read an interface."""
+
+    def __init__(self, interface: Interface, bpffs: Bpffs, locked: bool, view: View | None) -> None:
+        self.interface, self.bpffs, self.locked = interface, bpffs, locked
+        self.own = homes.of(bpffs, interface)
+        self.home = self.own
+        self.view = view
+        self._links: list[records.LinkInfo] | None = None
+
+    def links(self) -> list[records.LinkInfo]:
+        """All links of the kernel; what hangs on pins does not need them."""
+        if self._links is None:
+            self._links = self.view.links if self.view else list(libbpf.links())
+        return self._links
+
+    def state(self) -> State:
+        ifindex = self.interface.ifindex
+        if self.view:
+            root_id, mode = self.view.programs.get(ifindex, (0, 0))
+        else:
+            root_id, mode = libbpf.xdp_query(ifindex)
+        root = self.root(root_id, _MODES.get(mode, "native")) if root_id else None
+        if not self.interface.exists():
+            raise _Changed
+        left, stranded = self.left_over(root)
+        if left and not self.locked:
+            # A change may be under way. What is there twice, and no lock in between, is left over.
+            if self.own.is_locked():
+                left = []
+            elif self.left_over(root)[0] != left or self.own.is_locked():
+                raise _Changed
+        if not self.confirmed(root_id, root):
+            raise _Changed
+        state = State(self.interface, root, tuple(left), self.home.home, stranded)
+        pending = History(self.home).pending(state.live(self.home.directory))
+        return replace(state, pending=pending) if pending else state
+
+    def confirmed(self, root_id: int, root: Root | None) -> bool:
+        """Whether the interface still runs the root that was read."""
+        if root and root.link_pin:
+            pinned = pin.pinned_link(root.link_pin)
+            return pinned is not None and (pinned.prog_id, pinned.ifindex) == (
+                root_id,
+                self.interface.ifindex,
+            )
+        if self.view and root is None and not self.own.entries():
+            return True  # the view is as good as a reading, with nothing else to go with it
+        return libbpf.xdp_query(self.interface.ifindex)[0] == root_id
+
+    def root(self, root_id: int, mode: Mode) -> Root:
+        with libbpf.owned(libbpf.prog_fd(root_id)) as fd:
+            info = libbpf.prog_info(fd)
+        config = config_of(info)
+        attach = self.recorded(root_id)
+        pinned = self.root_link(root_id) if attach else None
+        ours = pinned is not None or attach == "netlink"
+        if attach and not ours and not self.locked:
+            # Attached just now, and about to be pinned or pinned since the look.
+            if self.own.is_locked():
+                time.sleep(0.002)
+                raise _Changed
+            if self.root_link(root_id):
+                raise _Changed
+        if pinned is not None:
+            link_id = pinned.id
+        elif ours:
+            link_id = 0
+        else:
+            links = (link.id for link in self.links() if self.attaches(link, root_id))
+            link_id = next(links, 0)
+        # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
+        libxdp = config and config.libxdp and not link_id
+        owner: Owner = "xdpctl" if ours else "libxdp" if libxdp else "other"
+        return Root(
+            id=root_id,
+            name=info.name,
+            tag=info.tag,
+            btf_id=info.btf_id,
+            mode=mode,
+            owner=owner,
+            link_id=link_id,
+            link_pin=self.home.root_link if pinned else None,
+            config=config,
+            slots=tuple(self.labelled(info.id, self.slots(info, config, ours=ours))),
+            rules=self.home.rules(info.id) if ours else USUAL,
+        )
+
+    def recorded(self, root_id: int) -> Attach | None:
+        """How a root of ours is attached, None for others'; finds the home of one that moved."""
+        attach = self.own.recorded().get(root_id)
+        if attach is None and (moved := homes.of_root(self.bpffs, root_id)):
+            self.home = moved
+            attach = moved.recorded().get(root_id)
+        return attach
+
+    def root_link(self, root_id: int) -> records.LinkInfo | None:
+        """The pinned link that attaches a root here; None where the pin is of something else."""
+        pinned = pin.pinned_link(self.home.root_link)
+        if pinned and (pinned.prog_id, pinned.ifindex) == (root_id, self.interface.ifindex):
+            return pinned
+        return None
+
+    def attaches(self, link: records.LinkInfo, root_id: int) -> bool:
+        return (link.type, link.prog_id, link.ifindex) == (
+            libbpf.BPF_LINK_TYPE_XDP,
+            root_id,
+            self.interface.ifindex,
+        )
+
+    def labelled(self, root_id: int, slots: Iterator[Slot]) -> Iterator[Slot]:
+        """Slots with what their users said of the programs."""
+        labels = self.home.labels(root_id)
+        for slot in slots:
+            if slot.member and slot.number in labels:
+                member = replace(slot.member, **labels[slot.number]._asdict())
+                slot = replace(slot, member=member)
+            yield slot
+
+    def slots(self, root: records.ProgInfo, config: Config | None, *, ours: bool) -> Iterator[Slot]:
+        if config is None:
+            return iter([_itself(root)] if ours else [])
+        return self.functions(root, config) if config.programs else self.links_onto(root, config)
+
+    def functions(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
+        """The slots of a fused root, whose record names the programs."""
+        for number, (program, array) in enumerate(zip(config.programs, config.arrays, strict=True)):
+            path = self.home.program(root.id, number)
+            member = None
+            # A held member's program is there as long as its process: only its array keeps it. The
+            # array itself is better not opened: whoever closes one that its process has just left
+            # starts the kernel's emptying of it once more, which can leak it (seen on 6.18).
+            with libbpf.absent_is_fine():
+                member = _member(config, number, program, array)
+            yield Slot(
+                number=number,
+                function=f"prog{number}",
+                function_btf_id=0,
+                member=member,
+                link_id=0,
+                pin=path if member and not array and os.path.lexists(path) else None,
+                array_id=array,
+                lost=0 if member or array else program,
+            )
+
+    def links_onto(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
+        """The slots of a dispatcher, whom links hook programs onto."""
+        count = len(config.actions)
+        with Btf.from_kernel(root.btf_id) as btf:
+            functions = {
+                name: btf.find(name, BTF_KIND_FUNC)
+                for name in (ENTRY, *(f"prog{number}" for number in range(count)))
+            }
+        borrowed = self.home.borrowed(root.id)
+        for number in range(count):
+            path = self.home.link(root.id, number)
+            pinned = pin.pinned_link(path)
+            # A lone program may replace the entry; libxdp's pin calls it prog0 all the same.
+            names = [f"prog{number}", *([ENTRY] if count == 1 else [])]
+            wanted = {functions[name]: name for name in names}
+            link = self.hooked(root.id, wanted, pinned)
+            function = wanted[link.function] if link else names[0]
+            if link is None and pinned and not pinned.target:
+                link = pinned  # a kernel that does not tell targets: the pin's path has to do
+            origin = borrowed.get(number)
+            ours = path if link and pinned and pinned.id == link.id else None
+            yield Slot(
+                number=number,
+                function=function,
+                function_btf_id=functions[f"prog{number}"],
+                member=_member(config, number, link.prog_id) if link else None,
+                link_id=link.id if link else 0,
+                pin=ours,
+                origin=origin,
+                orphan=bool(link and ours and origin and self.orphaned(link, origin, ours)),
+            )
+
+    def hooked(
+        self, root_id: int, functions: Container[int], pinned: records.LinkInfo | None
+    ) -> records.LinkInfo | None:
+        """The link onto a function: the pinned one if it is that, else wherever it is held."""
+
+        def fits(link: records.LinkInfo) -> bool:
+            return link.is_ext and link.target == root_id and link.function in functions
+
+        if pinned and fits(pinned):
+            return pinned
+        if pinned and not pinned.target:
+            return None
+        return next(filter(fits, self.links()), None)
+
+    def orphaned(self, link: records.LinkInfo, origin: Origin, pin: str) -> bool:
+        """Whether nobody but our own pin holds a borrowed program any more."""
+        try:
+            with libbpf.owned(libbpf.link_fd(origin.link_id)) as fd:
+                return libbpf.link_info(fd).prog_id != link.prog_id
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        held = any(other.id == link.id for _path, other in links_elsewhere(self.bpffs))
+        # The owner may just have taken the link over, which ends with the removal of our pin.
+        return not held and os.path.lexists(pin)
+
+    # --- what is left over ----------------------------------------------------------------------
+
+    def left_over(self, root: Root | None) -> tuple[list[str], int]:
+        """What interrupted commands or an earlier interface left; a root that runs elsewhere."""
+        is_chain = root is not None and root.owner != "other"
+        live = root.id if root and is_chain and self.home.directory == self.own.directory else 0
+        entries = self.own.entries()
+        if not entries:
+            return self.empty(), 0
+        recorded = self.own.recorded()
+        link = pin.pinned_link(self.own.root_link) if "root_link" in entries else None
+        stale = []
+        stranded = link.prog_id if link and link.ifindex and not live else 0
+        if "adopting" in entries:
+            stale.append(self.own.adopting)
+            if root and stranded == root.id:
+                stranded = 0  # not ours yet: the pin was made to adopt it
+        for root_id, attach in recorded.items():
+            if root_id in (live, stranded):
+                continue
+            if attach == "netlink" and not live and may_run_elsewhere(root_id):
+                stranded = root_id
+                continue
+            stale.append(self.own.dispatch(root_id))
+        for root_id, made in self.own.made().items():
+            notes = [f"{self.own.directory}/made-{root_id}-*"]
+            stale += notes if root_id == live else [one.path for one in made]
+        if link and link.prog_id not in (live, stranded):
+            stale.append(self.own.root_link)
+        if not stranded:
+            slots = root.slots if root and live else ()
+            members = {slot.member.id for slot in slots if slot.member}
+            stale += History(self.own).left_over(live or (-1 if root else 0))
+            members |= self.own.kept_programs()
+            stale += [p for p, program in self.own.kept_maps().items() if program not in members]
+            counted = root is not None and bool(live and root.rules.counted)
+            traced = {slot.member.id for slot in slots if slot.member and slot.link_id}
+            stale += [
+                path
+                for path, program in self.own.counters().items()
+                if not (counted and (not program or program in traced))
+            ]
+        if "stage" in entries:
+            stale.append(self.own.stage)
+        return stale, stranded
+
+    def empty(self) -> list[str]:
+        """The interface's directory, if it has nothing in it.
+
+        A new one is not left over: who has made it will take the lock and fill it.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.stat(self.own.directory).st_ctime > _NEW:
+                return [self.own.directory]
+        return []
+
+
+def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
+    """The EXT links that others pinned in the bpffs, each with its path."""
+    for path in bpffs.pins_elsewhere():
+        with contextlib.suppress(KernelError, OSError), libbpf.owned(libbpf.get(path)) as fd:
+            if "link" in os.readlink(f"/proc/self/fd/{fd}"):
+                info = libbpf.link_info(fd)
+                if info.is_ext:
+                    yield path, info
+
+
+def may_run_elsewhere(root_id: int) -> bool:
+    """Whether another network namespace's interface runs a root, or might, unseen from here.
+
+    For roots attached over netlink: a link tells by itself whether its interface is there.
+    """
+    here = interfaces.current()
+    refused: list[str] = []
+    try:
+        os.close(libbpf.prog_fd(root_id))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return False  # gone from the kernel: others have taken its place
+        raise
+    for name, path in interfaces.visible(refused):
+        if name != here:
+            try:
+                with interfaces.entered(path):
+                    programs = netlink.xdp_programs()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # gone meanwhile
+            except OSError:
+                refused.append(path)
+                continue
+            if any(root_id == number for number, _mode in programs.values()):
+                return True
+    return bool(refused)
+
+
+def config_of(info: records.ProgInfo) -> Config | None:
+    """A root's record of its chain; None for any other program."""
+    if info.name == FUSED:
+        kept = image.kept(info, FUSED_RECORD)
+        return Config.unpack_fused(kept) if kept is not None else None
+    unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)
+    # Anybody may call a program so. Without BTF there are no functions that a link could replace.
+    if unpack is None or len(info.map_ids) != 1 or not info.btf_id:
+        return None
+    with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
+        record = maps.record(fd, libbpf.map_info(fd), libbpf.BPF_F_RDONLY_PROG)
+    return unpack(record) if record is not None else None
+
+
+def _itself(root: records.ProgInfo) -> Slot:
+    """What stands for the slot of a program that is the root itself."""
+    member = Member(
+        root.name,
+        actions=0,
+        id=root.id,
+        tag=root.tag,
+        size=root.size,
+        load_time=root.load_time,
+    )
+    return Slot(0, root.name, 0, member, link_id=0, pin=None)
+
+
+def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Member:
+    with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
+        info = libbpf.prog_info(fd)
+        return Member(
+            name=_full_name(fd, info),
+            priority=config.priorities[slot] if config.priorities else DEFAULT_PRIORITY,
+            actions=config.actions[slot],
+            frags=bool(config.flags[slot] & libbpf.BPF_F_XDP_HAS_FRAGS),
+            id=info.id,
+            tag=info.tag,
+            size=info.size,
+            load_time=info.load_time,
+            array_id=array_id,
+            devbound=bool(config.flags[slot] & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
+        )
+
+
+def _full_name(fd: int, info: records.ProgInfo) -> str:
+    """A program's name as its author wrote it: the kernel keeps 15 characters, BTF all of them."""
+    if len(info.name) == 15 and info.btf_id:
+        with contextlib.suppress(KernelError), Btf.from_kernel(info.btf_id) as btf:
+            function = libbpf.prog_main_function(fd)
+            name = btf.name(function) if function else ""
+            if name.startswith(info.name):
+                return name
+    return info.name

@@ -1,0 +1,1 @@
+"""Users' files, and how they become programs."""

@@ -1,0 +1,249 @@
+"""A chain written down in a file, in TOML: what `xdpctl apply` brings an interface to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import BadObjectError, UsageError, XdpctlError
+from ..model.chain import (
+    MAX_PRIORITY,
+    ON_END,
+    ON_VACANT,
+    Chain,
+    MapsAsked,
+    Member,
+    arranged,
+    check_label,
+    parse_actions,
+)
+from ..model.record import PROTOCOLS
+from ..model.state import State
+from . import objects
+from .clang import Build
+
+LIMIT = 1 << 20
+"""The most bytes that such a file has: who names another file by mistake need not wait."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file says.
+
+    The programs stand in the order in which they are to run, each with whose maps it uses where it
+    takes another one's place. `rules` are fields of the chain's, `options` some of `transact`.
+    """
+
+    members: tuple[tuple[Member, MapsAsked], ...]
+    rules: Mapping[str, int]
+    options: Mapping[str, Any]
+
+    def target(self, state: State) -> Chain:
+        """The chain of the file, whatever the interface runs now.
+
+        A program that is called like one that runs takes its place. If several are called the same,
+        the first takes that of the first, and so on. Whether packets are counted stays as it is.
+        """
+        there, members = list(state.chain.members), []
+        for new, maps in self.members:
+            old = next((one for one in there if one.known_as == new.known_as), None)
+            if old:
+                there.remove(old)
+            members.append(new.instead_of(old, maps) if old else new)
+        return Chain(tuple(members), state.chain.rules._replace(**self.rules))
+
+
+@contextlib.contextmanager
+def opened(path: str, bpffs: str) -> Iterator[Written]:
+    """What a file says, and the programs that it names, for as long as the block takes.
+
+    Paths in it are relative to its directory; maps that ask for it are pinned in `bpffs` unless it
+    says where. Raises NotFoundError, BadObjectError and what `objects.member` raises; `what` then
+    begins with where in the file that is.
+    """
+    document = _parsed(path)
+    if "program" not in document:
+        raise BadObjectError(
+            f"{path} names no program",
+            hint="begin each with [[program]]; program = [] takes all programs out",
+        )
+    programs = document.pop("program")
+    if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
+        raise BadObjectError(
+            f"{path}: program: not an array of tables", hint="begin each with [[program]]"
+        )
+    options = _values(path, document, _INTERFACE, "program")
+    # What the file does not say is as usual, not as it is: the file is all there is to know.
+    usual = {"on_end": ON_END["pass"], "on_vacant": ON_VACANT["pass"]}
+    rules = {name: options.pop(name, verdict) for name, verdict in usual.items()}
+    members, asked = list[Member](), dict[int, MapsAsked]()
+    with objects.letting_go(members):
+        for number, table in enumerate(programs, 1):
+            member, maps = _program(f"{path}: program {number}", table, path, bpffs)
+            members.append(member)
+            asked[id(member)] = maps
+        _check_names(path, members)
+        try:
+            ordered = arranged(members)
+        except UsageError as error:
+            raise BadObjectError(f"{path}: {error.what}", why=error.why) from error
+        yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, options)
+
+
+def _parsed(path: str) -> dict[str, Any]:
+    data = objects.read(path, LIMIT + 1)
+    if len(data) > LIMIT:
+        raise BadObjectError(f"{path} is no chain file", why=f"it has more than {LIMIT >> 20} MiB")
+    try:
+        return tomllib.loads(data.decode())
+    # TOMLDecodeError is a ValueError, as is the refusal of a number of too many digits.
+    except (ValueError, RecursionError) as error:
+        raise BadObjectError(f"{path} is not TOML", why=str(error)) from error
+
+
+def _check_names(path: str, members: Sequence[Member]) -> None:
+    """Each label calls one program, and each name that is asked for another one."""
+    for number, member in enumerate(members):
+        others = {name for one in members if one is not member for name in (one.label, one.name)}
+        if member.label in others - {""}:
+            raise BadObjectError(f"{path}: several programs are called {member.label}")
+        for name in (*member.before, *member.after):
+            if name not in others:
+                raise BadObjectError(
+                    f"{path}: program {number + 1}: no other program of the file is called {name}",
+                    hint=f"there are {', '.join(sorted(others - {''})) or 'no others'}",
+                )
+
+
+def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[Member, MapsAsked]:
+    found = _values(where, table, _PROGRAM)
+    if "file" not in found:
+        raise BadObjectError(f"{where}: no file", hint='say file = "prog.o"')
+    if "section" in found and "program" in found:
+        raise BadObjectError(
+            f"{where}: section and prog-name exclude each other", hint="say one of them"
+        )
+    here = os.path.dirname(path)
+    include = [f"-I{os.path.join(here, one)}" for one in found.pop("include", ())]
+    define = [f"-D{one}" for one in found.pop("define", ())]
+    build = Build((*include, *define), found.pop("bcc", None))
+    called = {key: found.pop(key) for key in ("label", "before", "after") if key in found}
+    maps = found.pop("maps", None)
+    file = os.path.join(here, found.pop("file"))
+    try:
+        member = objects.member(file, **{"pin_path": bpffs, **found}, build=build)
+    except XdpctlError as error:
+        error.what = f"{where}: {error.what}"
+        for option, key in (("-n PROGRAM", 'prog-name = "PROGRAM"'), ("-I DIR", "include = [DIR]")):
+            error.hint = error.hint.replace(option, key)
+        raise
+    if maps is None:
+        # BCC's own are tied to the compiled program, and applying a file again has to work.
+        maps = MapsAsked(keeps=not (member.source and member.source.image))
+    return replace(member, **called), maps
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+# Each has what it is called elsewhere, and how its value is read: UsageError says what is wrong.
+_Keys = Mapping[str, tuple[str, Callable[[Any], Any]]]
+
+
+def _values(where: str, table: Mapping[str, Any], keys: _Keys, *others: str) -> dict[str, Any]:
+    """What a table says, by the names that are used elsewhere. Raises BadObjectError."""
+    found = {}
+    for key, value in table.items():
+        if key not in keys:
+            raise BadObjectError(
+                f"{where}: unknown key {key!r}", hint=f"use {', '.join([*keys, *others])}"
+            )
+        name, convert = keys[key]
+        try:
+            found[name] = convert(value)
+        except UsageError as error:
+            raise BadObjectError(
+                f"{where}: {key}: {error.what}", why=error.why, hint=error.hint
+            ) from error
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value and "\0" not in value:
+        return value
+    raise UsageError("not a text")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, value if isinstance(value, list) else [value]))
+
+
+def _path(value: Any) -> str:
+    """One that does not depend on where the command is run."""
+    if os.path.isabs(_text(value)):
+        return str(value)
+    raise UsageError("not an absolute path")
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise UsageError("neither true nor false")
+
+
+def _number(least: int, most: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise UsageError(f"not a number from {least} to {most}")
+
+    return convert
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise UsageError(f"none of {', '.join(words)}")
+
+    return convert
+
+
+def _verdict(verdicts: Mapping[str, int]) -> Callable[[Any], int]:
+    return lambda value: verdicts[_one_of(*verdicts)(value)]
+
+
+def _actions(value: Any) -> int:
+    return parse_actions(",".join(_texts(value)) or "none")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(map(check_label, _texts(value)))
+
+
+_INTERFACE: _Keys = {
+    "mode": ("mode", _one_of("native", "skb", "unspecified")),
+    "attach": ("attach", _one_of("link", "netlink")),
+    "root": ("kind", _one_of("ext", "fused", "auto")),
+    "protocol": ("protocol", _number(PROTOCOLS[0], PROTOCOLS[-1])),
+    "on-end": ("on_end", _verdict(ON_END)),
+    "on-vacant": ("on_vacant", _verdict(ON_VACANT)),
+}
+_PROGRAM: _Keys = {
+    "file": ("file", _text),
+    "section": ("section", _text),
+    "prog-name": ("program", _text),
+    "prio": ("priority", _number(0, MAX_PRIORITY)),
+    "actions": ("actions", _actions),
+    "name": ("label", lambda value: check_label(_text(value))),
+    "before": ("before", _names),
+    "after": ("after", _names),
+    "maps": ("maps", lambda value: MapsAsked.parse(_texts(value), "maps")),
+    "pin-path": ("pin_path", _path),
+    "include": ("include", _texts),
+    "define": ("define", _texts),
+    "bcc": ("bcc", _flag),
+}

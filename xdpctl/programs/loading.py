@@ -1,0 +1,361 @@
+"""Loading a program of a user's object file: maps shared or new, EXT or of its own; and refusals.
+
+libbpf can crash on a corrupt object, so it sees users' bytes only in a child process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadObjectError, KernelError, UnsupportedError, VerifierError, XdpctlError
+from ..host.child import in_child
+from ..host.rights import explain_refusal
+from ..kernel import abi, libbpf
+from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..model import chain
+from . import image
+
+LOG_LINES = 12
+"""How many lines of the verifier's log an error shows."""
+
+_SHARING, _CALLING = "sharing maps", "making tail calls"
+_FILLING = "filling program arrays"
+_CONSTANTS = ("rodata", "kconfig")
+_NO_OFFLOAD = (
+    "the driver takes no programs for its card, as most do, or none such: cards take no fragments, "
+    "and of maps plain arrays and hashes alone"
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A program in the kernel, attached nowhere yet, its image bound to it.
+
+    `arrays` has the descriptors of its program arrays, by name; `maps` those of the maps that want
+    to be pinned and have no pin yet, by path.
+    """
+
+    fd: int
+    arrays: dict[str, int]
+    maps: dict[str, int]
+
+
+def open_object(path: str, data: bytes, pin_path: str | None = None) -> int:
+    """In the child: have libbpf read an object; its handle."""
+    # libbpf names internal maps after the object: the file's name up to its first dot.
+    name = os.path.basename(path).split(".")[0]
+    options = abi.ObjectOpenOpts(
+        object_name=name.encode(), pin_root_path=os.fsencode(pin_path) if pin_path else None
+    )
+    return libbpf.open_object(data, options)
+
+
+def load(
+    source: chain.Source,
+    frags: bool,
+    target: tuple[int, str] | None = None,
+    *,
+    apart: bool = False,
+    ifindex: int = 0,
+) -> Loaded:
+    """Load a program as EXT for a function of a root; without a `target` as one of its own.
+
+    With an `ifindex` it is loaded, and its maps are made, on the card of that interface.
+
+    What loading itself would change in maps of others makes it fail if it is to stay `apart`: it
+    puts callees into program arrays, which would be those in use.
+
+    Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
+    """
+    if source.image:
+        return _load_image(source, source.image, target, ifindex)
+
+    def work() -> tuple[Any, list[int]]:
+        try:
+            return _load(source, frags, target, apart=apart, ifindex=ifindex)
+        except KernelError as error:
+            if not target or error.call in (_SHARING, _FILLING) or error.errno != errno.EINVAL:
+                raise
+            return _load(source, frags, target, error, apart=apart)
+
+    try:
+        answer, fds = in_child(source.path, work)
+    except KernelError as error:
+        what = f"{source.program} of {source.path}"
+        if error.call == _FILLING:
+            raise UnsupportedError(
+                f"{what} cannot be tried",
+                why="it has program arrays and shares maps with others: loading it fills the "
+                "arrays, and its callees would work on the maps that are in use",
+                hint="it can be tried with maps of its own: load -p pins them elsewhere",
+            ) from error
+        if error.call == _SHARING:
+            raise UnsupportedError(
+                f"{what} cannot share the maps of program {source.maps_of}",
+                why=error.log,
+                hint=_sharing_hint(source),
+            ) from error
+        if error.call == _CALLING:
+            raise UnsupportedError(
+                f"{what} cannot replace a function of a dispatcher",
+                why="it makes tail calls, and here EXT and XDP programs have no program array in "
+                "common",
+                hint="use --root fused, or a kernel that has the fix of Linux 6.2",
+            ) from error
+        if ifindex and error.call != "verifier" and error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise UnsupportedError(
+                f"{what} cannot be offloaded",
+                why=f"{_NO_OFFLOAD} ({errno.errorcode[error.errno]})",
+                hint="-m native runs it in the driver, -m skb on any interface",
+                details=libbpf_words(error),
+                number=error.errno,
+            ) from error
+        raise explain(what, error, ext=bool(target)) from error
+    count = len(answer["arrays"])
+    arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
+    return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
+
+
+def _load(
+    source: chain.Source,
+    frags: bool,
+    target: tuple[int, str] | None,
+    refused: KernelError | None = None,
+    *,
+    apart: bool = False,
+    ifindex: int = 0,
+) -> tuple[Any, list[int]]:
+    """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
+
+    After its way was `refused`, the program may lack BTF, or have what does not fit the function
+    that it is to replace, as older compilers write it. The kernel looks at that before the code. So
+    it is verified by itself, and its image is loaded with BTF of ours.
+    """
+    library = libbpf.lib()
+    handle = open_object(source.path, source.data, source.pin_path)
+    attach_type = 0 if target else libbpf.BPF_XDP
+    log = libbpf.log_buffer(image.LOG_SIZE)
+    arrays = {
+        library.bpf_map__name(found).decode(): found
+        for found in libbpf.maps(handle)
+        if library.bpf_map__type(found) == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+    }
+    chosen = 0
+    for program in libbpf.programs(handle):
+        name = library.bpf_program__name(program).decode(errors="replace")
+        if name == source.program:
+            chosen = program
+            # A section that starts with ? asks to be left out unless it is named.
+            library.bpf_program__set_autoload(program, True)
+        elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
+            # A callee of tail calls: the kernel wants the attach type of its caller.
+            library.bpf_program__set_expected_attach_type(program, attach_type)
+        else:
+            library.bpf_program__set_autoload(program, False)
+    as_ext = target is not None and not refused
+    kind = libbpf.BPF_PROG_TYPE_EXT if as_ext else libbpf.BPF_PROG_TYPE_XDP
+    library.bpf_program__set_type(chosen, kind)
+    library.bpf_program__set_expected_attach_type(chosen, attach_type)
+    library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
+    if target and as_ext:
+        libbpf.set_attach_target(chosen, *target)
+    if ifindex:
+        library.bpf_program__set_ifindex(chosen, ifindex)
+        for found in libbpf.maps(handle):
+            library.bpf_map__set_ifindex(found, ifindex)
+    if source.pin_path is None:
+        for found in libbpf.maps(handle):
+            library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
+    maps = {
+        path.decode(): found
+        for found in libbpf.maps(handle)
+        if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
+    }
+    there = [library.bpf_map__pin_path(found) for found in libbpf.maps(handle)]
+    if apart and arrays and (source.maps_of or len([*filter(None, there)]) > len(maps)):
+        raise KernelError(_FILLING, errno.EINVAL)
+    for found in maps.values():
+        # libbpf shares what is pinned already; new pins are the transaction's to make.
+        library.bpf_map__set_pin_path(found, None)
+    if source.maps_of:
+        shared = _share_maps(handle, source)
+        maps = {
+            path: found for path, found in maps.items() if source.replaces and found not in shared
+        }
+    try:
+        libbpf.load_object(handle)
+    except KernelError as error:
+        raise KernelError(
+            "verifier" if log.value else error.call,
+            error.errno or errno.EINVAL,
+            log.value.decode(errors="replace") or error.log,
+        ) from error
+    program_fd = library.bpf_program__fd(chosen)
+    code = image.capture(handle, chosen, program_fd, frags)
+    if target and refused:
+        if code is None:
+            raise refused
+        program_fd = _load_anew(source.program, code, target)
+    elif code and not ifindex:  # the image is for a root of another kind
+        code.bound_to(program_fd)
+    handles = [*arrays.values(), *maps.values()]
+    fds = [program_fd, *map(library.bpf_map__fd, handles)]
+    return {"arrays": list(arrays), "maps": list(maps)}, fds
+
+
+def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
+    """Load a program's image as EXT for a function of a root."""
+    try:
+        return _load_ext(name, code, target)
+    except KernelError as error:
+        # Linux kernel commit 1c123c567fb1 "bpf: Resolve fext program type when checking map
+        # compatibility" (in v6.2).
+        if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
+            raise KernelError(_CALLING, errno.EINVAL) from error
+        raise
+
+
+def _load_ext(name: str, code: image.Image, target: tuple[int, str]) -> int:
+    root_fd, function = target
+    with Btf.from_kernel(libbpf.prog_info(root_fd).btf_id) as btf:
+        number = btf.find(function, BTF_KIND_FUNC)
+    return code.load_ext(name, root_fd, number)
+
+
+def _load_image(
+    source: chain.Source, code: image.Image, target: tuple[int, str] | None, ifindex: int
+) -> Loaded:
+    """Load a program that was compiled in memory."""
+    name, what = source.program, f"{source.program} of {source.path}"
+    if ifindex:
+        raise UnsupportedError(
+            f"{what} cannot be offloaded",
+            why="BCC has made its maps already, and not on the card",
+            hint="use an object file, or C that is not in BCC's dialect",
+        )
+    if source.maps_of:
+        raise UnsupportedError(
+            f"{what} cannot share the maps of program {source.maps_of}",
+            why="BCC gives its programs maps of their own",
+            hint='--maps new (in the file of apply: maps = "new") leaves them to it',
+        )
+    try:
+        fd = _load_ext(name, code, target) if target else code.load_xdp(name)
+    except KernelError as error:
+        raise explain(what, error, ext=bool(target)) from error
+    tables = (source.tables or {}).items()
+    return Loaded(fd, {table: os.dup(number) for table, number in tables}, {})
+
+
+def _sharing_hint(source: chain.Source) -> str:
+    if source.replaces:
+        return (
+            '--maps new (in the file of apply: maps = "new") gives the new program maps of its '
+            "own, MAP=new a single one"
+        )
+    force = "" if source.forced else ", or --force to leave out maps that it lacks"
+    return f"give the object file that the running program was loaded from{force}"
+
+
+def _share_maps(handle: int, source: chain.Source) -> set[int]:
+    """Have an object use a running program's maps, each found by its name; returns the handles.
+
+    All of them, unless it is `forced`. A program that replaces the other has constants of its own,
+    and program arrays, which are code: both only where `source.maps` says ``keep``.
+
+    Raises KernelError, its log a line a map, where one does not fit. The kernel keeps 15 characters
+    of a name; internal maps are named after the object and their section, such as .bss.
+    """
+    library = libbpf.lib()
+    with libbpf.owned(libbpf.prog_fd(source.maps_of)) as fd:
+        there = [libbpf.map_fd(number) for number in libbpf.prog_info(fd).map_ids]
+    left = {number: libbpf.map_info(number) for number in there}
+    left = {number: info for number, info in left.items() if info.name != image.NAME}
+    said, shared, wrong = dict(source.maps), set[int](), list[str]()
+    for found in libbpf.maps(handle):
+        name = library.bpf_map__name(found).decode()
+        _object, dot, section = name.partition(".")
+        asked = said.pop(name, None) or (said.pop(f".{section}", None) if dot else None)
+        wanted = [
+            number
+            for number, info in left.items()
+            if info.name == name[:15] or (dot and info.name.endswith(f".{section}"))
+        ]
+        ours = libbpf.map_shape(found)
+        is_own = ours.type == libbpf.BPF_MAP_TYPE_PROG_ARRAY or section.startswith(_CONSTANTS)
+        if asked == "new" or (source.replaces and is_own and not asked):
+            if asked:
+                library.bpf_map__set_pin_path(found, None)
+            for number in wanted:
+                del left[number]
+            continue
+        if asked not in (None, "keep"):
+            for number in wanted:
+                del left[number]
+            try:
+                wanted = [libbpf.get(asked)]
+            except KernelError as error:
+                wrong.append(f"map {name}: {asked}: {os.strerror(error.errno or 0)}")
+                continue
+            left[wanted[0]] = libbpf.map_info(wanted[0])
+        if not wanted:
+            if asked:
+                wrong.append(f"map {name}: the running program has none of that name")
+            continue  # one that the running program does not use
+        theirs = left[wanted[0]].shape
+        if not ours.max_entries:  # libbpf asks for one for each CPU
+            ours = ours._replace(max_entries=theirs.max_entries)
+        if len(wanted) > 1:
+            wrong.append(f"map {name}: {len(wanted)} maps of that name run")
+        elif ours != theirs:
+            wrong.append(f"map {name}: {ours} in the file, {theirs} as it runs")
+        else:
+            libbpf.call("bpf_map__reuse_fd", found, wanted[0])
+            library.bpf_map__set_pin_path(found, None)
+            shared.add(found)
+        for number in wanted:
+            del left[number]
+    wrong += [f"map {name} is not in the file" for name in said]
+    if not source.forced:
+        wrong += [f"map {info.name} runs, and is not in the file" for info in left.values()]
+    if wrong:
+        raise KernelError(_SHARING, errno.EINVAL, "\n".join(wrong))
+    return shared
+
+
+def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:
+    """Why a member could not be loaded."""
+    refusal = explain_refusal(error, what, ext=ext)
+    if refusal and error.call != "verifier":
+        return refusal
+    if error.call == "verifier":
+        return VerifierError(
+            f"the verifier refused {what}",
+            why=reason(error.log),
+            hint="-v shows the verifier's whole log",
+            details=error.log,
+        )
+    if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
+        return UnsupportedError(f"this kernel cannot load {what}", why=libbpf_words(error))
+    return BadObjectError(f"cannot load {what}", why=libbpf_words(error) or str(error))
+
+
+def reason(log: str) -> str:
+    """The part of a verifier's log that says why: its end, but for newer kernels (seen on 7.3).
+
+    Those explain the reason in a report behind it, which starts with "Verification failed".
+    """
+    lines = [line for line in log.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("Verification failed"):
+            return "\n".join(lines[max(number - 3, 0) : number + LOG_LINES])
+    return "\n".join(lines[-LOG_LINES:])
+
+
+def libbpf_words(error: KernelError) -> str:
+    """libbpf's warnings, without its debug lines."""
+    lines = [line.strip().removeprefix("libbpf: ") for line in error.log.splitlines()]
+    return "\n".join(line for line in lines if line)[-2000:]

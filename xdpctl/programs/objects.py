@@ -1,0 +1,292 @@
+"""Users' object files: which programs are in them, and members that are to be loaded of them.
+
+libbpf can crash on a corrupt object, so it sees users' bytes only in a child process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
+from ..host.child import in_child
+from ..kernel import libbpf
+from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
+from ..model import chain
+from . import clang
+from .clang import Build
+from .loading import libbpf_words, open_object
+
+# What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
+_FOREIGN_ATTACH = {libbpf.BPF_XDP_DEVMAP: "devmap", libbpf.BPF_XDP_CPUMAP: "cpumap"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A program of an object file, as it is before loading; `size` in bytes."""
+
+    name: str
+    section: str
+    type: int
+    attach_type: int
+    frags: bool
+    size: int
+    priority: int | None
+    actions: int | None
+
+    @property
+    def is_xdp(self) -> bool:
+        return self.type == libbpf.BPF_PROG_TYPE_XDP and self.attach_type not in _FOREIGN_ATTACH
+
+
+def read(path: str, most: int = -1) -> bytes:
+    """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {path}") from error
+    except OSError as error:
+        raise BadObjectError(
+            f"cannot read {path}",
+            why=os.strerror(error.errno or 0),
+            number=libbpf.LIBBPF_ERRNO__LIBELF,
+        ) from error
+
+
+def _check_elf(path: str, data: bytes) -> None:
+    if not data.startswith(b"\x7fELF"):
+        raise BadObjectError(
+            f"{path} is not an ELF object file",
+            hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o; a source is "
+            f"known by its name, which ends in {clang.SUFFIX}",
+            number=libbpf.LIBBPF_ERRNO__FORMAT,
+        )
+
+
+def member(
+    path: str,
+    data: bytes | None = None,
+    *,
+    section: str | None = None,
+    program: str | None = None,
+    priority: int | None = None,
+    actions: int | None = None,
+    pin_path: str | None = None,
+    first_of_several: bool = False,
+    build: Build = Build(),  # noqa: B008 - a tuple
+) -> chain.Member:
+    """A member to be, from an object file or a C source, or an object's bytes.
+
+    Its run configuration holds unless an argument does. With `first_of_several` it is the first
+    program that may be meant, as xdp-loader takes it.
+
+    Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
+    """
+    compiled = data is None and clang.is_source(path)
+    if data is None:
+        data = read(path)
+    if compiled:
+        if build.is_bcc(data):
+            from . import bcc
+
+            if section is not None:
+                raise UsageError(
+                    f"no section {section} in {path}",
+                    why="programs in BCC's dialect have no sections",
+                    hint="name one with -n PROGRAM",
+                )
+            name, code, tables = bcc.compiled(path, data, build.flags, program)
+            source = chain.Source(path, b"", name, image=code, tables=tables)
+            return of_image(source, priority, actions)
+        data = clang.compiled(path, build.flags)
+    _check_elf(path, data)
+    found = _choose(path, _inspect(path, data), section, program, first_of_several)
+    return chain.Member(
+        name=found.name,
+        priority=_first(priority, found.priority, chain.DEFAULT_PRIORITY),
+        actions=_first(actions, found.actions, chain.DEFAULT_ACTIONS),
+        frags=found.frags,
+        size=found.size,
+        source=chain.Source(path, data, found.name, pin_path),
+    )
+
+
+def of_image(source: chain.Source, priority: int | None, actions: int | None) -> chain.Member:
+    """A member to be, from code that was compiled in memory."""
+    assert source.image is not None
+    return chain.Member(
+        name=source.program,
+        priority=_first(priority, chain.DEFAULT_PRIORITY),
+        actions=_first(actions, chain.DEFAULT_ACTIONS),
+        frags=source.image.frags,
+        size=len(source.image.code),
+        source=source,
+    )
+
+
+@contextlib.contextmanager
+def letting_go(members: Sequence[chain.Member]) -> Iterator[None]:
+    """At the end of the block nothing of members that were to be loaded is open any more."""
+    try:
+        yield
+    finally:
+        for one in members:
+            if one.source and one.source.tables is not None:
+                one.source.tables.close()
+
+
+def _first(*values: int | None) -> int:
+    return next(value for value in values if value is not None)
+
+
+def _choose(
+    path: str,
+    candidates: list[Candidate],
+    section: str | None,
+    program: str | None,
+    first_of_several: bool,
+) -> Candidate:
+    """The program that is meant."""
+    listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
+    if section is None and program is None:
+        untyped = (libbpf.BPF_PROG_TYPE_UNSPEC,) if first_of_several else ()
+        fitting = [found for found in candidates if found.is_xdp or found.type in untyped]
+        if not fitting:
+            raise BadObjectError(
+                f"no XDP program in {path}",
+                why=f"it has {listing}" if listing else "it has no program at all",
+                hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one in '
+                "another section has to be named with -n PROGRAM",
+                number=errno.EINVAL if candidates else errno.ENOENT,
+            )
+    else:
+        fitting = [
+            found for found in candidates if found.name == program or found.section == section
+        ]
+        if not fitting:
+            what = f"program {program}" if program else f"section {section}"
+            raise NotFoundError(f"no {what} in {path}", why=f"it has {listing or 'no program'}")
+    if len(fitting) > 1 and not first_of_several:
+        raise UsageError(
+            f"{path} has several XDP programs",
+            why=", ".join(f"{found.name} (section {found.section})" for found in fitting),
+            hint="name one with -n PROGRAM",
+        )
+    found = fitting[0]
+    # A section that libbpf does not know gives no type; who names such a program means XDP.
+    if found.type != libbpf.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
+        kind = _FOREIGN_ATTACH.get(found.attach_type)
+        raise BadObjectError(
+            f"{found.name} in {path} is not a program for an interface's XDP hook",
+            why=f"its section is {found.section}"
+            + (f": it is meant for a {kind} entry" if kind else ""),
+        )
+    return found
+
+
+# --- in the child -------------------------------------------------------------------------------
+
+
+def _inspect(path: str, data: bytes) -> list[Candidate]:
+    """The programs of an object file."""
+
+    def work() -> tuple[Any, list[int]]:
+        library = libbpf.lib()
+        handle = open_object(path, data)
+        found = []
+        for program in libbpf.programs(handle):
+            name = library.bpf_program__name(program).decode(errors="replace")
+            config = _run_config(handle, name)
+            attach_type = library.bpf_program__expected_attach_type(program)
+            section = library.bpf_program__section_name(program).decode(errors="replace")
+            found.append(
+                {
+                    "name": name,
+                    "section": section,
+                    "type": library.bpf_program__type(program),
+                    "attach_type": attach_type,
+                    # libbpf turns this section into the program's flag only as it loads it.
+                    "frags": section.removeprefix("?").split("/")[0] == "xdp.frags",
+                    "size": 8 * library.bpf_program__insn_cnt(program),
+                    **config,
+                }
+            )
+        return found, []
+
+    try:
+        answer, _fds = in_child(path, work)
+    except KernelError as error:
+        words = libbpf_words(error)
+        what = f"{path} is not a usable BPF object"
+        if "'maps'" in words:  # the section's name, in each release's words
+            raise BadObjectError(
+                what,
+                why='its maps are legacy definitions, SEC("maps"), which libbpf reads up to 0.8',
+                hint='define them in SEC(".maps") and compile it again, with clang -g; as it is, '
+                "only a tool with a libbpf before 1.0 loads it",
+                details=words,
+            ) from error
+        raise BadObjectError(
+            what,
+            why=words or str(error),
+            hint="compile it again, with clang -g (maps want BTF, and the section .maps); the file "
+            "may also be truncated or corrupt",
+        ) from error
+    candidates = [Candidate(**values) for values in answer]
+    for found in candidates:
+        _check_config(path, found)
+    return candidates
+
+
+def _run_config(handle: int, function: str) -> dict[str, int | None]:
+    """Priority and actions from the BTF section .xdp_run_config (libxdp's protocol).
+
+    The section's variable _<function> is a struct; each member points to an array whose number of
+    elements is the value. An unknown member gives an action mask of -1, an error for the caller.
+    """
+    config: dict[str, int | None] = {"priority": None, "actions": None}
+    btf_handle = libbpf.lib().bpf_object__btf(handle)
+    if not btf_handle:
+        return config
+    btf = Btf(btf_handle, borrowed=True)
+    section_id = btf.find(".xdp_run_config", BTF_KIND_DATASEC)
+    if not section_id:
+        return config
+    section = btf.type(section_id)
+    for variable, _offset, _size in btf.records(section, section.vlen, 3):
+        if btf.name(variable) != f"_{function}":
+            continue
+        struct = btf.type(btf.type(variable).size_or_type)
+        for name_offset, type_id, _bits in btf.records(struct, struct.vlen, 3):
+            pointer = btf.type(type_id)
+            array = btf.type(pointer.size_or_type)
+            if pointer.kind != BTF_KIND_PTR or array.kind != BTF_KIND_ARRAY:
+                config["actions"] = -1
+                return config
+            ((_element, _index, value),) = btf.records(array, 1, 3)
+            name = btf.string(name_offset)
+            if name == "priority":
+                config["priority"] = value
+            elif name in chain.ACTIONS:
+                # What is not named stays as it is by default: to go on at XDP_PASS.
+                mask = chain.DEFAULT_ACTIONS if config["actions"] is None else config["actions"]
+                bit = 1 << chain.ACTIONS.index(name)
+                config["actions"] = mask | bit if value else mask & ~bit
+            else:
+                config["actions"] = -1
+                return config
+    return config
+
+
+def _check_config(path: str, found: Candidate) -> None:
+    if found.actions == -1:
+        raise BadObjectError(
+            f"the run configuration of {found.name} in {path} has an unknown member",
+            hint=f"it may hold priority and {', '.join(chain.ACTIONS)}",
+            number=errno.EOPNOTSUPP,
+        )

@@ -1,0 +1,1 @@
+"""The kinds of root, and how they are built."""

@@ -1,0 +1,351 @@
+"""A new root, made for a plan and attached nowhere: the two kinds, and what is common to them.
+
+A dispatcher is loaded first, and every program is hooked onto it. A fused root is made of its
+members, so that those come first. The rest of a transaction is the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ..bpffs import pin
+from ..bpffs.directory import InterfacePins
+from ..change.settle import Place, unmake
+from ..errors import KernelError, UnsupportedError, UsageError
+from ..kernel import libbpf, records
+from ..model.chain import Member
+from ..model.labels import Made
+from ..model.plan import Plan
+from ..programs import image, loading
+from ..programs.image import Image
+from . import dispatcher, fused
+from .count_code import Counter
+from .counting import Counting, mask_of
+from .hook import LostRace
+
+
+class Hooked(NamedTuple):
+    """A member on the new root: its program's descriptor, and its link's if it has one."""
+
+    program: int
+    link: int | None = None
+
+
+@dataclass
+class Construction:
+    """A root under construction.
+
+    `step` reports one. `closing` ends descriptors in any case; `undo` takes back what was made.
+    """
+
+    plan: Plan
+    paths: InterfacePins
+    step: Callable[..., None]
+    closing: contextlib.ExitStack
+    undo: contextlib.ExitStack
+    root_fd: int = -1
+    root_id: int = 0
+    members: list[Member] = field(default_factory=list)
+    hooked: list[Hooked] = field(default_factory=list)
+    places: dict[int, Place] = field(default_factory=dict)
+    holds: dict[int, int] = field(default_factory=dict)
+    renewed: dict[int, int] = field(default_factory=dict)
+    maps: dict[str, int] = field(default_factory=dict)
+    loaded: set[int] = field(default_factory=set)
+    noted: set[int] = field(default_factory=set)
+    counting: Counting | None = None
+
+    @property
+    def first(self) -> bool:
+        return self.plan.flip == "attach"
+
+    def build(self) -> None:
+        """Load the root and put every member on it."""
+        if self.plan.kind == "bare":
+            self._build_bare()
+            return
+        if self.plan.target.rules.counted:
+            self.begin_counting()
+        if self.plan.kind == "fused":
+            self._build_fused()
+        else:
+            self._build_ext()
+
+    def _build_bare(self) -> None:
+        """The only member is the root itself, a new one or one that ran before."""
+        (member,) = self.plan.target.members
+        self.root_fd, info = self._program(0, member, None)
+        self.root_id = info.id
+        self.members.append(replace(member, id=info.id, tag=info.tag))
+        self.places[info.id] = Place(0, 0)
+
+    # --- EXT programs on a dispatcher -----------------------------------------------------------
+
+    def _build_ext(self) -> None:
+        members, rules = self.plan.target.members, self.plan.target.rules
+        root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex, rules)
+        self.closing.callback(root.close)
+        self.root_fd, self.root_id = root.fd, root.id
+        self.step(
+            "1" if self.first else "4",
+            f"loaded root {'X' if self.first else 'Y'} with {count(len(members), 'slot')}",
+            root=root.id,
+            btf=root.btf_id,
+        )
+        for slot, member in enumerate(members):
+            fd, info = self._program(slot, member, root)
+            link = root.hook(fd, slot)
+            self.closing.callback(os.close, link)
+            found = libbpf.link_info(link)
+            self._put(slot, member, info, Hooked(fd, link), found.id)
+            if self._counter(slot) and self.counting:
+                self.counting.observe(self.paths, fd, self.members[slot], self.undo)
+            if member.held:
+                if not found.target:
+                    raise UnsupportedError(
+                        "this kernel does not tell what a link is hooked onto",
+                        why="a program that only a process holds could not be found again (Linux "
+                        "5.13 can)",
+                        hint="load it with xdpctl load instead",
+                    )
+                self._hold(info.id, link)
+            self.step(
+                "3" if self.first else "5",
+                f"hooked {member.name} onto {root.names[slot]}",
+                program=info.id,
+                link=found.id,
+                root=root.id,
+                function=root.functions[slot],
+            )
+
+    # --- members fused into one program ---------------------------------------------------------
+
+    def _build_fused(self) -> None:
+        members = self.plan.target.members
+        parts = []
+        for slot, member in enumerate(members):
+            fd, info = self._program(slot, member, None)
+            code = Image.of(fd)
+            if code is None:
+                if not (member.held or member.array_id):
+                    raise _no_image(member, "fused")
+                code = Image(b"", member.frags, gpl=True)  # not the root's to have
+            array_id = member.array_id
+            if member.held:
+                array = fused.held_array(fd)
+                self.closing.callback(os.close, array)
+                self._hold(info.id, array)
+                array_id = libbpf.map_info(array).id
+            self._put(slot, replace(member, array_id=array_id), info, Hooked(fd), 0)
+            parts.append(fused.Part(member, info.id, code, array_id, self._counter(slot)))
+        try:
+            self.root_fd, info = fused.build(parts, self.plan.why, self.plan.target.rules)
+        except KernelError as error:
+            raise error.explained() from error
+        self.closing.callback(os.close, self.root_fd)
+        self.root_id = info.id
+        self.step(
+            "1" if self.first else "4",
+            f"loaded root {'X' if self.first else 'Y'}, fused of {count(len(parts), 'program')}",
+            root=info.id,
+            btf=info.btf_id,
+        )
+
+    # --- members --------------------------------------------------------------------------------
+
+    def _put(
+        self, slot: int, member: Member, info: records.ProgInfo, hooked: Hooked, link_id: int
+    ) -> None:
+        self.hooked.append(hooked)
+        self.members.append(replace(member, id=info.id, tag=info.tag))
+        self.places[info.id] = Place(slot, link_id)
+
+    def begin_counting(self) -> None:
+        """Have counters, those that are there or new ones."""
+        self.counting = Counting.prepared(self.paths, self.closing, self.undo)
+
+    def _counter(self, slot: int) -> Counter | None:
+        """Where a member's packets are counted, if they are to be."""
+        if self.counting is None:
+            return None
+        last = slot + 1 == len(self.plan.target.members)
+        mask = mask_of(self.members[slot], self.plan.target.rules, last=last)
+        return self.counting.counter(self.counting.row(self.members[slot].id, mask, self.undo))
+
+    def _hold(self, program_id: int, fd: int) -> None:
+        """What holds a held member is its caller's, and nobody else's."""
+        self.holds[program_id] = os.dup(fd)
+        self.undo.callback(os.close, self.holds[program_id])
+
+    def _program(
+        self, slot: int, member: Member, root: dispatcher.Root | None
+    ) -> tuple[int, records.ProgInfo]:
+        """A member's program: found where it runs, or loaded from its object."""
+        if member.source is None:
+            return self._found(slot, member, root)
+        target = (root.fd, root.names[slot]) if root else None
+        if member.source.maps_of and not member.source.forced:
+            check_same(member, target)
+        card = self.paths.ifindex if self.plan.mode == "hw" else 0
+        loaded = loading.load(member.source, member.frags, target, ifindex=card)
+        for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
+            self.closing.callback(os.close, number)
+        info = libbpf.prog_info(loaded.fd)
+        self.loaded.add(info.id)
+        for name, array in loaded.arrays.items():
+            self.keep_array(info.id, name, array)
+        # The first of several that ask for one name makes the pin, and the others would not share
+        # its map: they are built again with it there.
+        if self.maps.keys() & loaded.maps.keys():
+            self.pin_maps(info.id)
+            return self._program(slot, member, root)
+        self.maps |= loaded.maps
+        self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
+        return loaded.fd, info
+
+    def _found(
+        self, slot: int, member: Member, root: dispatcher.Root | None
+    ) -> tuple[int, records.ProgInfo]:
+        """A program that runs already; made anew of its image where it is not of type EXT."""
+        try:
+            fd = libbpf.prog_fd(member.id)
+        except KernelError as error:
+            raise LostRace from error
+        self.closing.callback(os.close, fd)
+        info = libbpf.prog_info(fd)
+        where = "ran before" if self.plan.kind == "bare" else "runs on X"
+        self.step("4'", f"found {member.name}, which {where}", program=info.id)
+        if root and info.type != libbpf.BPF_PROG_TYPE_EXT:
+            fd = self._renew(fd, member, root.fd, root.functions[slot])
+            info = libbpf.prog_info(fd)
+        return fd, info
+
+    def _renew(self, fd: int, member: Member, root_fd: int, function: int) -> int:
+        """A program once more, as EXT; the kernel gives it another id."""
+        code = Image.of(fd)
+        if code is None:
+            raise _no_image(member, "ext")
+        try:
+            new = code.load_ext(member.name, root_fd, function)
+        except KernelError as error:
+            what = f"{member.name} (id {member.id})"
+            if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
+                raise image.array_of_another_kind(what, "ext") from error
+            raise loading.explain(what, error, ext=True) from error
+        self.closing.callback(os.close, new)
+        program_id = libbpf.prog_info(new).id
+        self.renewed[member.id] = program_id
+        self.loaded.add(program_id)
+        for path, name in self.paths.maps_of(member.id).items():
+            with libbpf.owned(libbpf.get(path)) as array:
+                self.keep_array(program_id, name, array)
+        self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)
+        return new
+
+    # --- maps -----------------------------------------------------------------------------------
+
+    def keep_array(self, program_id: int, name: str, fd: int) -> None:
+        """Pin a program array: the kernel empties one that only programs use."""
+        self.undo.callback(pin.remove, self.paths.map_pin(program_id, name))
+        self.paths.keep_map(program_id, name, fd)
+
+    def pin_maps(self, key: int) -> None:
+        """Pin the maps that ask for it, where their user wants them; each is noted before.
+
+        The notes are kept by the id of a program of this change's: the root, once it is there.
+        """
+        made: list[Made] = []
+        self.noted.add(key)
+        self.undo.callback(self._unmake, key, made)
+        number = len(self.paths.made().get(key, []))
+        for path, fd in self.maps.items():
+            directory = os.path.dirname(path)
+            wanted = [] if os.path.isdir(directory) else [Made(0, directory)]
+            for one in (*wanted, Made(libbpf.map_info(fd).id, path)):
+                self.paths.note_made(key, number, one)
+                number += 1
+                with pin.failing("pin a map at", one.path):
+                    if one.map_id:
+                        _pin_new(fd, path)
+                    else:
+                        with contextlib.suppress(FileExistsError):
+                            os.mkdir(directory, 0o700)
+                made.append(one)
+        self.maps.clear()
+
+    def _unmake(self, key: int, made: Sequence[Made]) -> None:
+        """Take pins of maps back."""
+        unmake(made, self.loaded)
+        self.paths.forget_made(key)
+
+
+class Rehearsal(Construction):
+    """A root that is made to see whether it can be, and pins nothing."""
+
+    def keep_array(self, program_id: int, name: str, fd: int) -> None:
+        pass
+
+    def pin_maps(self, key: int) -> None:
+        self.maps.clear()
+
+    def begin_counting(self) -> None:
+        pass
+
+
+def check_same(member: Member, target: tuple[int, str] | None) -> None:
+    """Raise UsageError where a file has other code than the program that it is to stand for.
+
+    It is loaded with maps of its own for that: a file may fill the maps that it is given. The tag
+    is a hash of the instructions as they were given to the kernel, maps left out.
+    """
+    source = member.source
+    assert source is not None
+    with contextlib.ExitStack() as closing:
+        alone = loading.load(source._replace(maps_of=0, pin_path=None), member.frags, target)
+        for number in (alone.fd, *alone.arrays.values(), *alone.maps.values()):
+            closing.callback(os.close, number)
+        info = libbpf.prog_info(alone.fd)
+        running = libbpf.prog_info(
+            closing.enter_context(libbpf.owned(libbpf.prog_fd(source.maps_of)))
+        )
+    if running.tag != info.tag:
+        raise UsageError(
+            f"{source.program} of {source.path} is not the program that runs",
+            why=f"its tag is {info.tag}, that of program {running.id} ({running.name}) is "
+            f"{running.tag}",
+            hint="give the object file that it was loaded from, or --force to put other code in "
+            "its place",
+        )
+
+
+def _no_image(member: Member, kind: str) -> UnsupportedError:
+    if member.source:
+        return UnsupportedError(
+            f"{member.name} of {member.source.path} cannot go to a root of the {kind} kind",
+            why="it uses something of a kernel module, which cannot be kept with its code",
+            hint="--root ext, where the kernel allows it, takes it",
+        )
+    return UnsupportedError(
+        f"{member.name} (id {member.id}) cannot go to a root of the {kind} kind",
+        why="its code is not kept with it: another tool or an earlier xdpctl has loaded it, or it "
+        "uses something of a kernel module",
+        hint="unload it and load it again",
+    )
+
+
+def _pin_new(fd: int, path: str) -> None:
+    try:
+        libbpf.pin(fd, path)
+    except KernelError as error:
+        if error.errno == errno.EEXIST:
+            raise LostRace from error  # somebody else made it meanwhile: it is to be shared
+        raise
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"

@@ -1,0 +1,216 @@
+"""Counting what programs do to packets: where it is kept, and who counts.
+
+While an interface's rules say so, it has two maps. In `counts` each program has a row, on each CPU
+by itself; `masks` says whose row it is and what that program hands on after. A fused root counts in
+its own code. EXT programs are traced: a program runs before and one behind each, whichever root
+calls it, so that nothing is lost in a swap. Their links are pinned, and keep the program that they
+trace, so that they go with it. See docs/protocol.md for what a crash leaves of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..bpffs import pin
+from ..bpffs.directory import InterfacePins
+from ..errors import BpffsError, KernelError, UnsupportedError
+from ..host.rights import explain_refusal
+from ..kernel import libbpf, maps, records
+from ..model.chain import Member, Rules
+from ..model.record import MAX_SLOTS
+from ..programs import image
+from . import count_code
+from .count_code import MASK_SIZE, ROW_SIZE, Counted, Counter, Mask
+
+ROWS = 2 * MAX_SLOTS
+"""Room for all programs of a chain and for as many that come in one change."""
+
+_PLACE = struct.Struct("=QQ")
+assert _PLACE.size == MASK_SIZE
+_COUNTS = records.MapShape(maps.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
+
+
+class Counting:
+    """The two maps of an interface, open."""
+
+    def __init__(self, counts: int, masks: int) -> None:
+        self.counts, self.masks = counts, masks
+        self.shape = libbpf.map_info(counts)
+        record = maps.record(masks, libbpf.map_info(masks))
+        if self.shape.shape != _COUNTS or record is None or len(record) != ROWS * MASK_SIZE:
+            raise BpffsError(
+                "the pins counts and masks of an interface are not what xdpctl counts in",
+                why=f"counts is a map of {self.shape.shape}",
+                hint="xdpctl stats INTERFACE --off, or remove them",
+            )
+        self.places = [*_PLACE.iter_unpack(record)]
+
+    @classmethod
+    def of(cls, paths: InterfacePins, closing: contextlib.ExitStack) -> Counting | None:
+        """Those that are pinned; None where there are none."""
+        fds = [pin.opened(path) for path in (paths.counts, paths.masks)]
+        for fd in fds:
+            if fd is not None:
+                closing.callback(os.close, fd)
+        counts, masks = fds
+        return None if counts is None or masks is None else cls(counts, masks)
+
+    @classmethod
+    def prepared(
+        cls, paths: InterfacePins, closing: contextlib.ExitStack, undo: contextlib.ExitStack
+    ) -> Counting:
+        """The same, made where they are not there."""
+        found = cls.of(paths, closing)
+        if found:
+            return found
+        counts = libbpf.map_create(
+            maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_counts", ROW_SIZE, elements=ROWS
+        )
+        closing.callback(os.close, counts)
+        masks = libbpf.map_create(libbpf.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
+        closing.callback(os.close, masks)
+        undo.callback(paths.remove_counters)
+        with pin.failing("pin a map in", paths.bpffs.path):
+            libbpf.pin(counts, paths.counts)
+            libbpf.pin(masks, paths.masks)
+        return cls(counts, masks)
+
+    def row(self, program_id: int, mask: Mask, undo: contextlib.ExitStack) -> int:
+        """A program's row, a new one if it has none yet."""
+        programs = [program for program, _mask in self.places]
+        if program_id in programs:
+            return programs.index(program_id)
+        if 0 not in programs:
+            raise UnsupportedError(
+                "too many programs come at once to count their packets",
+                why=f"there is room for {ROWS} programs, those that go included",
+                hint="load them in several steps",
+            )
+        row = programs.index(0)
+        size = ROW_SIZE * maps.possible_cpus()
+        libbpf.map_update(self.counts, row.to_bytes(4, sys.byteorder), bytes(size))
+        undo.callback(self._write, row, 0, 0)
+        self._write(row, program_id, mask.pack())
+        return row
+
+    def counter(self, row: int) -> Counter:
+        return Counter(libbpf.map_info(self.counts).id, row)
+
+    def observe(
+        self, paths: InterfacePins, program: int, member: Member, undo: contextlib.ExitStack
+    ) -> None:
+        """Trace an EXT program that has its row, unless that is done already.
+
+        Raises UnsupportedError or RightsError where the kernel does not take that.
+        """
+        row = [number for number, _mask in self.places].index(member.id)
+        counter, function = self.counter(row), libbpf.prog_main_function(program)
+        codes = {
+            "exit": count_code.observer_exit(counter, libbpf.map_info(self.masks).id),
+            "entry": count_code.observer_entry(counter),
+        }
+        try:
+            for which, code in codes.items():
+                path = paths.counter(member.id, which)
+                if os.path.lexists(path):
+                    continue
+                undo.callback(pin.remove, path)
+                with contextlib.ExitStack() as closing:
+                    fd = image.load(
+                        libbpf.BPF_PROG_TYPE_TRACING,
+                        f"xdpctl_{which}",
+                        code,
+                        gpl=True,
+                        target=(program, function),
+                        attach_type=ATTACH_TYPES[which],
+                    )
+                    closing.callback(os.close, fd)
+                    link = libbpf.link_tracing(fd)
+                    closing.callback(os.close, link)
+                    with pin.failing("pin a link in", paths.bpffs.path):
+                        libbpf.pin(link, path)
+        except KernelError as error:
+            what = f"what counts the packets of {member.known_as}"
+            raise explain_refusal(error, what) or UnsupportedError(
+                f"the packets of {member.known_as} (id {member.id}) cannot be counted",
+                why=f"the kernel does not let the program be traced: {error}",
+                hint="a fused root counts by itself: xdpctl stats INTERFACE --on --root fused",
+                details=error.log,
+            ) from error
+
+    def sync(self, members: Sequence[Member], rules: Rules) -> None:
+        masks = {
+            member.id: mask_of(member, rules, last=member is members[-1]).pack()
+            for member in members
+        }
+        self.places = [
+            (program, masks[program]) if program in masks else (0, 0)
+            for program, _mask in self.places
+        ]
+        self._store()
+
+    def read(self) -> dict[int, Counted]:
+        """What was counted, by program."""
+        return {
+            program: Counted.of(
+                maps.lookup(self.counts, self.shape, row.to_bytes(4, sys.byteorder))
+            )
+            for row, (program, _mask) in enumerate(self.places)
+            if program
+        }
+
+    def _write(self, row: int, program_id: int, mask: int) -> None:
+        self.places[row] = (program_id, mask)
+        self._store()
+
+    def _store(self) -> None:
+        libbpf.map_update(
+            self.masks, bytes(4), b"".join(_PLACE.pack(*place) for place in self.places)
+        )
+
+
+ATTACH_TYPES = {"entry": libbpf.BPF_TRACE_FENTRY, "exit": libbpf.BPF_TRACE_FEXIT}
+
+
+def mask_of(member: Member, rules: Rules, *, last: bool) -> Mask:
+    return Mask(member.handed_on(rules), last)
+
+
+@contextlib.contextmanager
+def opened(paths: InterfacePins) -> Iterator[Counting | None]:
+    """The counters of an interface, if there are any, for the length of a block."""
+    with contextlib.ExitStack() as closing:
+        yield Counting.of(paths, closing)
+
+
+def sync(paths: InterfacePins, members: Sequence[Member], rules: Rules) -> None:
+    """The rows are those of a chain's members; others are free from now on."""
+    with opened(paths) as counting:
+        if counting:
+            counting.sync(members, rules)
+
+
+class Reading(NamedTuple):
+    """What was counted of each program until a moment, and since when; seconds of the clock."""
+
+    since: float
+    now: float
+    programs: dict[int, Counted]
+
+
+def read(paths: InterfacePins) -> Reading | None:
+    """What was counted; None where nothing is."""
+    import time
+
+    with opened(paths) as counting:
+        if counting is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            since = os.stat(paths.masks).st_ctime
+            return Reading(since, time.time(), counting.read())
+    return None

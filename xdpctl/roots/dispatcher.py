@@ -1,0 +1,192 @@
+"""The EXT kind of root: the rootlet dispatcher, compiled for the shape of a chain and loaded.
+
+`build` makes a root for a chain, attached nowhere, and `Root.hook` makes a member part of it. The
+rest of xdpctl knows roots as ids alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
+from ..host import cache
+from ..host.rights import explain_refusal
+from ..kernel import abi, libbpf
+from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..model.chain import USUAL, Member, Rules, takes_entry
+from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
+from ..programs import image
+
+CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
+
+
+def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) -> str:
+    """The name of the root's function that a member replaces."""
+    return ENTRY if takes_entry(members, rules) else f"prog{slot}"
+
+
+class Root(NamedTuple):
+    """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
+
+    fd: int
+    id: int
+    btf_id: int
+    functions: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def hook(self, program_fd: int, slot: int) -> int:
+        """Hook an EXT program onto a slot; returns the link's descriptor."""
+        return libbpf.link_ext(program_fd, self.fd, self.functions[slot])
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def build(
+    members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0, rules: Rules = USUAL
+) -> Root:
+    """Load a root for a chain, attached nowhere, its slots vacant.
+
+    It takes packets of several fragments if every member does and the kernel can (Linux kernel
+    commit c2f2cdbeffda "bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags loading the ebpf
+    program", in v5.18). It is bound to the device of a number if every member is (Linux kernel
+    commit 2b3486bc2d23 "bpf: Introduce device-bound XDP programs", in v6.3). Raises RightsError,
+    UnsupportedError or VerifierError.
+    """
+    rules = rules._replace(counted=0)  # others count: see counting.py
+    code = object_for(tuple(member.actions for member in members), protocol, rules)
+    config = Config.of(members, protocol)
+    names = tuple(slot_function(members, slot, rules) for slot in range(len(members)))
+    try:
+        return _load(code, config, names, ifindex)
+    except KernelError as error:
+        if config.frags and error.errno == errno.EINVAL:
+            with contextlib.suppress(KernelError):
+                return _load(code, config._replace(frags=False), names, ifindex)
+        raise explain_refusal(error, "the dispatcher") or VerifierError(
+            "the kernel refused the dispatcher", why=error.log.strip() or str(error)
+        ) from error
+
+
+def refused() -> int:
+    """The errno with which the kernel refuses EXT programs; 0 where it takes them.
+
+    By experiment: security policies, architectures without trampolines and a JIT that is off all
+    refuse in ways of their own, and at different steps.
+    """
+    with contextlib.closing(build([Member("probe")])) as root:
+        try:
+            target = root.fd, root.functions[0]
+            fd = image.load(libbpf.BPF_PROG_TYPE_EXT, "probe", image.PASS, gpl=True, target=target)
+            with libbpf.owned(fd):
+                os.close(root.hook(fd, 0))
+        except KernelError as error:
+            return error.errno or errno.EPERM
+    return 0
+
+
+def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> Root:
+    library = libbpf.lib()
+    handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
+    try:
+        program = library.bpf_object__next_program(handle, None)
+        libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
+        flags = libbpf.BPF_F_XDP_HAS_FRAGS * config.frags
+        if config.devbound:
+            flags |= libbpf.BPF_F_XDP_DEV_BOUND_ONLY
+            library.bpf_program__set_ifindex(program, ifindex)
+        library.bpf_program__set_flags(program, flags)
+        libbpf.load_object(handle)
+        btf = Btf(library.bpf_object__btf(handle), borrowed=True)
+        functions = tuple(btf.find(name, BTF_KIND_FUNC) for name in names)
+        fd = os.dup(library.bpf_program__fd(program))
+    finally:
+        library.bpf_object__close(handle)
+    try:
+        info = libbpf.prog_info(fd)
+        if info.name != root_name(len(names)) or not info.map_ids:
+            # libbpf leaves the name or the record out, without an error, where a call of its own
+            # fails; a root that nobody can read could never be changed again.
+            raise XdpctlError(
+                "the dispatcher was loaded without its name or its record",
+                why="a bpf(2) call failed meanwhile, for instance for want of memory",
+                hint="try again",
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return Root(fd, info.id, info.btf_id, functions, names)
+
+
+# --- compiling ----------------------------------------------------------------------------------
+
+
+def shipped(name: str) -> Path | None:
+    """A file of bpf/: inside an installed package, or beside it in a checkout."""
+    here = Path(__file__).parents[1]
+    for path in (here / "bpf" / name, here.parent / "bpf" / name):
+        if path.exists():
+            return path
+    return None
+
+
+def general(protocol: int) -> str:
+    """The file name of the dispatcher for any shape, but a wide one, that the package carries."""
+    return f"dispatcher-{protocol}.o"
+
+
+def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = USUAL) -> bytes:
+    """The dispatcher's object file for a chain with these action masks.
+
+    From the cache, else from clang, else the general one that the package carries, which knows the
+    usual rules alone and is not for a wide chain.
+    """
+    source, wide = shipped("dispatcher.c"), is_wide(len(masks))
+    slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
+    shape = [f"-DSLOTS={slots}", "-DWIDE" if wide else f"-DPROTOCOL={protocol}"]
+    if rules != USUAL:
+        shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
+    if source is not None:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            return _cached(source.read_bytes(), *shape)
+    lacking = f" for more than {LIBXDP_SLOTS} programs" if wide else ""
+    lacking = lacking or (" for these rules" if rules != USUAL else "")
+    compiled = None if lacking else shipped(general(protocol))
+    if compiled is None:
+        raise UnsupportedError(
+            "no dispatcher for this chain",
+            why=f"clang is not installed and this xdpctl carries no compiled dispatcher{lacking}",
+            hint="install clang (Debian: apt install clang), or use --root fused, which needs none",
+        )
+    return compiled.read_bytes()
+
+
+def _cached(source: bytes, *shape: str) -> bytes:
+    """Compile, or take the result of the same source and flags from the cache."""
+    key = "\0".join([*CFLAGS, *shape, ""]).encode() + source
+    return cache.kept("dispatcher", key, lambda: compile_c(source, *shape))
+
+
+def compile_c(source: bytes, *flags: str) -> bytes:
+    """Run clang on source text. Raises FileNotFoundError or PermissionError without one."""
+    import subprocess
+
+    command = ["clang", *CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"]
+    result = subprocess.run(command, input=source, capture_output=True, check=False)
+    if result.returncode:
+        raise UnsupportedError(
+            "clang cannot compile the dispatcher",
+            why=result.stderr.decode(errors="replace").strip(),
+            hint="clang 10 or newer with the BPF target is needed",
+        )
+    return result.stdout
+
+
+def has_general() -> bool:
+    """Whether there is a dispatcher for machines without clang."""
+    return shipped(general(PROTOCOL)) is not None

@@ -1,0 +1,1 @@
+"""Packets: files of them, live ones, and what goes wrong with them."""

@@ -1,0 +1,1 @@
+"""What a chain would do with packets."""

@@ -1,0 +1,98 @@
+"""Copies of maps, so that programs can be tried without a trace in the maps of those that run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from ..errors import KernelError
+from ..kernel import libbpf, maps
+from ..kernel.records import MapInfo
+
+_COPIED = (
+    *(maps.BPF_MAP_TYPE_HASH, libbpf.BPF_MAP_TYPE_ARRAY, maps.BPF_MAP_TYPE_PERCPU_HASH),
+    *(maps.BPF_MAP_TYPE_PERCPU_ARRAY, maps.BPF_MAP_TYPE_LRU_HASH),
+    *(maps.BPF_MAP_TYPE_LRU_PERCPU_HASH, maps.BPF_MAP_TYPE_LPM_TRIE),
+)
+_OUTER = (maps.BPF_MAP_TYPE_ARRAY_OF_MAPS, maps.BPF_MAP_TYPE_HASH_OF_MAPS)
+# What programs write to and never read.
+_EMPTY = (
+    *(maps.BPF_MAP_TYPE_PERF_EVENT_ARRAY, maps.BPF_MAP_TYPE_RINGBUF),
+    maps.BPF_MAP_TYPE_STACK_TRACE,
+)
+# What programs can read alone.
+_SHARED = (
+    *(maps.BPF_MAP_TYPE_DEVMAP, maps.BPF_MAP_TYPE_DEVMAP_HASH, maps.BPF_MAP_TYPE_CPUMAP),
+    *(maps.BPF_MAP_TYPE_XSKMAP, maps.BPF_MAP_TYPE_CGROUP_ARRAY),
+)
+
+
+class CannotCopyError(Exception):
+    """A map cannot be copied; the text says why."""
+
+
+class Copies:
+    """Copies of maps, each made when it is first asked for; they live as long as `closing`."""
+
+    def __init__(self, closing: contextlib.ExitStack) -> None:
+        self._closing = closing
+        self._made: dict[int, int] = {}
+
+    def of(self, map_id: int) -> int:
+        """The id of what is to be used for a map: its copy, or itself if no program can change it.
+
+        Raises CannotCopyError.
+        """
+        if map_id not in self._made:
+            with libbpf.owned(libbpf.map_fd(map_id)) as fd:
+                info = libbpf.map_info(fd)
+                try:
+                    self._made[map_id] = self._copy(fd, info)
+                except KernelError as error:
+                    raise CannotCopyError(
+                        f"its map {info.name} cannot be copied: {error}"
+                    ) from error
+        return self._made[map_id]
+
+    def _copy(self, fd: int, info: MapInfo) -> int:
+        if info.type in _OUTER:
+            return self._outer(fd, info)
+        if info.type in _SHARED or info.flags & libbpf.BPF_F_RDONLY_PROG:
+            return info.id
+        if info.type not in _COPIED + _EMPTY:
+            raise CannotCopyError(
+                f"what is in its program array {info.name} cannot be read"
+                if info.type == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+                else f"what is in its map {info.name} (type {info.type}) cannot be copied"
+            )
+        new = self._new(info)
+        if info.type in _COPIED:
+            for keys, values in maps.entries(fd, info):
+                maps.fill(new, info, keys, values)
+        return libbpf.map_info(new).id
+
+    def _outer(self, fd: int, info: MapInfo) -> int:
+        """A map of maps: another one, of copies. An empty one says nothing of what it may have."""
+        inner = {
+            keys[start : start + info.key_size]: int.from_bytes(
+                values[number * 4 : number * 4 + 4], sys.byteorder
+            )
+            for keys, values in maps.entries(fd, info)
+            for number, start in enumerate(range(0, len(keys), info.key_size))
+        }
+        if not inner:
+            return info.id
+        fds = {}
+        for key, map_id in inner.items():
+            fds[key] = libbpf.map_fd(self.of(map_id))
+            self._closing.callback(os.close, fds[key])
+        new = self._new(info, next(iter(fds.values())))
+        for key, inner_fd in fds.items():
+            libbpf.map_update(new, key, inner_fd.to_bytes(4, sys.byteorder))
+        return libbpf.map_info(new).id
+
+    def _new(self, info: MapInfo, inner_fd: int = 0) -> int:
+        fd = maps.create_like(info, inner_fd)
+        self._closing.callback(os.close, fd)
+        return fd

@@ -1,0 +1,1 @@
+"""Every line, table, picture and JSON document that is printed."""

@@ -1,0 +1,101 @@
+"""How chains of before are shown, and a change that waits for its confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..bpffs.history import is_there
+from ..model.generation import Generation
+from ..model.terms import Pending
+from .render import Style, member_data, pending_data, print_json, rules_data, tell_removed
+
+if TYPE_CHECKING:
+    from ..change.confirm import Confirmed
+    from ..host.interfaces import Interface
+    from ..model.chain import Member
+    from ..model.state import State
+
+
+def pending_line(pending: Pending) -> str:
+    left = pending.left
+    when = f"in {left:.0f} s unless confirmed" if left > 0 else "now"
+    return f"unconfirmed: goes back to generation {pending.number} {when}"
+
+
+def confirmed(done: Iterable[tuple[Interface, Confirmed]], style: Style) -> None:
+    """The changes that stay now, or would."""
+    if style.json:
+        print_json(
+            {
+                "command": "confirm",
+                "interfaces": [
+                    {
+                        "interface": one.name,
+                        "generation": now.generation.number,
+                        "removed": list(now.removed),
+                    }
+                    for one, now in done
+                ],
+                "dry_run": style.dry_run,
+            }
+        )
+        return
+    for one, now in done:
+        tell_removed(now.removed)
+        if not style.quiet or style.dry_run:
+            verb = "would be confirmed" if style.dry_run else "confirmed"
+            print(f"{one.name}: {verb}: does not go back to {now.generation.words}")
+
+
+def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -> None:
+    """The chains that interfaces ran before."""
+    if style.json:
+        print_json(
+            {
+                "command": "history",
+                "interfaces": [
+                    {
+                        "interface": state.interface.name,
+                        "generations": [_generation_data(one) for one in past],
+                        "unconfirmed": pending_data(state.pending),
+                    }
+                    for state, past in found
+                ],
+            }
+        )
+        return
+    import time
+
+    for state, past in found:
+        name = state.interface.name
+        print(f"{name}: now: {_known(state.chain.members) or 'no program'}")
+        for one in past:
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
+            gone = one.restored(state, is_there)[1]
+            told = f" (gone: {_known(gone)})" if gone else ""
+            what = _known(one.chain.members) or "no program"
+            print(
+                f"{name}: {one.number}: until {one.command or 'a change'} at {when}: {what}{told}"
+            )
+        if state.pending:
+            print(f"{name}: {pending_line(state.pending)}")
+
+
+def _known(members: Sequence[Member]) -> str:
+    return ", ".join(f"{member.known_as} (id {member.id})" for member in members)
+
+
+def _generation_data(one: Generation) -> dict[str, Any]:
+    return {
+        "generation": one.number,
+        "replaced_at": one.time,
+        "replaced_by": one.command or None,
+        "kind": one.kind,
+        "mode": one.mode,
+        "attach": one.attach,
+        **rules_data(one.chain.rules),
+        "programs": [
+            {**member_data(member), "gone": not is_there(member.id)} for member in one.chain.members
+        ],
+    }

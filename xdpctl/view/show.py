@@ -1,0 +1,148 @@
+"""A chain as it is drawn: the way of a packet, top to bottom."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..model.chain import ACTIONS, XDP_PASS, format_actions
+from .render import printable
+from .status import NOTHING, interface_remarks, oddity
+from .status import data as status_data
+
+if TYPE_CHECKING:
+    from ..host.interfaces import Failure
+    from ..model.state import Root, Slot, State
+
+
+Counts = Mapping[int, Mapping[str, int]]
+"""By program id: how many packets it gave which verdict."""
+
+_ALL = (1 << len(ACTIONS)) - 1
+
+
+class _Strokes(NamedTuple):
+    """What lines are drawn with."""
+
+    way: str = "│"
+    slot: str = "├─"
+    out: str = "├──▶"
+    on: str = "▼"
+    stop: str = "┴"
+    end: str = "╰─"
+
+
+_ASCII = _Strokes("|", "+-", "+-->", "v", "x", "`-")
+
+
+class Line(NamedTuple):
+    """A line of a drawing; the style is rich's, for terminals."""
+
+    text: str
+    style: str = ""
+
+
+def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
+    """An interface as ``show --json`` gives it: as `status.data`, with what was counted."""
+    found = status_data(seen)
+    for slot in found.get("programs", ()):
+        if "id" in slot:
+            counted = counts.get(slot["id"])
+            slot["packets"] = None if counted is None else sum(counted.values())
+            slot["verdicts"] = counted
+    return found
+
+
+def show(states: Sequence[State], counts: Counts | None = None) -> None:
+    """Draw chains; what is odd about their interfaces follows on standard error."""
+    strokes = _Strokes() if _can_print("".join(_Strokes())) else _ASCII
+    lines = [line for state in states for line in (*drawing(state, counts, strokes), Line(""))][:-1]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console()
+        for line in lines:
+            console.print(Text(*line), soft_wrap=True)
+    else:
+        print("\n".join(text for text, _style in lines))
+    for state in states:
+        for remark in interface_remarks(state):
+            print(f"xdpctl: {printable(f'{state.interface.name}: {remark}')}", file=sys.stderr)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeError:
+        return False
+    return True
+
+
+def drawing(
+    state: State, counts: Counts | None = None, strokes: _Strokes = _ASCII
+) -> Iterator[Line]:
+    """The lines of an interface's drawing."""
+    name, root = printable(state.interface.name), state.root
+    if root is None:
+        yield Line(f"{name}  {NOTHING}", "dim")
+        return
+    yield Line(f"{name}  {printable(root.name)}  {_root_facts(root)}", "bold")
+    if root.config is None:
+        whose = "another tool's program" if root.owner == "other" else "one program, no dispatcher"
+        yield Line(f"{strokes.end} {whose}: its verdict is the packet's")
+        return
+    yield Line(strokes.way)
+    for slot in root.slots:
+        yield from _slot_lines(slot, root, counts or {}, strokes)
+    yield Line(f"{strokes.end} end: {ACTIONS[root.rules.on_end]}", "bold")
+
+
+def _root_facts(root: Root) -> str:
+    facts = [f"id {root.id}", f"{root.mode} mode"]
+    if root.config:
+        protocol = root.config.libxdp
+        facts.append(f"{root.kind} root, protocol {protocol}" if protocol else f"{root.kind} root")
+    facts += [f"link {root.link_id}" if root.link_id else "netlink", f"tag {root.tag}"]
+    return ", ".join(facts)
+
+
+def _slot_lines(slot: Slot, root: Root, counts: Counts, strokes: _Strokes) -> Iterator[Line]:
+    assert root.config is not None
+    way, member = strokes.way, slot.member
+    odd = printable(oddity(slot, root.rules))
+    actions = root.config.actions[slot.number]
+    if member:
+        names = [printable(member.known_as)]
+        if member.label:
+            names.append(f"({printable(member.name)})")
+        facts = f"id {member.id}, priority {member.priority}, tag {member.tag}"
+        yield Line(f"{strokes.slot} {slot.number}  {' '.join(names)}  {facts}", "bold")
+        if asked := ", ".join(
+            f"{word} {' and '.join(map(printable, others))}"
+            for word, others in (("before", member.before), ("after", member.after))
+            if others
+        ):
+            yield Line(f"{way}     runs {asked}")
+        if (seen := counts.get(member.id)) is not None:
+            each = ", ".join(f"{verdict} {number}" for verdict, number in seen.items() if number)
+            yield Line(f"{way}     {sum(seen.values())} packets{each and ': '}{each}")
+    else:
+        what = "lost" if slot.lost else "vacant"
+        yield Line(f"{strokes.slot} {slot.number}  <{what}>", "bold red")
+    if odd:
+        yield Line(f"{way}     {odd}", "yellow" if member else "red")
+    if member is None and not slot.lost:
+        passed = root.rules.on_vacant == XDP_PASS
+        actions = _ALL if passed else 0
+        leaving = ACTIONS[root.rules.on_vacant]
+    else:
+        leaving = format_actions(_ALL & ~actions)
+    if actions & _ALL != _ALL:
+        yield Line(f"{strokes.out} leaves: {leaving}", "dim")
+    if actions & _ALL:
+        on = "all" if actions & _ALL == _ALL else format_actions(actions)
+        yield Line(f"{strokes.on}    goes on: {on}", "dim")
+    else:
+        yield Line(f"{strokes.stop}    nothing goes on", "dim")

@@ -1,0 +1,303 @@
+"""What an interface runs, for people and scripts: rows, a table, what is odd, JSON.
+
+rich draws on terminals only, so that scripts do not pay for it; elsewhere the rows are
+xdp-loader's, which scripts parse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Interrupted, RaceError
+from ..host import signals
+from ..host.interfaces import Failure
+from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
+from .history import pending_line
+from .render import (
+    Style,
+    alone,
+    errno_name,
+    failure_text,
+    member_data,
+    pending_data,
+    print_line,
+    printable,
+    rule_lines,
+    rules_data,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..model.state import Root, Slot, State
+
+
+NOTHING = "<No XDP program loaded!>"
+
+
+def data(seen: State | Failure) -> dict[str, Any]:
+    """An interface as ``status --json`` gives it, or that it could not be read."""
+    return seen.as_dict() if isinstance(seen, Failure) else state_data(seen)
+
+
+def state_data(state: State) -> dict[str, Any]:
+    """An interface as it was read."""
+    root = state.root
+    return {
+        "interface": state.interface.name,
+        "ifindex": state.interface.ifindex,
+        "netns": state.interface.netns,
+        "root": root
+        and {
+            "id": root.id,
+            "name": root.name,
+            "tag": root.tag,
+            "mode": root.mode,
+            "owner": root.owner,
+            "kind": None if root.owner == "other" and not root.config else root.kind,
+            "ext_refused": errno_name(root.config.why) if root.config else None,
+            "attach": root.attach,
+            "link_id": root.link_id or None,
+            "link_pin": root.link_pin,
+            "protocol": (root.config.libxdp or None) if root.config else None,
+            "frags": root.config.frags if root.config else None,
+            **rules_data(root.rules),
+        },
+        "programs": [_slot_data(slot) for slot in root.slots] if root else [],
+        "residue": list(state.residue),
+        "unconfirmed": pending_data(state.pending),
+    }
+
+
+def _slot_data(slot: Slot) -> dict[str, Any]:
+    return {
+        "slot": slot.number,
+        "function": slot.function,
+        "vacant": slot.member is None and not slot.lost,
+        "lost": slot.lost or None,
+        **(member_data(slot.member) if slot.member else {}),
+        "link_id": slot.link_id or None,
+        "pin": slot.pin,
+        "array_id": slot.array_id or None,
+        "borrowed": slot.origin
+        and {
+            "link_id": slot.origin.link_id,
+            "pid": slot.origin.pid or None,
+            "name": slot.origin.name or None,
+            "gone": slot.orphan,
+        },
+    }
+
+
+def status(states: Sequence[State], style: Style | None = None) -> None:
+    """The rows of xdp-loader, or a table on a terminal; then what is not as it should be."""
+    style = style or Style()
+    if sys.stdout.isatty() and not style.plain:
+        from rich.console import Console
+
+        Console().print(_table(states))
+    else:
+        print("CURRENT XDP PROGRAM STATUS:\n")
+        _row("Interface", "Prio", "Program name", "Mode", "ID", "Tag", "Chain actions")
+        print("-" * 86)
+        for state in states:
+            for row in _rows(state):
+                _row(*row)
+        print()
+    for line in _remark_lines(states) if style.verbose or not style.plain else ():
+        print(f"xdpctl: {line}", file=sys.stderr)
+
+
+def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: float) -> None:
+    """What interfaces run, looked up each `interval` seconds until a signal ends it.
+
+    On a terminal a table that changes; else each state that is another than the last, with --json
+    as a document on a line.
+    """
+    with contextlib.ExitStack() as ending:
+        draw = _printer(style)
+        if sys.stdout.isatty() and not style.json:
+            draw = _drawer(ending)
+        last: list[dict[str, Any]] | None = None
+        with contextlib.suppress(Interrupted):
+            while True:
+                signals.hold()  # no half a line, and no link or program left open by a look
+                with contextlib.suppress(RaceError):  # seen when it comes to rest
+                    seen = look()
+                    for one in seen:
+                        if isinstance(one, Failure) and isinstance(one.error, RaceError):
+                            raise one.error
+                    found = [data(one) for one in seen]
+                    if found != last:
+                        draw(seen)
+                    last = found
+                signals.release()
+                time.sleep(interval)
+
+
+def _printer(style: Style) -> Callable[[Sequence[State | Failure]], None]:
+    def draw(seen: Sequence[State | Failure]) -> None:
+        if style.json:
+            print_line({"command": "status", "interfaces": [data(one) for one in seen]})
+        else:
+            status(_read(seen), style)
+            sys.stdout.flush()
+            for line in _failure_lines(seen, style):
+                print(f"xdpctl: {line}", file=sys.stderr)
+
+    return draw
+
+
+def _drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[State | Failure]], None]:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    # Without its thread: it would draw while a signal ends the command.
+    screen = ending.enter_context(Live(console=Console(), auto_refresh=False))
+
+    def draw(seen: Sequence[State | Failure]) -> None:
+        states = _read(seen)
+        lines = [Text(line, style="yellow") for line in _remark_lines(states)]
+        lines += [Text(line, style="red") for line in _failure_lines(seen, Style())]
+        screen.update(Group(_table(states), *lines), refresh=True)
+
+    return draw
+
+
+def _read(seen: Sequence[State | Failure]) -> list[State]:
+    return [one for one in seen if not isinstance(one, Failure)]
+
+
+def _failure_lines(seen: Sequence[State | Failure], style: Style) -> list[str]:
+    return [failure_text(one, style) for one in seen if isinstance(one, Failure)]
+
+
+def _remark_lines(states: Sequence[State]) -> list[str]:
+    return [
+        printable(f"{state.interface.name}: {remark}")
+        for state in states
+        for remark in remarks(state)
+    ]
+
+
+def _row(*cells: object) -> None:
+    # xdp-loader's columns to the blank: scripts cut them by number, too.
+    widths = (16, 6, 16, 8, 4, 17, 0) if cells[0] == " =>" else (16, 5, 17, 8, 4, 17, 0)
+    texts = (printable(str(cell)) for cell in cells)
+    text = " ".join(f"{cell:<{width}}" for cell, width in zip(texts, widths, strict=True))
+    print(text.rstrip())
+
+
+def slots_shown(root: Root | None) -> tuple[Slot, ...]:
+    """The slots that have a row: xdp-loader shows a root that is the only program on one."""
+    return root.slots if root and root.kind != "bare" else ()
+
+
+def _rows(state: State) -> list[tuple[object, ...]]:
+    """An interface's rows: the root, then a row a slot that starts with =>."""
+    root = state.root
+    if root is None:
+        return [(state.interface.name, "", NOTHING, "", "", "", "")]
+    rows: list[tuple[object, ...]] = [
+        (state.interface.name, "", root.name, root.mode, root.id, root.tag, "")
+    ]
+    for slot in slots_shown(root):
+        member = slot.member
+        if member is None:
+            what = "lost" if slot.lost else "vacant"
+            rows.append((" =>", "-", f"<{what}:prog{slot.number}>", "", "-", "-", "-"))
+        else:
+            actions = format_actions(member.actions)
+            name = member.known_as
+            rows.append((" =>", member.priority, name, "", member.id, member.tag, actions))
+    return rows
+
+
+def _table(states: Sequence[State]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title, align in (
+        ("Interface", "left"),
+        ("Prio", "right"),
+        ("Program", "left"),
+        ("Mode", "left"),
+        ("ID", "right"),
+        ("Tag", "left"),
+        ("Chain actions", "left"),
+    ):
+        # Folded, not cut: an id or a tag that is cut serves nobody.
+        table.add_column(title, justify="right" if align == "right" else "left", overflow="fold")
+    for state in states:
+        # Names come from programs: text, never markup.
+        root, *slots = [[Text(printable(str(cell))) for cell in row] for row in _rows(state)]
+        table.add_row(*root, style="bold" if state.root else "dim")
+        for cells, slot in zip(slots, slots_shown(state.root), strict=True):
+            table.add_row(*cells, style="" if slot.member else "red")
+    return table
+
+
+def remarks(state: State) -> list[str]:
+    """What is odd about an interface and its slots: vacant ones, unpinned links, foreign roots."""
+    slots, rules = (state.root.slots, state.root.rules) if state.root else ((), USUAL)
+    odd = (f"{_subject(slot)} {what}" for slot in slots if (what := oddity(slot, rules)))
+    return [*interface_remarks(state), *odd]
+
+
+def interface_remarks(state: State) -> list[str]:
+    """The same of the interface and its root alone."""
+    found = []
+    root = state.root
+    if root is not None:
+        found += rule_lines(root.rules)
+        how = f"link {root.link_id}" if root.link_id else "netlink"
+        if root.owner == "libxdp":
+            found.append(f"the dispatcher is not xdpctl's (attached by {how})")
+        if root.owner == "other":
+            found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
+        if root.kind == "bare" and root.owner == "xdpctl":
+            found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
+        if root.kind == "fused" and root.config:
+            refused = errno_name(root.config.why)
+            why = f"because EXT programs are refused here ({refused})" if refused else "as asked"
+            found.append(f"the root is fused, {why}")
+    if state.pending:
+        found.append(pending_line(state.pending))
+    if state.stranded:
+        found.append(f"root {state.stranded} was loaded here and runs on an interface that moved")
+    found += [f"left over: {path} (the next change removes it)" for path in state.residue]
+    return found
+
+
+def _subject(slot: Slot) -> str:
+    if slot.member:
+        return f"{slot.member.name} (id {slot.member.id})"
+    return f"slot {slot.number}"
+
+
+def oddity(slot: Slot, rules: Rules) -> str:
+    """What is not as usual about a slot or its program, as said of it; empty if nothing is."""
+    if slot.lost:
+        return f"runs program {slot.lost}, whose pin is gone: the next change leaves it out"
+    if slot.member is None:
+        what = "the process that held it" if slot.array_id else "its link"
+        passed = rules.on_vacant == XDP_PASS
+        then = "packets pass it by" if passed else "packets end there"
+        return f"is vacant: {what} is gone and {then}"
+    if slot.origin and slot.pin:
+        gone = ", which is gone: the next change takes it out" if slot.orphan else ""
+        return f"is borrowed from link {slot.origin.link_id} of {slot.origin.holder}{gone}"
+    if slot.array_id:
+        return "belongs to a process: it goes when that does"
+    if slot.pin is None and slot.link_id:
+        return (
+            f"hangs on link {slot.link_id}, which xdpctl did not pin: it goes when its holder does"
+        )
+    return ""
