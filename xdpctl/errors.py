@@ -159,3 +159,10 @@ def explained(error: OSError) -> XdpctlError:
     if isinstance(error, KernelError):
         return error.explained()
     return XdpctlError("a system call failed", why=str(error), number=error.errno or 0)
+
+
+def errno_name(number: int) -> str | None:
+    """EPERM for 1; None for 0, the number where it has no name."""
+    # 524 is of the kernel alone; 95 has two names.
+    names = {**errno.errorcode, 524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+    return names.get(number, str(number)) if number else None

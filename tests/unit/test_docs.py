@@ -45,13 +45,14 @@ from xdpctl.host.cache import CACHE
 from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, libc, records
+from xdpctl.kernel.records import Handle
 from xdpctl.model import record as protocol_code
 from xdpctl.model.chain import VACANT, XDP_PASS, Chain, Kind, Rules
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Label, Made, Origin
 from xdpctl.model.plan import make_plan
 from xdpctl.model.record import FUSED, FUSED_RECORD, MAX_SLOTS, PROTOCOLS
-from xdpctl.model.state import Handle, State
+from xdpctl.model.state import State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
 from xdpctl.programs import chainfile, image, loading
@@ -62,6 +63,7 @@ from xdpctl.roots.hook import Hook
 from xdpctl.traffic import incidents, trace
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial.trial import Fate, Outcome, Trial
+from xdpctl.trial.tried import Tried
 from xdpctl.view import facts, history, render, status, steps, tally
 
 PAGE = ROOT / "man/xdpctl.8"
@@ -292,7 +294,7 @@ def documents(
     report.renewed[9] = 90
     fate = Fate(XDP_PASS, None, (XDP_PASS, XDP_PASS), b"shorter", (0,))
     outcome = Outcome(Packet("packet-1", b"long enough"), fate, fate)
-    report.trial = Trial(plan.target, state.chain, (outcome,))
+    report = Tried.of(report, Trial(plan.target, state.chain, (outcome,)))
     held: dict[Handle, list[Holder]] = {("link_id", 100): [Holder(77, "agent", 5)]}
     style = Settings()
     style.json = True

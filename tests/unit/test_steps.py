@@ -9,7 +9,7 @@ import pytest
 from tests.unit.samples import running, state_of
 from tests.unit.test_render import CHANGE, MEMBERS, document, report_of
 from xdpctl.host.holders import Holder
-from xdpctl.model.state import Handle
+from xdpctl.kernel.records import Handle
 from xdpctl.view import render, steps
 
 

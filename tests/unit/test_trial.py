@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, PASS, TX, chain_of, fresh, running, state_of
-from xdpctl.change.report import Report
 from xdpctl.errors import GateError, KernelError, UsageError
 from xdpctl.kernel import libbpf
 from xdpctl.model.chain import USUAL, Chain, Member, Rules, takes_entry, verdict_of
@@ -20,6 +19,7 @@ from xdpctl.traffic import pcap
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial import trial
 from xdpctl.trial.trial import Fate, Line, Outcome, Trial
+from xdpctl.trial.tried import Tried
 from xdpctl.view import render
 from xdpctl.view import trial as fates
 
@@ -231,7 +231,7 @@ def test_document() -> None:
 def test_a_report_with_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     """In the place of a change, behind the plan."""
     state = state_of([MEMBERS[0]])
-    report = Report(make_plan(state, chain_of(*MEMBERS)), state, trial=SAMPLE)
+    report = Tried(make_plan(state, chain_of(*MEMBERS)), state, trial=SAMPLE)
     render.change("load", report, render.Style(dry_run=True))
     out = capsys.readouterr().out
     assert out.startswith(f"{INTERFACE.name}: would flip to a new root")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..model.chain import Member
 from ..model.plan import Plan
 from ..model.state import State
 from ..model.terms import Pending
 from .settle import Rehooked
-
-if TYPE_CHECKING:
-    from ..trial.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,7 @@ class Report:
     another link now, `holds` the descriptors of what holds the held members, by program id,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
     `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
-    going back, `unsettled` why something was left to the next command after the change was live,
-    and `trial` what the new chain would do with packets, where that was asked instead of the
-    change.
+    going back, and `unsettled` why something was left to the next command once the change was live.
     """
 
     plan: Plan
@@ -50,4 +44,3 @@ class Report:
     pending: Pending | None = None
     gone: tuple[Member, ...] = ()
     unsettled: str = ""
-    trial: Trial | None = None

@@ -14,7 +14,8 @@ from ..errors import Interrupted, KernelError, RaceError, VanishedError
 from ..host import signals
 from ..host.holders import holders
 from ..kernel import libc
-from ..model.state import Handle, State
+from ..kernel.records import Handle
+from ..model.state import State
 from ..observe.reading import observe
 from .sweep import Event, tend
 

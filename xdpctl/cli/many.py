@@ -52,9 +52,7 @@ def change(
             terms=terms,
             **options,
         )
-        if settings.trial:
-            _try(bpffs, report, settings.trial)
-        return report
+        return _tried(bpffs, report, settings.trial) if settings.trial else report
 
     one_or_each(settings, command, bpffs, pattern, work)
 
@@ -69,16 +67,18 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
             render.change(command, noted(found[0], None), settings)
 
 
-def _try(bpffs: Bpffs, report: Report, asked: Asked) -> None:
+def _tried(bpffs: Bpffs, report: Report, asked: Asked) -> Report:
     """Find out what a chain that was planned would do with the packets that were given."""
     from ..trial import trial
+    from ..trial.tried import Tried
     from ..view import trial as fates
 
-    report.trial = trial.attempt(
+    found = trial.attempt(
         bpffs, report.before, report.plan, asked.packets, live_maps=asked.live_maps
     )
     if asked.out is not None:
-        fates.write(asked.out, report.plan.interface, report.trial)
+        fates.write(asked.out, report.plan.interface, found)
+    return Tried.of(report, found)
 
 
 def change_each(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..model.state import Handle
+from ..kernel.records import Handle
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 BPF_LINK_TYPE_TRACING = 2
 
@@ -89,3 +89,6 @@ class LinkInfo(NamedTuple):
     def function(self) -> int:
         """Of an EXT link: the BTF id of the function that it replaces, 0 where it is not told."""
         return self.word[2]
+
+
+Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..host.interfaces import Interface
+from ..kernel.records import Handle
 from .chain import USUAL, Chain, Kind, Member, Rules
 from .labels import Attach, Home, Origin
 from .record import Config
 from .terms import Pending
 
-Handle = tuple[Literal["link_id", "map_id", "prog_id"], int]
+if TYPE_CHECKING:
+    from ..host.interfaces import Interface
+
 Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
 

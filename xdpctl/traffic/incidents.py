@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
-from ..errors import NotFoundError, RaceError, VanishedError
+from ..errors import NotFoundError, RaceError, VanishedError, errno_name
 from ..host.interfaces import Interface, is_pattern
 from ..kernel import libbpf, maps
 from ..model.chain import ACTIONS, Kind, Member, verdict_name
 from ..observe.reading import View, observe
-from ..view.render import errno_name
 from . import monitor
 from .monitor import Monitor, Reading, What
 

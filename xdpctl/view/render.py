@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..host.interfaces import Failure
     from ..model.plan import AskedMode, Plan
     from ..model.terms import Pending
-
+    from ..trial.trial import Trial
 
 SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""
@@ -55,15 +55,6 @@ def failure_text(failure: Failure, style: Style) -> str:
 def printable(text: str) -> str:
     """A text of somebody else's on one line, with nothing in it that a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def errno_name(number: int) -> str | None:
-    """EPERM for 1; None for 0, the number where it has no name."""
-    import errno
-
-    # 524 is of the kernel alone; 95 has two names.
-    names = {**errno.errorcode, 524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
-    return names.get(number, str(number)) if number else None
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -198,6 +189,7 @@ def _plan_lines(plan: Plan) -> list[str]:
 
 
 def report_data(command: str, report: Report) -> dict[str, Any]:
+    tried = _tried(report)
     return {
         "command": command,
         "interface": report.plan.interface,
@@ -215,8 +207,15 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
         "unconfirmed": pending_data(report.pending),
         "gone": [member_data(member) for member in report.gone],
         "unsettled": report.unsettled or None,
-        "trial": trial.data(report.trial) if report.trial else None,
+        "trial": trial.data(tried) if tried else None,
     }
+
+
+def _tried(report: Report) -> Trial | None:
+    """What came of a trial, if the change was only tried."""
+    from ..trial.tried import Tried
+
+    return report.trial if isinstance(report, Tried) else None
 
 
 def tell_removed(paths: Sequence[str]) -> None:
@@ -252,8 +251,8 @@ def change(command: str, report: Report, style: Style) -> None:
         print_json({**report_data(command, report), "dry_run": style.dry_run})
     elif style.dry_run:
         print("\n".join(_plan_lines(report.plan)))
-        if report.trial:
-            trial.show(name, report.trial, whole=style.verbose > 0)
+        if tried := _tried(report):
+            trial.show(name, tried, whole=style.verbose > 0)
     elif not style.quiet:
         replaced = {}
         for before, after in zip(report.plan.target.members, report.members, strict=True):

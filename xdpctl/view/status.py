@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Interrupted, RaceError
+from ..errors import Interrupted, RaceError, errno_name
 from ..host import signals
 from ..host.interfaces import Failure
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
@@ -20,7 +20,6 @@ from .history import pending_line
 from .render import (
     Style,
     alone,
-    errno_name,
     failure_text,
     member_data,
     pending_data,

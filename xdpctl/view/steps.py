@@ -11,7 +11,8 @@ from .status import state_data
 if TYPE_CHECKING:
     from ..change.report import Report
     from ..host.holders import Holder
-    from ..model.state import Handle, State
+    from ..kernel.records import Handle
+    from ..model.state import State
 
     Held = Mapping[Handle, Sequence[Holder]]
 

@@ -15,8 +15,9 @@ from ...errors import KernelError, NotFoundError, UsageError
 from ...host.holders import Holder, holders
 from ...host.interfaces import Interface, is_pattern
 from ...kernel import libbpf
+from ...kernel.records import Handle
 from ...model.chain import Chain
-from ...model.state import Handle, State
+from ...model.state import State
 from ...model.terms import Terms
 from ...observe.reading import View
 from ...view import render, steps
