@@ -191,7 +191,7 @@ def test_what_is_to_be_seen(tool: Tool, veth: net.Veth, objects: Objects) -> Non
 def spoil(program: int, image: bytes) -> None:
     """Have a program keep another image: the one that is bound to it last counts."""
     with oracle.prog_fd(program) as fd:
-        made = oracle.map_create(oracle.MAP_TYPE_ARRAY, 4, len(image), 1, "xdpctl_image")
+        made = oracle.map_create(oracle.MAP_TYPE_ARRAY, 4, len(image), 1, "xdpctl_image", 0x80)
         with made as kept:
             oracle.map_update(kept, bytes(4), image)
             oracle.bpf(PROG_BIND_MAP, struct.pack("=III", fd, kept, 0), "PROG_BIND_MAP")

@@ -116,7 +116,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 def names(paths: InterfacePins) -> list[str]:
-    return paths.entries()
+    return list(paths.entries())
 
 
 def stored(paths: InterfacePins) -> dict[int, tuple[int, int]]:

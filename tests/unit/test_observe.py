@@ -224,7 +224,7 @@ def test_a_root_is_recorded_at_home_or_elsewhere(bpffs: Bpffs) -> None:
 
 
 def test_nothing_is_left_where_nothing_was(bpffs: Bpffs) -> None:
-    assert reading(bpffs).left_over(None) == ([], 0)
+    assert reading(bpffs).left_over(None, homes.of(bpffs, INTERFACE)) == ([], 0)
 
 
 def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
@@ -235,7 +235,7 @@ def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
     own.note_made(400, 1, Made(31, "/maps/shared"))
     Path(own.directory, "map-11-callees").touch()
     Path(own.stage).touch()
-    found, stranded = reading(bpffs).left_over(None)
+    found, stranded = reading(bpffs).left_over(None, own)
     assert (sorted(found), stranded) == (
         sorted(
             [
@@ -258,7 +258,7 @@ def test_what_is_left_beside_a_live_root(bpffs: Bpffs) -> None:
     own.note_made(501, 0, Made(32, "/maps/of/nobody"))
     for program in (11, 99):
         Path(own.directory, f"map-{program}-callees").touch()
-    found, stranded = reading(bpffs).left_over(state_of([ONE]).root)
+    found, stranded = reading(bpffs).left_over(state_of([ONE]).root, own)
     assert (sorted(found), stranded) == (
         sorted(
             [
@@ -284,7 +284,7 @@ def test_a_netlink_root_that_runs_elsewhere_is_stranded(
     monkeypatch.setattr(observe, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
     left = [own.dispatch(400), f"{own.directory}/map-11-callees"]
     expected: tuple[list[str], int] = ([], 400) if elsewhere else (left, 0)
-    assert reading(bpffs).left_over(None) == expected
+    assert reading(bpffs).left_over(None, own) == expected
 
 
 def test_beside_a_live_root_nobody_looks_for_others(
@@ -297,7 +297,7 @@ def test_beside_a_live_root_nobody_looks_for_others(
         own.make_dispatch(root_id, "netlink")
     monkeypatch.setattr(observe, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
     live = state_of([ONE], link_id=0).root
-    assert reading(bpffs).left_over(live) == ([own.dispatch(501)], 0)
+    assert reading(bpffs).left_over(live, own) == ([own.dispatch(501)], 0)
 
 
 def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
@@ -309,7 +309,7 @@ def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
         Path(own.directory, f"map-{program}-callees").touch()
     theirs = state_of([ONE], owner="libxdp", link_id=0).root
     left = [own.dispatch(400), f"{own.directory}/map-12-callees"]
-    assert reading(bpffs).left_over(theirs) == (left, 0)
+    assert reading(bpffs).left_over(theirs, own) == (left, 0)
 
 
 @pytest.mark.parametrize("adopting", [False, True])
@@ -332,7 +332,7 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     expected = (note, program)
     if adopting and program == bare.id:
         expected = ([*note, own.root_link], 0)
-    assert reading(bpffs).left_over(bare) == expected
+    assert reading(bpffs).left_over(bare, own) == expected
 
 
 # --- roots that may run elsewhere ---------------------------------------------------------------

@@ -304,7 +304,7 @@ def test_who_waited_makes_a_new_directory_where_one_was_moved_away(
 
     def wait() -> None:
         with paths.locked():
-            seen.append((os.stat(paths.directory).st_ino, paths.entries()))
+            seen.append((os.stat(paths.directory).st_ino, list(paths.entries())))
             Path(paths.root_link).touch()
 
     waiter = threading.Thread(target=wait)

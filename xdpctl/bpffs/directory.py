@@ -35,7 +35,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from ..host import locks
 from ..kernel import libbpf
@@ -48,8 +48,16 @@ from .mount import Bpffs
 class InterfacePins:
     """The pins of one interface; `ifindex` is that of the paths of its roots."""
 
-    def __init__(self, bpffs: Bpffs, directory: str, ifindex: int, what: str) -> None:
+    def __init__(
+        self,
+        bpffs: Bpffs,
+        directory: str,
+        ifindex: int,
+        what: str,
+        listing: tuple[str, ...] | None = None,
+    ) -> None:
         self.bpffs = bpffs
+        self._listing = listing
         self.directory = directory
         self.ifindex = ifindex
         self.what = what
@@ -66,7 +74,15 @@ class InterfacePins:
 
     def with_ifindex(self, ifindex: int) -> InterfacePins:
         """The same directory, for roots that were recorded under another number."""
-        return InterfacePins(self.bpffs, self.directory, ifindex, self.what)
+        return InterfacePins(self.bpffs, self.directory, ifindex, self.what, self._listing)
+
+    def listed(self) -> InterfacePins:
+        """The same, read once: what is asked of it is answered by what is there now.
+
+        For a look, or for clean-up under the lock, which asks many things of a small directory.
+        """
+        there = tuple(self._entries())
+        return InterfacePins(self.bpffs, self.directory, self.ifindex, self.what, there)
 
     def ifindexes(self) -> set[int]:
         """The numbers that roots are recorded under: more than one if the interface moved."""
@@ -88,8 +104,11 @@ class InterfacePins:
     def program(self, root_id: int, slot: int) -> str:
         return f"{self.dispatch(root_id)}/prog{slot}-prog"
 
-    def entries(self) -> list[str]:
-        """What is in the interface's directory."""
+    def entries(self) -> Sequence[str]:
+        """What is in the interface's directory, by name."""
+        return self._entries() if self._listing is None else self._listing
+
+    def _entries(self) -> list[str]:
         try:
             return sorted(os.listdir(self.directory))
         except FileNotFoundError:

@@ -251,20 +251,21 @@ class Commit:
         old = self.state.root
         places = self.made.places if self.made else {}
         try:
+            paths = self.paths.listed()
             if self.plan.gives_back:
                 self.paths.remove_root_link()
-            self.history.tidy(-1 if self.plan.gives_back else self.report.root_id)
+            History(paths).tidy(-1 if self.plan.gives_back else self.report.root_id)
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pin.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
-                self.paths.forget_made(key)
+                paths.forget_made(key)
             if old is None:
-                self.paths.remove_maps_but(places)
+                paths.remove_maps_but(places)
                 return
             libc.grace_period()
             self.step("7", "waited until no CPU runs X any more")
-            self.report.rehooked = settle(self.paths, self.report.root_id, places, [old.id])
+            self.report.rehooked = settle(paths, self.report.root_id, places, [old.id])
             for path, link_id in self.report.rehooked:
                 self.step("7", f"re-hooked the pin {path}", link=link_id)
             if self.plan.flip == "detach":

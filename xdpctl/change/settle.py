@@ -49,7 +49,8 @@ def settle(
 ) -> list[Rehooked]:
     """Bring everything from some stale roots over to the live one (0: none), and let them go.
 
-    The interface's lock is held, and no CPU runs a stale root any more.
+    The interface's lock is held, and no CPU runs a stale root any more. `paths` may be a listing of
+    before: what is gone already is fine.
     """
     rehooked = _rehook(paths, live, members, stale)
     with paths.bpffs.pins_locked():
@@ -124,6 +125,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         return ()  # what is stranded here is about to move, with all that is beside it
     root = state.root if state.root and state.root.owner != "other" else None
     live = root.id if root else 0
+    paths = paths.listed()
     made = paths.made()
     stale = {*paths.recorded(), *made} - {live}
     if live and stale:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..bpffs import homes, pin
+from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, RaceError, VanishedError
@@ -93,8 +94,7 @@ class _Reading:
 
     def __init__(self, interface: Interface, bpffs: Bpffs, locked: bool, view: View | None) -> None:
         self.interface, self.bpffs, self.locked = interface, bpffs, locked
-        self.own = homes.of(bpffs, interface)
-        self.home = self.own
+        self.own = self.home = homes.of(bpffs, interface)
         self.view = view
         self._links: list[records.LinkInfo] | None = None
 
@@ -110,15 +110,17 @@ class _Reading:
             root_id, mode = self.view.programs.get(ifindex, (0, 0))
         else:
             root_id, mode = libbpf.xdp_query(ifindex)
+        # Not before: what is recorded of a root is there before the root runs.
+        self.home = self.own = homes.of(self.bpffs, self.interface).listed()
         root = self.root(root_id, _MODES.get(mode, "native")) if root_id else None
         if not self.interface.exists():
             raise _Changed
-        left, stranded = self.left_over(root)
+        left, stranded = self.left_over(root, self.own)
         if left and not self.locked:
             # A change may be under way. What is there twice, and no lock in between, is left over.
             if self.own.is_locked():
                 left = []
-            elif self.left_over(root)[0] != left or self.own.is_locked():
+            elif self.left_over(root, self.own.listed())[0] != left or self.own.is_locked():
                 raise _Changed
         if not self.confirmed(root_id, root):
             raise _Changed
@@ -180,7 +182,7 @@ class _Reading:
         """How a root of ours is attached, None for others'; finds the home of one that moved."""
         attach = self.own.recorded().get(root_id)
         if attach is None and (moved := homes.of_root(self.bpffs, root_id)):
-            self.home = moved
+            self.home = moved.listed()
             attach = moved.recorded().get(root_id)
         return attach
 
@@ -293,19 +295,19 @@ class _Reading:
 
     # --- what is left over ----------------------------------------------------------------------
 
-    def left_over(self, root: Root | None) -> tuple[list[str], int]:
+    def left_over(self, root: Root | None, own: InterfacePins) -> tuple[list[str], int]:
         """What interrupted commands or an earlier interface left; a root that runs elsewhere."""
         is_chain = root is not None and root.owner != "other"
-        live = root.id if root and is_chain and self.home.directory == self.own.directory else 0
-        entries = self.own.entries()
+        live = root.id if root and is_chain and self.home.directory == own.directory else 0
+        entries = own.entries()
         if not entries:
             return self.empty(), 0
-        recorded = self.own.recorded()
-        link = pin.pinned_link(self.own.root_link) if "root_link" in entries else None
+        recorded = own.recorded()
+        link = pin.pinned_link(own.root_link) if "root_link" in entries else None
         stale = []
         stranded = link.prog_id if link and link.ifindex and not live else 0
         if "adopting" in entries:
-            stale.append(self.own.adopting)
+            stale.append(own.adopting)
             if root and stranded == root.id:
                 stranded = 0  # not ours yet: the pin was made to adopt it
         for root_id, attach in recorded.items():
@@ -314,27 +316,27 @@ class _Reading:
             if attach == "netlink" and not live and may_run_elsewhere(root_id):
                 stranded = root_id
                 continue
-            stale.append(self.own.dispatch(root_id))
-        for root_id, made in self.own.made().items():
-            notes = [f"{self.own.directory}/made-{root_id}-*"]
+            stale.append(own.dispatch(root_id))
+        for root_id, made in own.made().items():
+            notes = [f"{own.directory}/made-{root_id}-*"]
             stale += notes if root_id == live else [one.path for one in made]
         if link and link.prog_id not in (live, stranded):
-            stale.append(self.own.root_link)
+            stale.append(own.root_link)
         if not stranded:
             slots = root.slots if root and live else ()
             members = {slot.member.id for slot in slots if slot.member}
-            stale += History(self.own).left_over(live or (-1 if root else 0))
-            members |= self.own.kept_programs()
-            stale += [p for p, program in self.own.kept_maps().items() if program not in members]
+            stale += History(own).left_over(live or (-1 if root else 0))
+            members |= own.kept_programs()
+            stale += [p for p, program in own.kept_maps().items() if program not in members]
             counted = root is not None and bool(live and root.rules.counted)
             traced = {slot.member.id for slot in slots if slot.member and slot.link_id}
             stale += [
                 path
-                for path, program in self.own.counters().items()
+                for path, program in own.counters().items()
                 if not (counted and (not program or program in traced))
             ]
         if "stage" in entries:
-            stale.append(self.own.stage)
+            stale.append(own.stage)
         return stale, stranded
 
     def empty(self) -> list[str]:
