@@ -14,11 +14,11 @@ import pytest
 from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.change.settle import Place
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.kernel import libbpf, records
 from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
 from xdpctl.model.plan import AskedMode, make_plan
+from xdpctl.model.state import Place
 from xdpctl.programs import loading
 from xdpctl.programs.image import Image
 from xdpctl.roots import dispatcher, fused

@@ -16,11 +16,11 @@ from xdpctl.bpffs import homes
 from xdpctl.bpffs.directory import InterfacePins
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import settle
-from xdpctl.change.settle import Place
 from xdpctl.errors import KernelError, UnsupportedError
 from xdpctl.kernel import libbpf, records
 from xdpctl.kernel import maps as kernel_maps
 from xdpctl.model.chain import USUAL, VACANT, Rules
+from xdpctl.model.state import Place
 from xdpctl.programs import image
 from xdpctl.roots import counting
 from xdpctl.roots.count_code import ROW_SIZE, Counter, Mask

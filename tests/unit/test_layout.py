@@ -138,7 +138,6 @@ def touching(found: Iterator[Import]) -> list[Import]:
 
 OPEN = {
     Import("xdpctl.model.chain", "xdpctl.programs.image", True),
-    Import("xdpctl.roots.construct", "xdpctl.change.settle", False),
     Import("xdpctl.model.generation", "xdpctl.kernel.libbpf", False),
     Import("xdpctl.model.plan", "os", False),
     Import("xdpctl.model.record", "xdpctl.kernel.libbpf", False),

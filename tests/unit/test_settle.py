@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import INTERFACE, locked_by_another, running, state_of
-from xdpctl.bpffs import homes
+from xdpctl.bpffs import homes, made
 from xdpctl.bpffs.directory import InterfacePins
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import settle
@@ -20,7 +20,7 @@ from xdpctl.host.interfaces import Interface
 from xdpctl.host.locks import Patience
 from xdpctl.kernel import libbpf, libc, records
 from xdpctl.model.labels import Made, Origin
-from xdpctl.model.state import Root, State
+from xdpctl.model.state import Place, Root, State
 from xdpctl.observe.reading import View, _Reading
 
 MOVED_IN = Interface("veth7", 7, "9999")
@@ -292,7 +292,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
 
     monkeypatch.setattr(libbpf, "get", get)
     monkeypatch.setattr(libbpf, "map_info", map_info)
-    monkeypatch.setattr(settle, "_used_maps", used)
+    monkeypatch.setattr(made, "_used_maps", used)
     return uses
 
 
@@ -303,7 +303,7 @@ def test_directories_made_elsewhere_are_taken_back(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     kept.mkdir()
     (kept / "somebody's").touch()
-    settle.unmake([Made(0, str(one)) for one in (outer, kept, inner, tmp_path / "gone")])
+    made.unmake([Made(0, str(one)) for one in (outer, kept, inner, tmp_path / "gone")])
     assert not outer.exists()
     assert [one.name for one in kept.iterdir()] == ["somebody's"]
 
@@ -316,14 +316,14 @@ def test_maps_pinned_elsewhere_are_taken_back(tmp_path: Path, maps: dict[int, se
     for name, text in (("ours", "31"), ("theirs", "99"), ("used", "33"), ("none", "a link")):
         (directory / name).write_text(text)
     maps.update({11: {31, 33}, 12: {33}})
-    made = [Made(0, str(directory))]
+    pins = [Made(0, str(directory))]
     names = ("ours", "theirs", "used", "none", "gone")
-    made += [Made(31 + place, f"{directory}/{name}") for place, name in enumerate(names)]
-    settle.unmake(made, {11})
+    pins += [Made(31 + place, f"{directory}/{name}") for place, name in enumerate(names)]
+    made.unmake(pins, {11})
     assert sorted(os.listdir(directory)) == ["none", "theirs", "used"]
     (directory / "none").unlink()
     (directory / "theirs").unlink()
-    settle.unmake(made, {11, 12})
+    made.unmake(pins, {11, 12})
     assert not directory.exists()
 
 
@@ -332,7 +332,7 @@ def test_a_map_that_no_load_made_is_not_removed(tmp_path: Path, maps: dict[int, 
     """Another program's own pin at the path, made after the note and before the crash."""
     path = tmp_path / "packets"
     path.write_text("32")
-    settle.unmake([Made(31, str(path))])
+    made.unmake([Made(31, str(path))])
     assert path.exists()
 
 
@@ -357,8 +357,8 @@ def test_a_repair_takes_back_what_the_load_made(
 
 
 def test_nothing_made_needs_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "_used_maps", lambda besides: pytest.fail("asked"))
-    settle.unmake([])
+    monkeypatch.setattr(made, "_used_maps", lambda besides: pytest.fail("asked"))
+    made.unmake([])
 
 
 def test_a_file_system_that_refuses_a_move(bpffs: Bpffs, paths: InterfacePins) -> None:
@@ -373,4 +373,4 @@ def test_a_file_system_that_refuses_a_move(bpffs: Bpffs, paths: InterfacePins) -
 def test_places() -> None:
     state = state_of([running("one", 11), None, running("two", 12)])
     assert settle.places(None) == {}
-    assert settle.places(state.root) == {11: settle.Place(0, 100), 12: settle.Place(2, 102)}
+    assert settle.places(state.root) == {11: Place(0, 100), 12: Place(2, 102)}

@@ -9,26 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ..bpffs import homes, pin
+from ..bpffs import homes, made, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..errors import KernelError
 from ..kernel import libbpf, libc
-from ..model.labels import Made
-from ..model.state import Root, State
+from ..model.state import Place, Root, State
 from ..observe.reading import links_elsewhere
 from ..roots import counting
-
-
-class Place(NamedTuple):
-    """Where a member sits on the live root."""
-
-    slot: int
-    link_id: int
 
 
 class Rehooked(NamedTuple):
@@ -126,15 +117,15 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     root = state.root if state.root and state.root.owner != "other" else None
     live = root.id if root else 0
     paths = paths.listed()
-    made = paths.made()
-    stale = {*paths.recorded(), *made} - {live}
+    noted = paths.made()
+    stale = {*paths.recorded(), *noted} - {live}
     if live and stale:
         libc.grace_period()
     members = places(root)
     if root and root.rules.counted:
         counting.sync(paths, state.chain.members, root.rules)
-    unmake(
-        [path for number in stale for path in made.get(number, [])],
+    made.unmake(
+        [path for number in stale for path in noted.get(number, [])],
         {program for number in stale for program in paths.programs(number)}.difference(members),
     )
     History(paths).tidy(state.live(paths.directory))
@@ -145,31 +136,6 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         pin.remove(paths.stage)
         pin.remove(paths.adopting)
     return state.residue
-
-
-def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
-    """Remove the pins and directories of a load that did not come to its end, the last first.
-
-    A map that a program has found there meanwhile stays; the load's own `programs` do not count.
-    """
-    used = _used_maps(programs) if made else set()
-    for map_id, path in reversed(made):
-        with contextlib.suppress(OSError):
-            if not map_id:
-                os.rmdir(path)
-                continue
-            with libbpf.owned(libbpf.get(path)) as fd:
-                found = libbpf.map_info(fd).id
-            if found == map_id and found not in used:
-                os.unlink(path)
-
-
-def _used_maps(besides: Collection[int]) -> set[int]:
-    used: set[int] = set()
-    for number in set(libbpf.prog_ids()).difference(besides):
-        with contextlib.suppress(KernelError), libbpf.owned(libbpf.prog_fd(number)) as fd:
-            used.update(libbpf.prog_info(fd).map_ids)
-    return used
 
 
 # --- interfaces that moved ----------------------------------------------------------------------

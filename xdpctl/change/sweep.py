@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..bpffs import homes, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.homes import interfaces_of
+from ..bpffs.made import unmake
 from ..bpffs.mount import Bpffs
 from ..errors import Interrupted, KernelError, VanishedError, XdpctlError
 from ..host import interfaces
@@ -15,7 +16,7 @@ from ..host.interfaces import Interface
 from ..kernel import netlink
 from ..model.state import State
 from ..observe.reading import may_run_elsewhere, observe
-from .settle import repair, unmake
+from .settle import repair
 from .transact import take_back, transact
 
 

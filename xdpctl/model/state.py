@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..kernel.records import Handle
 from .chain import USUAL, Chain, Kind, Member, Rules
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
+
+
+class Place(NamedTuple):
+    """Where a member sits on the live root."""
+
+    slot: int
+    link_id: int
 
 
 @dataclass(frozen=True)

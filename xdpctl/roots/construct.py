@@ -13,14 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ..bpffs import made as made_pins
 from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
-from ..change.settle import Place, unmake
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..kernel import libbpf, records
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
+from ..model.state import Place
 from ..programs import image, loading
 from ..programs.image import Image
 from . import dispatcher, fused
@@ -280,7 +281,7 @@ class Construction:
 
     def _unmake(self, key: int, made: Sequence[Made]) -> None:
         """Take pins of maps back."""
-        unmake(made, self.loaded)
+        made_pins.unmake(made, self.loaded)
         self.paths.forget_made(key)
 
 
