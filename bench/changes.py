@@ -11,6 +11,7 @@ from xdpctl.change.transact import transact
 from xdpctl.errors import XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Kind
+from xdpctl.model.request import Request
 from xdpctl.model.state import State
 from xdpctl.programs import objects
 
@@ -47,14 +48,16 @@ def measure(path: str, rounds: int) -> None:
         for kind in KINDS:
             try:
                 for size in SIZES:
-                    transact(bpffs, devs[kind, size], partial(load, count=size), kind=kind)
+                    transact(bpffs, devs[kind, size], partial(load, count=size), Request(kind=kind))
             except XdpctlError as error:
                 missing.append(f"{kind} is left out: {error}")
                 kinds.remove(kind)
         for _ in range(rounds):
             for change, size in STEPS:
                 for kind in kinds:
-                    took = seconds(partial(transact, bpffs, devs[kind, size], change, kind=kind))
+                    took = seconds(
+                        partial(transact, bpffs, devs[kind, size], change, Request(kind=kind))
+                    )
                     key = change.__name__, size, kind
                     best[key] = min(took * 1e3, best.get(key, took * 1e3))
         for kind in kinds:

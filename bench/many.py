@@ -28,6 +28,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.transact import transact
 from xdpctl.cli import run
 from xdpctl.host.interfaces import Interface
+from xdpctl.model.request import Request
 from xdpctl.programs import objects
 
 TYPES = ("dummy", "ifb")
@@ -74,7 +75,7 @@ def load(path: str, names: list[str]) -> None:
             home,
             Interface.named(name),
             lambda state: state.chain.with_added([member]),
-            mode="skb",
+            Request(mode="skb"),
         )
 
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from .api.attachment import attach as attach
     from .api.look import look as look
     from .api.maps import Map as Map
+    from .api.plan import make_plan as make_plan
     from .model.chain import Chain as Chain
     from .model.chain import Member as Member
     from .model.chain import Rules as Rules
     from .model.plan import Plan as Plan
-    from .model.plan import make_plan as make_plan
     from .model.state import Root as Root
     from .model.state import Slot as Slot
     from .model.state import State as State
@@ -34,7 +34,7 @@ _HOMES = {
     "State": "model.state",
     "attach": "api.attachment",
     "look": "api.look",
-    "make_plan": "model.plan",
+    "make_plan": "api.plan",
 }
 __all__ = [*_HOMES]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tests.kernel import net, oracle
 from tests.kernel.tool import ROOT, Tool
+from xdpctl.change.planning import KIND_VARIABLE
 from xdpctl.model.chain import Kind
-from xdpctl.model.plan import KIND_VARIABLE
 
 DEBIAN = next(Path("/usr/lib").glob("*/bpf/xdpfilt_alw_udp.o")).parent
 

@@ -20,6 +20,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.transact import transact
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Kind, Member
+from xdpctl.model.request import Request
 from xdpctl.programs import objects as objects_of_xdpctl
 
 VACANT = 31
@@ -79,7 +80,7 @@ def change(tool: Tool, veth: net.Veth, make: Change, kind: Kind) -> tuple[int, S
     """Give an interface another chain, made of the one it has; the root's id and the members."""
     bpffs, interface = Bpffs(str(tool.bpffs)), Interface.named(veth.dev)
     report = transact(
-        bpffs, interface, lambda state: Chain(tuple(make(state.chain.members))), kind=kind
+        bpffs, interface, lambda state: Chain(tuple(make(state.chain.members))), Request(kind=kind)
     )
     return report.root_id, report.members
 

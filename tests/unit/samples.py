@@ -19,8 +19,10 @@ from xdpctl.errors import Interrupted
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Kind, Member, Source
-from xdpctl.model.labels import Origin
+from xdpctl.model.labels import Attach, Origin
+from xdpctl.model.plan import Plan, make_plan
 from xdpctl.model.record import FUSED, Config, root_name
+from xdpctl.model.request import AskedKind, AskedMode, Request
 from xdpctl.model.state import Mode, Owner, Root, Slot, State
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,22 @@ def state_of(
 
 def chain_of(*members: Member) -> Chain:
     return Chain(members)
+
+
+def plan_of(
+    state: State,
+    target: Chain,
+    mode: AskedMode | None = None,
+    attach: Attach | None = None,
+    *,
+    kind: AskedKind | None = None,
+    protocol: int | None = None,
+    adopts: bool = False,
+    refused: int = 0,
+) -> Plan:
+    """The plan of a change for which this is asked."""
+    request = Request(mode=mode, attach=attach, kind=kind, protocol=protocol, adopts=adopts)
+    return make_plan(state, target, request=request, refused=refused)
 
 
 # --- locks --------------------------------------------------------------------------------------

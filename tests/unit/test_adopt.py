@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import click
 import pytest
 
 from tests.unit.samples import DROP, PASS, built, chain_of, fresh, running, state_of
-from xdpctl.change import transact
+from xdpctl.change import planning
 from xdpctl.cli import run
 from xdpctl.cli.commands import adopt
 from xdpctl.errors import HookBusyError, NotFoundError
 from xdpctl.host.holders import Holder
 from xdpctl.model.chain import Chain
 from xdpctl.model.plan import make_plan
+from xdpctl.model.request import Request
 from xdpctl.model.state import State
 
 BARE = state_of([], owner="other", link_id=0)
@@ -29,7 +29,7 @@ class Asked:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.target: Callable[[State], Chain] | None = None
         self.interface = ""
-        self.options: dict[str, Any] = {}
+        self.request: object = None
         patch.setattr(adopt, "change", self.change)
 
     def change(
@@ -39,10 +39,10 @@ class Asked:
         _bpffs: object,
         interface: str,
         target: Callable[[State], Chain],
-        **options: Any,
+        *options: object,
     ) -> None:
         assert command == "adopt"
-        self.interface, self.target, self.options = interface, target, options
+        self.interface, self.target, self.request = interface, target, options[-1]
 
     def chain(self, state: State) -> Chain:
         assert self.target is not None
@@ -106,13 +106,13 @@ def test_without_options_it_is_what_the_file_says(asked: Asked) -> None:
     (member,) = asked.chain(BARE).members
     assert (asked.interface, member.name) == ("lo", "count")
     assert (member.priority, member.actions, member.id) == (50, PASS, 0)
-    assert asked.options == {"kind": None, "protocol": None, "adopts": True}
+    assert asked.request == Request(adopts=True)
 
 
 def test_the_root_is_what_the_options_say(asked: Asked) -> None:
     words = ["--root", "fused", "--protocol", "3"]
     assert run(["adopt", *words, "lo", "--object", built("count")]) == 0
-    assert asked.options == {"kind": "fused", "protocol": 3, "adopts": True}
+    assert asked.request == Request(kind="fused", protocol=3, adopts=True)
 
 
 @pytest.mark.parametrize("command", ["load", "swap-dispatcher"])
@@ -186,7 +186,7 @@ def test_a_busy_hook_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(HookBusyError) as caught:
         make_plan(LINKED, chain_of(fresh("new")))
     error = caught.value
-    transact._name_holders(error, LINKED)
+    planning._name_holders(error, LINKED)
     assert error.why.endswith("bpf_link 77; held by process 12 (other), 4711 (agent)")
     assert error.exit_code == 8
 
@@ -195,7 +195,7 @@ def test_a_busy_hook_whose_holder_cannot_be_seen(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("xdpctl.host.holders.holders", lambda _handles: {})
     error = HookBusyError("busy", why="its hook holds program 500")
     for state in (BARE, state_of(None)):
-        transact._name_holders(error, state)
+        planning._name_holders(error, state)
         assert error.why == "its hook holds program 500"
 
 

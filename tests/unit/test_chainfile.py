@@ -18,6 +18,7 @@ from xdpctl.cli.commands import apply
 from xdpctl.errors import BadObjectError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member, Rules, Source
+from xdpctl.model.request import Request
 from xdpctl.model.state import State
 from xdpctl.programs import chainfile, objects
 from xdpctl.programs.chainfile import LIMIT, Written
@@ -88,8 +89,8 @@ def test_a_file_that_says_everything(read: Read, here: Path) -> None:
         maps = ["keep", "packets=new"]
         """
     )
-    expected = {"mode": "skb", "attach": "netlink", "kind": "fused", "protocol": 3}
-    assert written.options == expected
+    expected = Request(mode="skb", attach="netlink", kind="fused", protocol=3)
+    assert written.request == expected
     target = written.target(EMPTY)
     assert target.rules == Rules(on_end=1, on_vacant=1)
     first, second = target.members
@@ -119,7 +120,7 @@ def test_what_a_file_does_not_say_is_as_usual(read: Read) -> None:
     state = replace(state, root=replace(state.root, rules=rules))
     assert state.chain.rules == rules
     target = written.target(state)
-    assert (written.options, target.rules) == ({}, Rules(counted=1))
+    assert (written.request, target.rules) == (Request(), Rules(counted=1))
     (member,) = target.members
     assert (member.priority, member.actions, member.label) == (50, PASS, "")
 
@@ -319,7 +320,7 @@ def test_options_go_before_what_the_file_says(here: Path, monkeypatch: pytest.Mo
 
     def change(*words: Any, **options: Any) -> None:
         assert words[1] == "apply"
-        found.update(options, target=words[4])
+        found.update(options, target=words[4], request=words[-1])
 
     monkeypatch.setattr(apply, "change", change)
     path = here / "chain.toml"
@@ -327,13 +328,8 @@ def test_options_go_before_what_the_file_says(here: Path, monkeypatch: pytest.Mo
     words = ["apply", "lo", str(path), "--root", "auto", "--attach", "netlink"]
     assert run(words) == 0
     assert found.pop("target")(EMPTY).members[0].name == "count"
-    assert found == {
-        "mode": "skb",
-        "attach": "netlink",
-        "kind": "auto",
-        "protocol": 1,
-        "keeps": True,
-    }
+    asked = Request(mode="skb", attach="netlink", kind="auto", protocol=1)
+    assert found == {"request": asked, "keeps": True}
 
 
 def test_a_file_is_read_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +349,9 @@ def test_each_interface_of_a_pattern(
         reads.append(os.path.basename(path))
         return real(path, most)
 
-    def transact(_bpffs: object, one: Interface, target: Callable[[State], Chain], **_: Any) -> Any:
+    def transact(
+        _bpffs: object, one: Interface, target: Callable[[State], Chain], *_: object, **__: object
+    ) -> Any:
         assert [member.name for member in target(EMPTY).members] == ["count"]
         raise BadObjectError(f"tried {one.name}")
 

@@ -313,8 +313,8 @@ def test_the_kind_of_root_that_was_asked_for(
     """Of load and swap-dispatcher, before what they name and after it."""
     asked: list[object] = []
 
-    def transact(*_arguments: object, **options: object) -> None:
-        asked.append(options["kind"])
+    def transact(*arguments: Any, **_options: object) -> None:
+        asked.append(arguments[3].kind)
         raise VerifierError("refused")
 
     for module in ("many", "commands.swap"):

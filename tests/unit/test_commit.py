@@ -19,6 +19,7 @@ from tests.unit.samples import (
     chain_of,
     ending_signals,
     fresh,
+    plan_of,
     running,
     send,
     sent_while_blocking,
@@ -39,7 +40,8 @@ from xdpctl.host import rights, signals
 from xdpctl.kernel.records import LinkInfo
 from xdpctl.model.chain import Kind, Member
 from xdpctl.model.labels import Origin
-from xdpctl.model.plan import AskedKind, Plan, make_plan
+from xdpctl.model.plan import Plan
+from xdpctl.model.request import AskedKind, Request
 from xdpctl.model.state import State
 from xdpctl.observe.reading import View
 from xdpctl.roots import dispatcher
@@ -224,8 +226,7 @@ class Kernel:
             Bpffs(str(directory)),
             INTERFACE,
             lambda state: state.chain.with_added([fresh("new")]),
-            kind=kind,
-            dry_run=dry_run,
+            Request(kind=kind, dry_run=dry_run),
             view=view,
         ).plan
 
@@ -334,7 +335,7 @@ def test_a_root_whose_members_have_holders_keeps_its_kind(
 
     def check(*members: Member) -> None:
         assert state.root is not None
-        plan = make_plan(state, chain_of(*members), kind=other)
+        plan = plan_of(state, chain_of(*members), kind=other)
         commit._check_movable(Bpffs("/bpffs"), state.root, plan)
 
     if not names:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import INTERFACE, chain_of, fresh, running, state_of
+from tests.unit.samples import INTERFACE, chain_of, fresh, plan_of, running, state_of
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.kernel import libbpf, records
 from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
-from xdpctl.model.plan import AskedMode, make_plan
+from xdpctl.model.request import AskedMode
 from xdpctl.model.state import Place
 from xdpctl.programs import loading
 from xdpctl.programs.image import Image
@@ -119,7 +119,7 @@ def made(
 ) -> Iterator[Construction]:
     """A root that was built for an interface that runs two programs on a root of the other kind."""
     state = state_of([running("one", 11), running("two", 12)])
-    plan = replace(make_plan(state, target, kind=kind), why=why)
+    plan = replace(plan_of(state, target, kind=kind), why=why)
     paths = homes.of(bpffs, INTERFACE)
     os.makedirs(paths.directory, exist_ok=True)
     with contextlib.ExitStack() as closing, undo or contextlib.ExitStack() as undoing:
@@ -215,7 +215,7 @@ def test_a_dispatcher_has_the_protocol_of_the_plan_and_its_device(
     kernel: Kernel, bpffs: Bpffs, asked: int | None
 ) -> None:
     state = state_of([running("two", 12)])
-    plan = make_plan(state, state.chain, protocol=asked)
+    plan = plan_of(state, state.chain, protocol=asked)
     paths = homes.of(bpffs, INTERFACE)
     os.makedirs(paths.directory)
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
@@ -277,7 +277,7 @@ def test_a_program_alone_is_the_root(
     kernel: Kernel, bpffs: Bpffs, mode: AskedMode, card: int
 ) -> None:
     """A new one, on the card if that is asked for; nothing is hooked onto it or made beside it."""
-    plan = make_plan(state_of(None), chain_of(fresh("new")), mode, kind="bare")
+    plan = plan_of(state_of(None), chain_of(fresh("new")), mode, kind="bare")
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         done = Construction(plan, homes.of(bpffs, INTERFACE), lambda *_, **__: None, closing, undo)
         done.build()

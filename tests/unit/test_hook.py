@@ -8,13 +8,13 @@ import re
 
 import pytest
 
-from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, running, state_of
+from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, plan_of, running, state_of
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.labels import Attach
-from xdpctl.model.plan import AskedMode, make_plan
+from xdpctl.model.request import AskedMode
 from xdpctl.model.state import State
 from xdpctl.roots.hook import MODE_FLAGS, Hook, LostRace
 
@@ -29,7 +29,7 @@ def hook(
     paths = homes.of(Bpffs("/bpffs"), interface)
     state = State(interface, None, (), paths.home)
     target = chain_of(fresh("whole", frags=True), fresh("plain"))
-    plan = make_plan(state, target, mode, attach)
+    plan = plan_of(state, target, mode, attach)
     return Hook(interface, plan, paths, None, contextlib.ExitStack())
 
 
@@ -122,7 +122,7 @@ def test_other_errors_pass(attach: Attach) -> None:
 def test_a_root_that_is_gone_is_a_lost_race(link_id: int) -> None:
     """Its link, or the program itself, is to be opened before anything is made."""
     state = state_of([running("m", 8)], link_id=link_id)
-    plan = make_plan(state, chain_of(running("m", 8)))
+    plan = plan_of(state, chain_of(running("m", 8)))
     paths = homes.of(Bpffs("/nonexistent"), state.interface)
     assert state.root is not None
     with contextlib.ExitStack() as closing, pytest.raises(LostRace):

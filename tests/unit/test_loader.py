@@ -17,6 +17,7 @@ from xdpctl.cli import xdp_loader as loader
 from xdpctl.host import rights
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member
+from xdpctl.model.request import Request
 from xdpctl.model.state import State
 
 Line = tuple[int, str, str]
@@ -264,9 +265,11 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rights, "require", lambda: None)
     targets: list[Callable[[State], Chain]] = []
 
-    def change(*words: Any, **options: Any) -> None:
+    requests: list[Request] = []
+
+    def change(*words: Any) -> None:
         targets.append(words[4])
-        asked.update(options)
+        requests.append(words[-1])
 
     monkeypatch.setattr(load, "change", change)
 
@@ -276,10 +279,10 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("xdpctl.programs.objects.member", member)
     assert loader.run(["load", "lo", "a.o"]) == 0
-    assert (asked["first_attach"], asked["attach"]) == ("netlink", None)
+    assert requests[-1] == Request(mode="native", first_attach="netlink")
     assert (asked["pin_path"], asked["first_of_several"]) == (None, True)
     assert cli.run(["load", "lo", "a.o"]) == 0
-    assert (asked["first_attach"], asked["first_of_several"]) == (None, False)
+    assert (requests[-1], asked["first_of_several"]) == (Request(), False)
     assert asked["pin_path"]
     full = state_of([running("one", number) for number in range(1, 11)])
     with pytest.raises(errors.ChainFullError, match="would have 11 programs"):
@@ -316,7 +319,7 @@ def test_a_single_program_without_a_dispatcher(
     from xdpctl.cli.commands import load
 
     asked: list[object] = []
-    monkeypatch.setattr(load, "change", lambda *_words, **options: asked.append(options["kind"]))
+    monkeypatch.setattr(load, "change", lambda *words: asked.append(words[-1].kind))
     monkeypatch.setenv("LIBXDP_SKIP_DISPATCHER", said)
     assert xdp_loader("load", "lo", *[built("count")] * files) == (0, "", "")
     assert asked == [kind]

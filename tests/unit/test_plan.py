@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import chain_of, fresh, running, state_of
+from tests.unit.samples import chain_of, fresh, plan_of, running, state_of
+from xdpctl.change.planning import default_kind
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.labels import Attach, Origin
-from xdpctl.model.plan import AskedKind, AskedMode, Flip, default_kind, make_plan
+from xdpctl.model.plan import Flip
+from xdpctl.model.request import AskedKind, AskedMode
 from xdpctl.model.state import Mode, State
 
 ATTACHES: list[Attach] = ["link", "netlink"]
@@ -61,7 +63,7 @@ def test_every_combination(
     current: list[Member | None] | None, target: list[Member], flip: Flip
 ) -> None:
     state = state_of(current)
-    plan = make_plan(state, Chain(tuple(target)), None)
+    plan = plan_of(state, Chain(tuple(target)), None)
     assert plan.flip == flip
     assert plan.interface == "veth7"
     assert plan.current == state.chain
@@ -72,20 +74,20 @@ def test_every_combination(
 def test_who_joins_stays_and_leaves() -> None:
     leaving, vacant = running("gone", 3), None
     state = state_of([ONE, leaving, vacant, TWO])
-    plan = make_plan(state, chain_of(TWO, NEW, ONE), None)
+    plan = plan_of(state, chain_of(TWO, NEW, ONE))
     assert plan.joining == (NEW,)
     assert plan.staying == (TWO, ONE)
     assert plan.leaving == (leaving,)
-    assert make_plan(state, Chain(), None).leaving == (ONE, leaving, TWO)
+    assert plan_of(state, Chain()).leaving == (ONE, leaving, TWO)
     # A twin of the same name is another program.
     twin = fresh("one")
-    replaced = make_plan(state_of([ONE]), chain_of(twin), None)
+    replaced = plan_of(state_of([ONE]), chain_of(twin))
     assert (replaced.joining, replaced.leaving) == ((twin,), (ONE,))
 
 
 def test_planning_changes_nothing() -> None:
     state = state_of([ONE, TWO])
-    make_plan(state, chain_of(NEW), None)
+    plan_of(state, chain_of(NEW))
     assert state == state_of([ONE, TWO])
 
 
@@ -97,7 +99,7 @@ def test_planning_changes_nothing() -> None:
     [(None, "native"), ("native", "native"), ("skb", "skb"), ("unspecified", "unspecified")],
 )
 def test_the_mode_of_a_first_root(asked: AskedMode | None, planned: AskedMode) -> None:
-    assert make_plan(state_of(None), chain_of(NEW), asked).mode == planned
+    assert plan_of(state_of(None), chain_of(NEW), asked).mode == planned
 
 
 @pytest.mark.parametrize(
@@ -107,13 +109,13 @@ def test_the_mode_of_a_first_root(asked: AskedMode | None, planned: AskedMode) -
 def test_the_mode_of_a_later_root(mode: Mode, asked: AskedMode | None) -> None:
     state = state_of([ONE], mode=mode)
     if asked in (None, "unspecified", mode):
-        assert make_plan(state, chain_of(ONE, NEW), asked).mode == mode
+        assert plan_of(state, chain_of(ONE, NEW), asked).mode == mode
         return
     with pytest.raises(UnsupportedError, match=f"veth7 runs its chain in {mode} mode") as caught:
-        make_plan(state, chain_of(ONE, NEW), asked)
+        plan_of(state, chain_of(ONE, NEW), asked)
     assert f"-m {mode}" in caught.value.hint
     # Detaching asks for no mode.
-    assert make_plan(state, Chain(), asked).flip == "detach"
+    assert plan_of(state, Chain(), asked).flip == "detach"
 
 
 # --- link or netlink ----------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_the_mode_of_a_later_root(mode: Mode, asked: AskedMode | None) -> None:
     ("asked", "planned"), [(None, "link"), *zip(ATTACHES, ATTACHES, strict=True)]
 )
 def test_what_attaches_a_first_root(asked: Attach | None, planned: Attach) -> None:
-    assert make_plan(state_of(None), chain_of(NEW), attach=asked).attach == planned
+    assert plan_of(state_of(None), chain_of(NEW), attach=asked).attach == planned
 
 
 @pytest.mark.parametrize("there", ATTACHES)
@@ -131,21 +133,21 @@ def test_what_attaches_a_first_root(asked: Attach | None, planned: Attach) -> No
 def test_what_attaches_a_later_root(there: Attach, asked: Attach | None) -> None:
     state = state_of([ONE], link_id=77 if there == "link" else 0)
     if asked in (None, there):
-        assert make_plan(state, chain_of(ONE, NEW), attach=asked).attach == there
+        assert plan_of(state, chain_of(ONE, NEW), attach=asked).attach == there
         return
     with pytest.raises(UnsupportedError, match=f"veth7 is attached by {there}") as caught:
-        make_plan(state, chain_of(ONE, NEW), attach=asked)
+        plan_of(state, chain_of(ONE, NEW), attach=asked)
     assert f"--attach {there}" in caught.value.hint
     # Detaching goes the way that it came.
-    assert make_plan(state, Chain(), attach=asked).attach == there
+    assert plan_of(state, Chain(), attach=asked).attach == there
 
 
 def test_who_lost_its_owner_leaves() -> None:
     state = state_of([ONE, TWO], origins={1: Origin(90, 4711, "app")}, orphans={1})
-    plan = make_plan(state, state.chain)
+    plan = plan_of(state, state.chain)
     assert (plan.staying, plan.flip) == ((ONE,), "update")
     alone = state_of([ONE], origins={0: Origin(90, 4711, "app")}, orphans={0})
-    assert make_plan(alone, alone.chain).flip == "detach"
+    assert plan_of(alone, alone.chain).flip == "detach"
 
 
 # --- kinds of root ------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ def test_the_kind_of_a_first_root(
     asked: AskedKind | None, auto: bool, planned: tuple[Kind, Kind], refused: int
 ) -> None:
     """With `auto` what the kernel allows; the reason is kept, unless the kind was asked for."""
-    plan = make_plan(state_of(None), chain_of(NEW), kind=asked, refused=refused)
+    plan = plan_of(state_of(None), chain_of(NEW), kind=asked, refused=refused)
     assert (plan.kind, plan.auto) == (planned[bool(refused)], auto)
     assert plan.why == (refused if auto else 0)
 
@@ -176,7 +178,7 @@ def test_the_kind_of_a_first_root(
 def test_the_kind_of_a_later_root(there: Kind, asked: AskedKind | None, refused: int) -> None:
     """The one that is there, unless another is asked for; its reason stays with it."""
     state = state_of([ONE], kind=there, why=95 if there == "fused" else 0)
-    plan = make_plan(state, chain_of(ONE, NEW), kind=asked, refused=refused)
+    plan = plan_of(state, chain_of(ONE, NEW), kind=asked, refused=refused)
     assert plan.flip == "update"
     if asked is None:
         assert (plan.kind, plan.auto, plan.why) == (there, False, 95 if there == "fused" else 0)
@@ -198,10 +200,10 @@ def test_as_many_programs_as_a_root_has_slots(
     old = [running(f"p{number}", number + 1) for number in range(count)]
     state = state_of(old or None, kind=kind)
     full = Chain().with_added([*old, *(fresh(f"n{number}") for number in range(most - count))])
-    assert make_plan(state, full, kind=kind, protocol=asked).kind == kind
+    assert plan_of(state, full, kind=kind, protocol=asked).kind == kind
     more = full.with_added([fresh("a"), fresh("b")])
     with pytest.raises(ChainFullError, match=f"would have {most + 2} programs") as caught:
-        make_plan(state, more, kind=kind, protocol=asked)
+        plan_of(state, more, kind=kind, protocol=asked)
     error = caught.value
     assert error.exit_code == 10
     what = f"a dispatcher of libxdp's protocol {asked}" if most == 10 else "a root"
@@ -216,17 +218,17 @@ def test_a_chain_that_grows_beyond_its_protocol_comes_back_to_it(there: int) -> 
     """Whatever it is while it has more than ten programs; one that was asked for goes before."""
     members = [running(f"p{number}", number + 1) for number in range(11)]
     ten = with_protocol(state_of(members[:10]), there)
-    assert make_plan(ten, Chain(tuple(members))).protocol == there
+    assert plan_of(ten, Chain(tuple(members))).protocol == there
     eleven = with_protocol(state_of(members), there)
     assert eleven.root is not None
     assert eleven.root.config is not None
     assert (eleven.root.kind, eleven.root.config.libxdp) == ("ext", 0)
     for target in (members, members[1:], members[:1]):
-        plan = make_plan(eleven, Chain(tuple(target)))
+        plan = plan_of(eleven, Chain(tuple(target)))
         assert (plan.kind, plan.protocol) == ("ext", there)
-    assert make_plan(eleven, Chain(tuple(members[1:])), protocol=1).protocol == 1
+    assert plan_of(eleven, Chain(tuple(members[1:])), protocol=1).protocol == 1
     with pytest.raises(ChainFullError):
-        make_plan(eleven, eleven.chain, protocol=there)
+        plan_of(eleven, eleven.chain, protocol=there)
 
 
 @pytest.mark.parametrize("there", KINDS)
@@ -235,7 +237,7 @@ def test_a_long_chain_may_be_of_either_kind(there: Kind, asked: AskedKind | None
     members = [running(f"p{number}", number + 1) for number in range(11)]
     state = state_of(members, kind=there)
     for refused in (0, EPERM):
-        plan = make_plan(state, state.chain, kind=asked, refused=refused)
+        plan = plan_of(state, state.chain, kind=asked, refused=refused)
         wanted = ("fused" if refused else "ext") if asked == "auto" else asked or there
         assert plan.kind == wanted
 
@@ -259,15 +261,15 @@ def test_a_card_takes_one_program_and_no_chain() -> None:
     """Nor does anything else that is asked for of a root make a dispatcher there."""
     for kind in (None, "ext", "fused", "auto"):
         for refused in (0, EPERM):
-            plan = make_plan(state_of(None), chain_of(NEW), "hw", kind=kind, refused=refused)
+            plan = plan_of(state_of(None), chain_of(NEW), "hw", kind=kind, refused=refused)
             assert (plan.flip, plan.mode, plan.kind) == ("attach", "hw", "bare")
             assert (plan.attach, plan.auto, plan.why, plan.gives_back) == ("link", False, 0, False)
     assert [member.actions for member in plan.target.members] == [0]
     with pytest.raises(UsageError, match="several programs"):
-        make_plan(state_of(None), chain_of(NEW, NEW), "hw")
+        plan_of(state_of(None), chain_of(NEW, NEW), "hw")
     for state in (state_of([ONE]), state_of([ONE], kind="fused"), libxdps(2)):
         with pytest.raises(UnsupportedError, match="veth7 runs a chain") as caught:
-            make_plan(state, state.chain.with_added([NEW]), "hw")
+            plan_of(state, state.chain.with_added([NEW]), "hw")
         assert (caught.value.number, "without -m hw" in caught.value.hint) == (EINVAL, True)
 
 
@@ -282,13 +284,13 @@ def bare(mode: Mode = "native", *, pinned: bool = False) -> State:
 
 
 def test_one_program_without_a_dispatcher() -> None:
-    plan = make_plan(state_of(None), chain_of(NEW), "skb", "netlink", kind="bare")
+    plan = plan_of(state_of(None), chain_of(NEW), "skb", "netlink", kind="bare")
     assert (plan.flip, plan.mode, plan.attach, plan.kind) == ("attach", "skb", "netlink", "bare")
     with pytest.raises(UnsupportedError, match="veth7 runs a chain") as caught:
-        make_plan(state_of([ONE]), chain_of(ONE, NEW), kind="bare")
+        plan_of(state_of([ONE]), chain_of(ONE, NEW), kind="bare")
     assert (caught.value.number, caught.value.hint) == (EBUSY, "unload everything first")
     with pytest.raises(UnsupportedError, match="a process cannot hold"):
-        make_plan(state_of(None), chain_of(replace(NEW, held=True)), kind="bare")
+        plan_of(state_of(None), chain_of(replace(NEW, held=True)), kind="bare")
 
 
 @pytest.mark.parametrize("mode", ["native", "skb", "hw"])
@@ -297,7 +299,7 @@ def test_nothing_joins_or_changes_a_program_that_is_the_root(mode: Mode, asked: 
     for kind in (None, "ext", "bare"):
         for target in (chain_of(ONE, NEW), chain_of(ONE), Chain((ONE,), Rules(1))):
             with pytest.raises(UnsupportedError, match="has the XDP hook of veth7 to it") as caught:
-                make_plan(bare(mode), target, asked, kind=kind)
+                plan_of(bare(mode), target, asked, kind=kind)
             again = EEXIST if mode == "hw" else EINVAL
             assert caught.value.number == (again if asked == "hw" else EBUSY)
             assert "xdpctl unload veth7 -i 500" in caught.value.hint
@@ -307,18 +309,18 @@ def test_nothing_joins_or_changes_a_program_that_is_the_root(mode: Mode, asked: 
 
 @pytest.mark.parametrize("mode", ["native", "skb", "hw"])
 def test_a_program_that_is_the_root_is_taken_off(mode: Mode) -> None:
-    plan = make_plan(bare(mode), Chain())
+    plan = plan_of(bare(mode), Chain())
     assert (plan.flip, plan.mode, plan.kind, plan.leaving) == ("detach", mode, "bare", (ONE,))
 
 
 def test_a_program_that_is_the_root_is_adopted_where_it_could_come_back() -> None:
-    plan = make_plan(bare(), chain_of(NEW), adopts=True)
+    plan = plan_of(bare(), chain_of(NEW), adopts=True)
     assert (plan.flip, plan.adopts, plan.kind, plan.leaving) == ("update", True, "ext", ())
-    back = make_plan(state_of([TWO], link_id=0), chain_of(ONE), kind="bare")
+    back = plan_of(state_of([TWO], link_id=0), chain_of(ONE), kind="bare")
     assert (back.flip, back.kind, back.gives_back) == ("update", "bare", True)
     for state in (bare("hw"), bare(pinned=True)):
         with pytest.raises(UnsupportedError, match="to itself") as caught:
-            make_plan(state, chain_of(NEW), adopts=True)
+            plan_of(state, chain_of(NEW), adopts=True)
         assert "adopt" not in caught.value.hint
 
 
@@ -327,7 +329,7 @@ def test_a_program_that_is_the_root_is_adopted_where_it_could_come_back() -> Non
 
 def busy(state: State, target: Chain, **asked: Any) -> HookBusyError:
     with pytest.raises(HookBusyError, match=r"another tool's program .* hook of veth7$") as caught:
-        make_plan(state, target, **asked)
+        plan_of(state, target, **asked)
     assert caught.value.exit_code == 8
     return caught.value
 
@@ -378,7 +380,7 @@ def test_a_dispatcher_of_libxdps_is_a_chain_like_any_other(
     target: Chain, flip: Flip, mode: Mode
 ) -> None:
     """Over netlink and in its mode, whatever a first root would have."""
-    plan = make_plan(libxdps(2, mode=mode), target)
+    plan = plan_of(libxdps(2, mode=mode), target)
     assert (plan.flip, plan.attach, plan.mode, plan.kind) == (flip, "netlink", mode, "ext")
     assert (plan.current, plan.protocol, plan.adopts) == (chain_of(ONE, TWO), 2, False)
 
@@ -389,21 +391,19 @@ def test_the_protocol_that_is_there_stays_unless_another_is_asked_for(
     there: int, asked: int | None
 ) -> None:
     for state in (libxdps(there), with_protocol(state_of([ONE, TWO]), there)):
-        assert make_plan(state, chain_of(ONE, TWO, NEW), protocol=asked).protocol == (
-            asked or there
-        )
+        assert plan_of(state, chain_of(ONE, TWO, NEW), protocol=asked).protocol == (asked or there)
 
 
 @pytest.mark.parametrize("asked", [None, 1, 2, 3])
 @pytest.mark.parametrize("state", [state_of(None), state_of([ONE], kind="fused")])
 def test_the_protocol_of_a_first_dispatcher(state: State, asked: int | None) -> None:
     """Also of one in the place of a fused root, which has none."""
-    assert make_plan(state, chain_of(NEW), kind="ext", protocol=asked).protocol == (asked or 2)
+    assert plan_of(state, chain_of(NEW), kind="ext", protocol=asked).protocol == (asked or 2)
 
 
 def test_libxdps_dispatcher_does_not_come_to_a_link() -> None:
     with pytest.raises(UnsupportedError, match="veth7 is attached by netlink"):
-        make_plan(libxdps(2), chain_of(ONE, TWO, NEW), attach="link")
+        plan_of(libxdps(2), chain_of(ONE, TWO, NEW), attach="link")
 
 
 # --- adopting -----------------------------------------------------------------------------------
@@ -416,19 +416,19 @@ def test_a_program_that_is_adopted_makes_room_for_a_root(
 ) -> None:
     """Attached as the program is; what else it is like is as for a first root."""
     state = state_of([], owner="other", link_id=link_id, mode=mode)
-    plan = make_plan(state, chain_of(NEW), adopts=True)
+    plan = plan_of(state, chain_of(NEW), adopts=True)
     assert (plan.flip, plan.attach, plan.mode) == ("update", attach, mode)
     assert (plan.kind, plan.auto, plan.protocol) == ("ext", True, 2)
     assert plan.adopts
     assert (plan.joining, plan.leaving) == ((NEW,), ())
-    refused = make_plan(state, chain_of(NEW), adopts=True, refused=EPERM)
+    refused = plan_of(state, chain_of(NEW), adopts=True, refused=EPERM)
     assert (refused.kind, refused.why) == ("fused", EPERM)
-    assert make_plan(state, chain_of(NEW), adopts=True, kind="fused", protocol=3).kind == "fused"
+    assert plan_of(state, chain_of(NEW), adopts=True, kind="fused", protocol=3).kind == "fused"
 
 
 @pytest.mark.parametrize("state", [state_of(None), state_of([ONE])])
 def test_where_there_is_nothing_to_adopt_nothing_is_adopted(state: State) -> None:
-    assert not make_plan(state, state.chain.with_added([NEW]), adopts=True).adopts
+    assert not plan_of(state, state.chain.with_added([NEW]), adopts=True).adopts
 
 
 # --- programs that are bound to their device ----------------------------------------------------
@@ -440,7 +440,7 @@ def test_programs_that_are_bound_to_their_device_stay_among_themselves() -> None
     other = replace(ONE, devbound=True)
     state = state_of([other, BOUND], owner="libxdp", link_id=0)
     for target in (chain_of(other, BOUND), chain_of(BOUND), Chain()):
-        assert make_plan(state, target).target == target
+        assert plan_of(state, target).target == target
 
 
 @pytest.mark.parametrize(
@@ -456,6 +456,6 @@ def test_a_root_with_some_programs_bound_to_its_device_is_refused(
 ) -> None:
     state = state_of([BOUND, ONE], owner="libxdp", link_id=0)
     with pytest.raises(UnsupportedError, match="two on veth7 cannot be on such a root") as caught:
-        make_plan(state, target, kind=kind)
+        plan_of(state, target, kind=kind)
     assert "for its device alone" in caught.value.why
     assert "unload it first" in caught.value.hint

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import DROP, PASS, chain_of, fresh, running, state_of
+from tests.unit.samples import DROP, PASS, chain_of, fresh, plan_of, running, state_of
 from xdpctl.change.report import Report, Step
 from xdpctl.change.sweep import Event
 from xdpctl.model.chain import Chain
 from xdpctl.model.labels import Origin
-from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
 from xdpctl.view import render
 
@@ -70,7 +69,7 @@ def report_of(state: State, target: Chain, root_id: int = 501) -> Report:
         for place, member in enumerate(target.members)
     )
     steps = [Step("4", "loaded root Y", {"root": root_id}, 0.0125)]
-    return Report(make_plan(state, target, None), state, members, root_id, steps, ("/left",))
+    return Report(plan_of(state, target), state, members, root_id, steps, ("/left",))
 
 
 CHANGE = (
@@ -126,18 +125,18 @@ def test_a_change_tells_who_leaves_for_want_of_an_owner(capsys: pytest.CaptureFi
 
 def test_a_dry_run_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     state, target = CHANGE
-    render.change("load", Report(make_plan(state, target, None), state), render.Style(dry_run=True))
+    render.change("load", Report(plan_of(state, target), state), render.Style(dry_run=True))
     assert capsys.readouterr().out.splitlines() == [
         "veth7: would flip to a new root (native mode, ext)",
         "  slot 0: load comes (priority 1, goes on at XDP_PASS)",
         "  slot 1: keep id 11 stays (priority 50, goes on at XDP_PASS)",
         "  unload id 12 goes",
     ]
-    planned = Report(make_plan(state, target, kind="fused"), state)
+    planned = Report(plan_of(state, target, kind="fused"), state)
     render.change("load", planned, render.Style(dry_run=True))
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "veth7: would flip to a new root (native mode, fused)"
-    nothing = Report(make_plan(state_of(None), Chain(), None), state_of(None))
+    nothing = Report(plan_of(state_of(None), Chain()), state_of(None))
     render.change("unload", nothing, render.Style(dry_run=True))
     assert capsys.readouterr().out == "veth7: nothing to do\n"
 
@@ -146,7 +145,7 @@ def test_a_dry_run_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_change_as_data(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> None:
     state, target = CHANGE
     done = report_of(*CHANGE)
-    planned = Report(make_plan(state, target, None), state)
+    planned = Report(plan_of(state, target), state)
     render.print_json(
         {**render.report_data("load", planned if dry_run else done), "dry_run": dry_run}
     )

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import DROP, PASS, built, running, state_of
+from tests.unit.samples import DROP, PASS, built, plan_of, running, state_of
 from xdpctl.change.report import Report
 from xdpctl.cli import run
 from xdpctl.cli.commands import replace as replace_command
 from xdpctl.cli.commands import set
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.model.chain import Chain, MapsAsked, Rules
-from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
 from xdpctl.view import render
 
@@ -131,7 +130,7 @@ def test_what_says_nothing_of_maps(words: list[str]) -> None:
 def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-P", "3", "-A", "none", "--name", "x", "--after", "count", "--on-end", "drop"]
     target = asked("set", "lo", "last", *words)
-    plan = make_plan(BUSY, replace(target, members=target.members[::-1]), None)
+    plan = plan_of(BUSY, replace(target, members=target.members[::-1]))
     render.change("set", Report(plan, BUSY, plan.target.members), render.Style())
     assert capsys.readouterr().out.splitlines() == [
         "veth7: last (id 11): label x, priority 3, goes on at none, runs after count",
@@ -139,12 +138,10 @@ def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[st
         "veth7: on end drop, on vacant pass",
     ]
     back = BUSY.chain.with_changed(11, label="")
-    render.change(
-        "rollback", Report(make_plan(BUSY, back, None), BUSY, back.members), render.Style()
-    )
+    render.change("rollback", Report(plan_of(BUSY, back), BUSY, back.members), render.Style())
     assert capsys.readouterr().out == "veth7: last (id 11): label none\n"
     target = asked("replace", "lo", "count", built("recount"))
-    plan = make_plan(BUSY, target, None)
+    plan = plan_of(BUSY, target)
     after = (replace(target.members[0], id=30), target.members[1])
     render.change("replace", Report(plan, BUSY, after), render.Style())
     assert capsys.readouterr().out == "veth7: replaced count (id 9) with id 30\n"

@@ -34,7 +34,7 @@ from ..host import locks
 from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, records
 from ..model import chain, labels
-from ..model.plan import AskedKind, AskedMode
+from ..model.request import AskedKind, AskedMode, Request
 from ..model.state import State
 from ..model.terms import Terms
 from ..observe.reading import config_of, may_run_elsewhere, observe
@@ -85,9 +85,9 @@ def attach(
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
 
-    terms = Terms("attach")
+    request = Request(mode=mode, attach=attach, kind=root, terms=Terms("attach"))
     with objects.letting_go([member]):
-        report = transact(pinned, found, target, mode=mode, attach=attach, kind=root, terms=terms)
+        report = transact(pinned, found, target, request)
     ((program_id, fd),) = report.holds.items()
     held = ArrayAttachment if report.plan.kind == "fused" else Attachment
     attachment = held(pinned, found, program_id, fd)
@@ -220,7 +220,7 @@ class Attachment:
                             self._bpffs,
                             self._interface,
                             lambda state: state.chain.without([self.program_id]),
-                            terms=Terms("detach"),
+                            Request(terms=Terms("detach")),
                         )
             finally:
                 self._end()

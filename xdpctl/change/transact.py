@@ -29,15 +29,15 @@ from ..errors import (
 from ..host import rights, signals
 from ..host.interfaces import Interface
 from ..model.chain import Chain, Member
-from ..model.labels import Attach
-from ..model.plan import AskedKind, AskedMode, Plan, default_kind, make_plan
+from ..model.plan import Plan
 from ..model.record import is_wide
+from ..model.request import USUAL_REQUEST, Request
 from ..model.state import State
-from ..model.terms import UNRECORDED, Pending, Terms
+from ..model.terms import Pending, Terms
 from ..observe.reading import View, observe
-from ..roots import dispatcher
 from ..roots.hook import LostRace
 from .commit import Commit
+from .planning import Planner
 from .report import Report, Step
 from .settle import rehome, repair
 from .watchdog import Watchdog
@@ -51,51 +51,29 @@ def transact(
     bpffs: Bpffs,
     interface: Interface,
     target: Callable[[State], Chain],
+    request: Request = USUAL_REQUEST,
     *,
-    mode: AskedMode | None = None,
-    attach: Attach | None = None,
-    first_attach: Attach | None = None,
-    kind: AskedKind | None = None,
-    protocol: int | None = None,
-    adopts: bool = False,
-    dry_run: bool = False,
     check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
     view: View | None = None,
-    terms: Terms = UNRECORDED,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
-    `attach` is asked of any root, `first_attach` of a first one alone; `mode`, `kind`, `protocol`
-    and `adopts` are those of `make_plan`; `terms` say how the change can be taken back.
     `check` may raise an error before anything is made. A lost race is observed and planned anew, so
     `target` and `check` may be called several times. A change before that was not confirmed in time
     goes back first. Raises any XdpctlError; the interface then runs what it ran before.
     """
-    refused = view.refused if view else None  # how EXT programs are, once that is known
-
-    def plan_for(state: State) -> Plan:
-        first = state.root is None or state.root.config is None
-        asked = kind or (default_kind() if first else None)
-        how = attach if state.root else attach or first_attach
-        try:
-            return make_plan(state, target(state), mode, how, asked, protocol, adopts, refused or 0)
-        except HookBusyError as error:
-            _name_holders(error, state)
-            raise
-
     rights.require()
     bpffs.check()
+    planner, terms = Planner(target, request, view), request.terms
     paths = homes.of(bpffs, interface)
-    if dry_run:
+    if request.dry_run:
         state = observe(interface, bpffs, view=view)
-        _overdue(bpffs, state, terms, dry_run)
-        plan = plan_for(state)
-        if plan.auto and plan.flip in ("attach", "update") and refused is None:
-            refused = dispatcher.refused()
-            if view:
-                view.refused = refused
-            plan = plan_for(state) if refused else plan
+        _overdue(bpffs, state, terms, dry_run=True)
+        plan = planner.plan(state)
+        unknown = plan.flip in ("attach", "update") and planner.refused is None
+        if unknown and planner.falls_back(plan):
+            plan = planner.plan(state)
         check(state, plan)
         return Report(plan, state)
 
@@ -116,7 +94,7 @@ def transact(
                 continue
             if overdue := _overdue(bpffs, state, terms):
                 continue
-            plan = plan_for(state)
+            plan = planner.plan(state)
             check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
@@ -128,10 +106,8 @@ def transact(
                 continue
             except (UnsupportedError, VerifierError, BadObjectError, KernelError):
                 # The program's fault, or does this kernel refuse all of its kind?
-                if not plan.auto or plan.kind != "ext" or not (refused := dispatcher.refused()):
+                if not planner.falls_back(plan):
                     raise
-                if view:
-                    view.refused = refused
                 continue
             return report
     raise RaceError(
@@ -139,17 +115,6 @@ def transact(
         why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
         hint="find out who does, then try again",
     )
-
-
-def _name_holders(error: HookBusyError, state: State) -> None:
-    """Add the processes that hold the program on the hook."""
-    from ..host.holders import holders
-
-    root = state.root
-    found = holders([("link_id", root.link_id), ("prog_id", root.id)]) if root else {}
-    names = {f"{one.pid} ({one.name})" for holding in found.values() for one in holding}
-    if names:
-        error.why += f"; held by process {', '.join(sorted(names))}"
 
 
 def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
@@ -242,14 +207,16 @@ def go_back(
         bpffs,
         interface,
         target,
-        mode=None if state.root else wanted.mode,
-        first_attach=wanted.attach,
-        kind="bare" if bare else None if same or wanted.bare else wanted.kind,
-        protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
-        dry_run=dry_run,
+        Request(
+            mode=None if state.root else wanted.mode,
+            first_attach=wanted.attach,
+            kind="bare" if bare else None if same or wanted.bare else wanted.kind,
+            protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
+            dry_run=dry_run,
+            terms=Terms("rollback" if within else "", within, back=wanted.number),
+        ),
         on_step=on_step,
         view=view,
-        terms=Terms("rollback" if within else "", within, back=wanted.number),
     )
     report.gone = tuple(gone)
     return report

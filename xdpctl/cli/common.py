@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,8 +17,8 @@ from ..errors import NotFoundError, UsageError, XdpctlError
 from ..host import interfaces, locks, rights
 from ..model.chain import MAX_PRIORITY, parse_actions
 from ..model.labels import Attach
-from ..model.plan import AskedKind, AskedMode
 from ..model.record import PROTOCOL, PROTOCOLS
+from ..model.request import AskedKind, AskedMode, Request
 from ..programs.clang import Build
 from ..view.render import Style
 
@@ -98,14 +98,16 @@ class Settings(Style):
         return bpffs
 
     @property
-    def root_asked(self) -> dict[str, Any]:
-        """What was asked for of a new root, as options of `transact`."""
-        return {"kind": self.root, "protocol": self.protocol}
+    def root_asked(self) -> Request:
+        """What was asked for of a new root."""
+        return Request(kind=self.root, protocol=self.protocol)
 
     @property
-    def first_asked(self) -> dict[str, Any]:
+    def first_asked(self) -> Request:
         """The same for commands that may attach a first one."""
-        return {"mode": self.mode, "attach": self.attach, **self.root_asked}
+        return replace(
+            self.root_asked, mode=self.mode, attach=self.attach, first_attach=self.first_attach
+        )
 
     def line(self, command: str, interface: str) -> str:
         """A command line that works on an interface where this one does."""

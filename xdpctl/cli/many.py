@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 from ..bpffs.mount import Bpffs
 from ..change.report import Report
@@ -11,6 +11,8 @@ from ..change.transact import transact
 from ..errors import Interrupted
 from ..host.interfaces import Failure, Interface, is_pattern
 from ..model.chain import Chain
+from ..model.plan import Plan
+from ..model.request import USUAL_REQUEST, Request
 from ..model.state import State
 from ..model.terms import Terms
 from ..observe.reading import View
@@ -19,6 +21,9 @@ from .common import Asked, Settings
 from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for
 
+Check = Callable[[State, Plan], None]
+"""Raises an error for a plan that is not to be carried out."""
+
 
 def change(
     settings: Settings,
@@ -26,31 +31,31 @@ def change(
     bpffs: Bpffs,
     pattern: str,
     target: Callable[[State], Chain],
+    request: Request = USUAL_REQUEST,
+    *,
     keeps: bool = False,
-    **options: Any,
 ) -> None:
     """Bring the interface that is named, or each that matches a pattern, to a target chain.
 
-    It `keeps` the programs that leave; the other `options` are those of `transact`. Where a trial
-    is asked for, the chain is tried instead.
+    The `request` is of the root; it `keeps` the programs that leave. Where a trial is asked for,
+    the chain is tried instead.
     """
-    terms = Terms(command, settings.confirm_within, keeps)
-    if settings.must_pass:
-        from ..traffic import pcap
-        from ..trial import trial
-
-        options["check"] = trial.gate(settings.must_pass, pcap.read(settings.must_pass))
+    asked = replace(
+        request,
+        dry_run=settings.dry_run or settings.trial is not None,
+        terms=Terms(command, settings.confirm_within, keeps),
+    )
+    check = _gate(settings.must_pass) if settings.must_pass else _unchecked
 
     def work(one: Interface, view: View | None) -> Report:
         report = transact(
             bpffs,
             one,
             target,
-            dry_run=settings.dry_run or settings.trial is not None,
+            asked,
+            check=check,
             on_step=render.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
-            terms=terms,
-            **options,
         )
         return _tried(bpffs, report, settings.trial) if settings.trial else report
 
@@ -65,6 +70,17 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
             change_each(settings, command, found, noted)
         else:
             render.change(command, noted(found[0], None), settings)
+
+
+def _gate(path: str) -> Check:
+    from ..traffic import pcap
+    from ..trial import trial
+
+    return trial.gate(path, pcap.read(path))
+
+
+def _unchecked(_state: State, _plan: Plan) -> None:
+    """Every plan is allowed."""
 
 
 def _tried(bpffs: Bpffs, report: Report, asked: Asked) -> Report:

@@ -6,7 +6,6 @@ Commands differ in the target chain alone; what has to happen to the kernel foll
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +13,7 @@ from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .chain import Chain, Kind, Member
 from .labels import Attach
 from .record import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
+from .request import USUAL_REQUEST, AskedKind, AskedMode, Request
 from .state import Mode, Root, State
 
 Flip = Literal["attach", "update", "detach", "none"]
@@ -24,26 +24,6 @@ _FLIPS: dict[tuple[bool, bool], Flip] = {
     (True, False): "detach",
     (False, False): "none",
 }
-AskedMode = Mode | Literal["unspecified"]
-"""`unspecified` leaves the choice to the kernel: native where the driver can, else generic."""
-
-
-AskedKind = Kind | Literal["auto"]
-"""`auto` takes EXT programs where the kernel allows them."""
-
-KIND_VARIABLE = "XDPCTL_ROOT"
-"""The environment variable that says which kind a first root is of, where nobody does."""
-
-
-def default_kind() -> AskedKind | None:
-    """What the environment says; None where it says nothing. Raises UsageError."""
-    value = os.environ.get(KIND_VARIABLE)
-    known: tuple[AskedKind, ...] = ("ext", "fused", "auto")
-    if not value or value in known:
-        return next((kind for kind in known if kind == value), None)
-    raise UsageError(
-        f"{KIND_VARIABLE}={value} names no kind of root", hint="it may be ext, fused or auto"
-    )
 
 
 @dataclass(frozen=True)
@@ -93,20 +73,11 @@ class Plan:
 
 
 def make_plan(
-    state: State,
-    target: Chain,
-    mode: AskedMode | None = None,
-    attach: Attach | None = None,
-    kind: AskedKind | None = None,
-    protocol: int | None = None,
-    adopts: bool = False,
-    refused: int = 0,
+    state: State, target: Chain, *, request: Request = USUAL_REQUEST, refused: int = 0
 ) -> Plan:
-    """Plan the change; `mode`, `attach`, `kind` and `protocol` are what the command asked for.
+    """Plan the change that is asked for.
 
-    None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
-    most of libxdp's tools read. On a card (mode `hw`) every root is bare. `adopts` allows to take
-    over from a program without a dispatcher. `refused` is the errno with which the kernel refuses
+    On a card (mode `hw`) every root is bare. `refused` is the errno with which the kernel refuses
     EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
@@ -114,9 +85,10 @@ def make_plan(
     card, ChainFullError for more programs than a root takes, or a protocol asked for.
     """
     root, name = state.root, state.interface.name
-    if mode == "hw":
-        kind = "bare"
-    adopts = adopts and root is not None and _is_adoptable(root)
+    mode, protocol = request.mode, request.protocol
+    attach = request.attach if root else request.attach or request.first_attach
+    kind = "bare" if mode == "hw" else request.kind
+    adopts = request.adopts and root is not None and _is_adoptable(root)
     if root is not None and root.owner == "other" and not adopts:
         raise _busy(state)
     if target.members and not adopts:

@@ -22,6 +22,7 @@ from ..model.chain import (
     parse_actions,
 )
 from ..model.record import PROTOCOLS
+from ..model.request import Request
 from ..model.state import State
 from . import objects
 from .clang import Build
@@ -35,12 +36,12 @@ class Written:
     """What a file says.
 
     The programs stand in the order in which they are to run, each with whose maps it uses where it
-    takes another one's place. `rules` are fields of the chain's, `options` some of `transact`.
+    takes another one's place. `rules` are fields of the chain's, `request` is of the root.
     """
 
     members: tuple[tuple[Member, MapsAsked], ...]
     rules: Mapping[str, int]
-    options: Mapping[str, Any]
+    request: Request
 
     def target(self, state: State) -> Chain:
         """The chain of the file, whatever the interface runs now.
@@ -91,7 +92,8 @@ def opened(path: str, bpffs: str) -> Iterator[Written]:
             ordered = arranged(members)
         except UsageError as error:
             raise BadObjectError(f"{path}: {error.what}", why=error.why) from error
-        yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, options)
+        request = Request(**options)
+        yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, request)
 
 
 def _parsed(path: str) -> dict[str, Any]:

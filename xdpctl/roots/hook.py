@@ -16,7 +16,8 @@ from ..errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from ..host.interfaces import Interface
 from ..kernel import libbpf
 from ..model.chain import Member
-from ..model.plan import AskedMode, Plan
+from ..model.plan import Plan
+from ..model.request import AskedMode
 from ..model.state import Root
 
 MODE_FLAGS: dict[AskedMode, int] = {

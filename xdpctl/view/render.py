@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..change.sweep import Event
     from ..errors import XdpctlError
     from ..host.interfaces import Failure
-    from ..model.plan import AskedMode, Plan
+    from ..model.plan import Plan
+    from ..model.request import AskedMode
     from ..model.terms import Pending
     from ..trial.trial import Trial
 

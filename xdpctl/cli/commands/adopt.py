@@ -55,7 +55,8 @@ def command(
         return Chain().with_added([_in_place_of(state, new, force)])
 
     with objects.letting_go([new]):
-        change(settings, "adopt", bpffs, interface, target, **settings.root_asked, adopts=True)
+        request = replace(settings.root_asked, adopts=True)
+        change(settings, "adopt", bpffs, interface, target, request)
 
 
 def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:

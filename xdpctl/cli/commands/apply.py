@@ -24,7 +24,6 @@ def command(settings: Settings, interface: str, file: str) -> None:
     goes before what the file says.
     """
     bpffs = settings.enter(changes=True)
-    asked = {name: value for name, value in settings.first_asked.items() if value is not None}
     with chainfile.opened(file, bpffs.path) as written:
-        options = {**written.options, **asked}
-        change(settings, "apply", bpffs, interface, written.target, keeps=True, **options)
+        request = settings.first_asked.completed(written.request)
+        change(settings, "apply", bpffs, interface, written.target, request, keeps=True)

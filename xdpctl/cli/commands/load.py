@@ -61,12 +61,4 @@ def command(
         return found
 
     with objects.letting_go(new):
-        change(
-            settings,
-            "load",
-            bpffs,
-            interface,
-            target,
-            first_attach=settings.first_attach,
-            **settings.first_asked,
-        )
+        change(settings, "load", bpffs, interface, target, settings.first_asked)

@@ -50,4 +50,4 @@ def command(
         return state.chain.with_replaced(old, replace(new.instead_of(old, asked), actions=kept))
 
     with objects.letting_go([new]):
-        change(settings, "replace", bpffs, interface, target, keeps=True, **settings.root_asked)
+        change(settings, "replace", bpffs, interface, target, settings.root_asked, keeps=True)

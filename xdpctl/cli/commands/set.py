@@ -105,7 +105,7 @@ def command(
             found = found.with_changed(member.id, **values)
         return Chain(found.members, found.rules._replace(**rules))
 
-    change(settings, "set", settings.enter(changes=True), interface, target, **settings.root_asked)
+    change(settings, "set", settings.enter(changes=True), interface, target, settings.root_asked)
 
 
 def _check_free(found: Chain, member: chain.Member, name: str) -> None:

@@ -103,6 +103,5 @@ def _switch(settings: Settings, interface: str, on: bool) -> None:
         found = state.chain
         return Chain(found.members, found.rules._replace(counted=int(on)))
 
-    change(
-        settings, "stats", settings.enter(changes=True), interface, target, **settings.root_asked
-    )
+    bpffs = settings.enter(changes=True)
+    change(settings, "stats", bpffs, interface, target, settings.root_asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from dataclasses import replace
 
 import click
 
@@ -17,6 +17,7 @@ from ...host.interfaces import Interface, is_pattern
 from ...kernel import libbpf
 from ...kernel.records import Handle
 from ...model.chain import Chain
+from ...model.request import Request
 from ...model.state import State
 from ...model.terms import Terms
 from ...observe.reading import View
@@ -55,15 +56,15 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
     found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(bpffs, one, _same, **_options(settings), view=view)
+        return transact(bpffs, one, _same, _request(settings), view=view)
 
     with waited_for(settings, bpffs, work) as noted:
         change_each(settings, "swap-dispatcher", found, noted, view)
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _request(settings: Settings) -> Request:
     terms = Terms("swap-dispatcher", settings.confirm_within)
-    return {**settings.root_asked, "dry_run": settings.dry_run, "terms": terms}
+    return replace(settings.root_asked, dry_run=settings.dry_run, terms=terms)
 
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
@@ -102,7 +103,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
 
     def work(one: Interface, view: View | None) -> Report:
         on_step = render.step_printer(shown)
-        return transact(bpffs, one, target, **_options(settings), on_step=on_step, view=view)
+        return transact(bpffs, one, target, _request(settings), on_step=on_step, view=view)
 
     with waited_for(settings, bpffs, work) as noted:
         report, gone = noted(interface, None), None

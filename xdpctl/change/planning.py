@@ -1,0 +1,74 @@
+"""Plans for one transaction: what nobody asked for is found out, and EXT refused means fused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import HookBusyError, UsageError
+from ..model.chain import Chain
+from ..model.plan import Plan, make_plan
+from ..model.request import AskedKind, Request
+from ..model.state import State
+from ..observe.reading import View
+from ..roots import dispatcher
+
+KIND_VARIABLE = "XDPCTL_ROOT"
+"""The environment variable that says which kind a first root is of, where nobody does."""
+
+
+def default_kind() -> AskedKind | None:
+    """What the environment says; None where it says nothing. Raises UsageError."""
+    value = os.environ.get(KIND_VARIABLE)
+    known: tuple[AskedKind, ...] = ("ext", "fused", "auto")
+    if not value or value in known:
+        return next((kind for kind in known if kind == value), None)
+    raise UsageError(
+        f"{KIND_VARIABLE}={value} names no kind of root", hint="it may be ext, fused or auto"
+    )
+
+
+class Planner:
+    """Makes the plans of one transaction. `refused` is how EXT programs are, once it is known."""
+
+    def __init__(
+        self, target: Callable[[State], Chain], request: Request, view: View | None
+    ) -> None:
+        self.target, self.request, self.view = target, request, view
+        self.refused = view.refused if view else None
+
+    def plan(self, state: State) -> Plan:
+        """Plan the step from a state to the target. Raises what `make_plan` does."""
+        request = self.request
+        if request.kind is None and (state.root is None or state.root.config is None):
+            request = replace(request, kind=default_kind())
+        try:
+            target = self.target(state)
+            return make_plan(state, target, request=request, refused=self.refused or 0)
+        except HookBusyError as error:
+            _name_holders(error, state)
+            raise
+
+    def falls_back(self, plan: Plan) -> bool:
+        """Whether the next plan is one of the fused kind, in the place of this.
+
+        So it is if the choice is free and this kernel refuses EXT programs. That is tried here.
+        """
+        if not plan.auto or plan.kind != "ext":
+            return False
+        self.refused = dispatcher.refused()
+        if self.view:
+            self.view.refused = self.refused
+        return bool(self.refused)
+
+
+def _name_holders(error: HookBusyError, state: State) -> None:
+    """Add the processes that hold the program on the hook."""
+    from ..host.holders import holders
+
+    root = state.root
+    found = holders([("link_id", root.link_id), ("prog_id", root.id)]) if root else {}
+    names = {f"{one.pid} ({one.name})" for holding in found.values() for one in holding}
+    if names:
+        error.why += f"; held by process {', '.join(sorted(names))}"

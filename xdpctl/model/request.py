@@ -1,0 +1,51 @@
+"""What a command asks of a change, beside the chain itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .chain import Kind
+from .labels import Attach
+from .state import Mode
+from .terms import UNRECORDED, Terms
+
+AskedMode = Mode | Literal["unspecified"]
+"""`unspecified` leaves the choice to the kernel: native where the driver can, else generic."""
+
+AskedKind = Kind | Literal["auto"]
+"""`auto` takes EXT programs where the kernel allows them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the new root, and of the change that brings it.
+
+    None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
+    most of libxdp's tools read. `attach` is asked of any root, `first_attach` of a first one alone.
+    `adopts` allows to take over from a program without a dispatcher. `dry_run` plans and changes
+    nothing. `terms` say how the change can be taken back.
+    """
+
+    mode: AskedMode | None = None
+    attach: Attach | None = None
+    first_attach: Attach | None = None
+    kind: AskedKind | None = None
+    protocol: int | None = None
+    adopts: bool = False
+    dry_run: bool = False
+    terms: Terms = UNRECORDED
+
+    def completed(self, other: Request) -> Request:
+        """The same, with what `other` asks of the root where this asks nothing."""
+        return replace(
+            self,
+            mode=self.mode or other.mode,
+            attach=self.attach or other.attach,
+            kind=self.kind or other.kind,
+            protocol=self.protocol or other.protocol,
+        )
+
+
+USUAL_REQUEST = Request()
+"""A root like the one that is there, and a change that is not recorded."""
