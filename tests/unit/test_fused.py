@@ -16,7 +16,7 @@ from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierEr
 from xdpctl.kernel import libbpf, maps, records
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.record import FUSED, MAX_SLOTS, Config
-from xdpctl.observe.reading import config_of
+from xdpctl.observe.members import config_of
 from xdpctl.programs import image
 from xdpctl.programs.image import CALL, LD_IMM64, Image, insn
 from xdpctl.roots import fused

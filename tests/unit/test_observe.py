@@ -29,6 +29,7 @@ from xdpctl.kernel import libbpf, maps, netlink, records
 from xdpctl.model.chain import Chain, Member
 from xdpctl.model.labels import Made, Origin
 from xdpctl.model.record import Config, root_name
+from xdpctl.observe import elsewhere, members, residue
 from xdpctl.observe import reading as observe
 from xdpctl.observe.reading import View
 
@@ -100,12 +101,12 @@ def test_a_dispatchers_record_is_read_by_its_name(
     monkeypatch.setattr(libbpf, "map_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: record)
     monkeypatch.setattr(maps, "lookup", lambda _fd, _info, _key: config.pack())
-    assert observe.config_of(info) == config
+    assert members.config_of(info) == config
     other = {"xdp_dispatcher": "xdpctl_wide", "xdpctl_wide": "xdp_dispatcher"}[info.name]
-    assert observe.config_of(info._replace(name=other)) is None
-    assert observe.config_of(info._replace(name="firewall")) is None
-    assert observe.config_of(info._replace(map_ids=(31, 32))) is None
-    assert observe.config_of(info._replace(btf_id=0)) is None
+    assert members.config_of(info._replace(name=other)) is None
+    assert members.config_of(info._replace(name="firewall")) is None
+    assert members.config_of(info._replace(map_ids=(31, 32))) is None
+    assert members.config_of(info._replace(btf_id=0)) is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
             raise KernelError("bpf_prog_get_fd_by_id", errno.ENOENT)
         return replace(there[program], priority=config.priorities[slot], array_id=array)
 
-    monkeypatch.setattr(observe, "_member", member)
+    monkeypatch.setattr(observe, "member_of", member)
     own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.dispatch(600))
     for slot in range(5):
@@ -224,7 +225,7 @@ def test_a_root_is_recorded_at_home_or_elsewhere(bpffs: Bpffs) -> None:
 
 
 def test_nothing_is_left_where_nothing_was(bpffs: Bpffs) -> None:
-    assert reading(bpffs).left_over(None, homes.of(bpffs, INTERFACE)) == ([], 0)
+    assert residue.left_over(None, homes.of(bpffs, INTERFACE), at_home=True) == ([], 0)
 
 
 def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
@@ -235,7 +236,7 @@ def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
     own.note_made(400, 1, Made(31, "/maps/shared"))
     Path(own.directory, "map-11-callees").touch()
     Path(own.stage).touch()
-    found, stranded = reading(bpffs).left_over(None, own)
+    found, stranded = residue.left_over(None, own, at_home=True)
     assert (sorted(found), stranded) == (
         sorted(
             [
@@ -258,7 +259,7 @@ def test_what_is_left_beside_a_live_root(bpffs: Bpffs) -> None:
     own.note_made(501, 0, Made(32, "/maps/of/nobody"))
     for program in (11, 99):
         Path(own.directory, f"map-{program}-callees").touch()
-    found, stranded = reading(bpffs).left_over(state_of([ONE]).root, own)
+    found, stranded = residue.left_over(state_of([ONE]).root, own, at_home=True)
     assert (sorted(found), stranded) == (
         sorted(
             [
@@ -281,10 +282,10 @@ def test_a_netlink_root_that_runs_elsewhere_is_stranded(
     os.mkdir(own.directory)
     own.make_dispatch(400, "netlink")
     Path(own.directory, "map-11-callees").touch()
-    monkeypatch.setattr(observe, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
+    monkeypatch.setattr(residue, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
     left = [own.dispatch(400), f"{own.directory}/map-11-callees"]
     expected: tuple[list[str], int] = ([], 400) if elsewhere else (left, 0)
-    assert reading(bpffs).left_over(None, own) == expected
+    assert residue.left_over(None, own, at_home=True) == expected
 
 
 def test_beside_a_live_root_nobody_looks_for_others(
@@ -295,9 +296,9 @@ def test_beside_a_live_root_nobody_looks_for_others(
     os.mkdir(own.directory)
     for root_id in (500, 501):
         own.make_dispatch(root_id, "netlink")
-    monkeypatch.setattr(observe, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
+    monkeypatch.setattr(residue, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
     live = state_of([ONE], link_id=0).root
-    assert reading(bpffs).left_over(live, own) == ([own.dispatch(501)], 0)
+    assert residue.left_over(live, own, at_home=True) == ([own.dispatch(501)], 0)
 
 
 def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
@@ -309,7 +310,7 @@ def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
         Path(own.directory, f"map-{program}-callees").touch()
     theirs = state_of([ONE], owner="libxdp", link_id=0).root
     left = [own.dispatch(400), f"{own.directory}/map-12-callees"]
-    assert reading(bpffs).left_over(theirs, own) == (left, 0)
+    assert residue.left_over(theirs, own, at_home=True) == (left, 0)
 
 
 @pytest.mark.parametrize("adopting", [False, True])
@@ -332,7 +333,7 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     expected = (note, program)
     if adopting and program == bare.id:
         expected = ([*note, own.root_link], 0)
-    assert reading(bpffs).left_over(bare, own) == expected
+    assert residue.left_over(bare, own, at_home=True) == expected
 
 
 # --- roots that may run elsewhere ---------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_a_root_may_run_where_one_cannot_look(
     monkeypatch.setattr(interfaces, "entered", entered)
     monkeypatch.setattr(netlink, "xdp_programs", lambda: {3: (400, 1), 4: (0, 0)})
     monkeypatch.setattr(libbpf, "prog_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
-    assert observe.may_run_elsewhere(400 if seen else 401) is (seen or refused)
+    assert elsewhere.may_run_elsewhere(400 if seen else 401) is (seen or refused)
     assert inside == ["/other"]
 
 
@@ -377,10 +378,10 @@ def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(monkeypatch: pytest.Mo
     monkeypatch.setattr(libbpf, "prog_fd", gone)
     monkeypatch.setattr(interfaces, "visible", lambda _told: pytest.fail("looked"))
     number = errno.ENOENT
-    assert not observe.may_run_elsewhere(400)
+    assert not elsewhere.may_run_elsewhere(400)
     number = errno.EPERM
     with pytest.raises(KernelError):
-        observe.may_run_elsewhere(400)
+        elsewhere.may_run_elsewhere(400)
 
 
 # --- the loopback, as it is ---------------------------------------------------------------------
@@ -415,9 +416,9 @@ def test_an_empty_directory_is_left_over_after_a_while(
     """Who makes one fills it soon, under the lock."""
     own = homes.of(bpffs, LOOPBACK)
     os.mkdir(own.directory)
-    monkeypatch.setattr(observe, "_NEW", 3600)
+    monkeypatch.setattr(residue, "_NEW", 3600)
     assert observe.observe(LOOPBACK, bpffs).residue == ()
-    monkeypatch.setattr(observe, "_NEW", -3600)
+    monkeypatch.setattr(residue, "_NEW", -3600)
     assert observe.observe(LOOPBACK, bpffs).residue == (own.directory,)
     with locked_by_another(own.directory):
         assert observe.observe(LOOPBACK, bpffs).residue == ()

@@ -37,7 +37,9 @@ from ..model import chain, labels
 from ..model.request import AskedKind, AskedMode, Request
 from ..model.state import State
 from ..model.terms import Terms
-from ..observe.reading import config_of, may_run_elsewhere, observe
+from ..observe.elsewhere import may_run_elsewhere
+from ..observe.members import config_of
+from ..observe.reading import observe
 from ..programs import bcc as dialect
 from ..programs import objects
 from ..programs.bcc import BPF

@@ -30,7 +30,7 @@ from ..model.labels import Label, Origin
 from ..model.plan import Plan
 from ..model.state import Root, Slot
 from ..model.terms import Pending, Terms, now
-from ..observe.reading import links_elsewhere
+from ..observe.elsewhere import links_elsewhere
 from ..roots import counting
 from ..roots.construct import Construction
 from ..roots.hook import Hook

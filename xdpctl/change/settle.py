@@ -18,7 +18,7 @@ from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..kernel import libbpf, libc
 from ..model.state import Place, Root, State
-from ..observe.reading import links_elsewhere
+from ..observe.elsewhere import links_elsewhere
 from ..roots import counting
 
 

@@ -15,7 +15,8 @@ from ..host import interfaces
 from ..host.interfaces import Interface
 from ..kernel import netlink
 from ..model.state import State
-from ..observe.reading import may_run_elsewhere, observe
+from ..observe.elsewhere import may_run_elsewhere
+from ..observe.reading import observe
 from .settle import repair
 from .transact import take_back, transact
 

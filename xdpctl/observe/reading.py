@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -11,19 +10,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..bpffs import homes, pin
-from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, RaceError, VanishedError
-from ..host import interfaces
 from ..host.interfaces import Interface
-from ..kernel import libbpf, maps, netlink, records
+from ..kernel import libbpf, netlink, records
 from ..kernel.btf import BTF_KIND_FUNC, Btf
-from ..model.chain import DEFAULT_PRIORITY, USUAL, Member
+from ..model.chain import USUAL
 from ..model.labels import Attach, Origin
-from ..model.record import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
+from ..model.record import ENTRY, Config
 from ..model.state import Mode, Owner, Root, Slot, State
-from ..programs import image
+from .elsewhere import links_elsewhere
+from .members import config_of, itself, member_of
+from .residue import left_over
 
 _MODES: dict[int, Mode] = {
     libbpf.XDP_ATTACHED_DRV: "native",
@@ -39,8 +38,6 @@ _VANISHING = {
     "bpf_obj_get",
 }
 """Calls by an id or a path that was read just before: ENOENT means that it is gone by now."""
-_NEW = 1.0
-"""Seconds."""
 
 
 @dataclass
@@ -115,13 +112,16 @@ class _Reading:
         root = self.root(root_id, _MODES.get(mode, "native")) if root_id else None
         if not self.interface.exists():
             raise _Changed
-        left, stranded = self.left_over(root, self.own)
+        at_home = self.home.directory == self.own.directory
+        left, stranded = left_over(root, self.own, at_home=at_home)
         if left and not self.locked:
             # A change may be under way. What is there twice, and no lock in between, is left over.
             if self.own.is_locked():
                 left = []
-            elif self.left_over(root, self.own.listed())[0] != left or self.own.is_locked():
-                raise _Changed
+            else:
+                again, _stranded = left_over(root, self.own.listed(), at_home=at_home)
+                if again != left or self.own.is_locked():
+                    raise _Changed
         if not self.confirmed(root_id, root):
             raise _Changed
         state = State(self.interface, root, tuple(left), self.home.home, stranded)
@@ -211,7 +211,7 @@ class _Reading:
 
     def slots(self, root: records.ProgInfo, config: Config | None, *, ours: bool) -> Iterator[Slot]:
         if config is None:
-            return iter([_itself(root)] if ours else [])
+            return iter([itself(root)] if ours else [])
         return self.functions(root, config) if config.programs else self.links_onto(root, config)
 
     def functions(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
@@ -223,7 +223,7 @@ class _Reading:
             # array itself is better not opened: whoever closes one that its process has just left
             # starts the kernel's emptying of it once more, which can leak it (seen on 6.18).
             with libbpf.absent_is_fine():
-                member = _member(config, number, program, array)
+                member = member_of(config, number, program, array)
             yield Slot(
                 number=number,
                 function=f"prog{number}",
@@ -260,7 +260,7 @@ class _Reading:
                 number=number,
                 function=function,
                 function_btf_id=functions[f"prog{number}"],
-                member=_member(config, number, link.prog_id) if link else None,
+                member=member_of(config, number, link.prog_id) if link else None,
                 link_id=link.id if link else 0,
                 pin=ours,
                 origin=origin,
@@ -292,152 +292,3 @@ class _Reading:
         held = any(other.id == link.id for _path, other in links_elsewhere(self.bpffs))
         # The owner may just have taken the link over, which ends with the removal of our pin.
         return not held and os.path.lexists(pin)
-
-    # --- what is left over ----------------------------------------------------------------------
-
-    def left_over(self, root: Root | None, own: InterfacePins) -> tuple[list[str], int]:
-        """What interrupted commands or an earlier interface left; a root that runs elsewhere."""
-        is_chain = root is not None and root.owner != "other"
-        live = root.id if root and is_chain and self.home.directory == own.directory else 0
-        entries = own.entries()
-        if not entries:
-            return self.empty(), 0
-        recorded = own.recorded()
-        link = pin.pinned_link(own.root_link) if "root_link" in entries else None
-        stale = []
-        stranded = link.prog_id if link and link.ifindex and not live else 0
-        if "adopting" in entries:
-            stale.append(own.adopting)
-            if root and stranded == root.id:
-                stranded = 0  # not ours yet: the pin was made to adopt it
-        for root_id, attach in recorded.items():
-            if root_id in (live, stranded):
-                continue
-            if attach == "netlink" and not live and may_run_elsewhere(root_id):
-                stranded = root_id
-                continue
-            stale.append(own.dispatch(root_id))
-        for root_id, made in own.made().items():
-            notes = [f"{own.directory}/made-{root_id}-*"]
-            stale += notes if root_id == live else [one.path for one in made]
-        if link and link.prog_id not in (live, stranded):
-            stale.append(own.root_link)
-        if not stranded:
-            slots = root.slots if root and live else ()
-            members = {slot.member.id for slot in slots if slot.member}
-            stale += History(own).left_over(live or (-1 if root else 0))
-            members |= own.kept_programs()
-            stale += [p for p, program in own.kept_maps().items() if program not in members]
-            counted = root is not None and bool(live and root.rules.counted)
-            traced = {slot.member.id for slot in slots if slot.member and slot.link_id}
-            stale += [
-                path
-                for path, program in own.counters().items()
-                if not (counted and (not program or program in traced))
-            ]
-        if "stage" in entries:
-            stale.append(own.stage)
-        return stale, stranded
-
-    def empty(self) -> list[str]:
-        """The interface's directory, if it has nothing in it.
-
-        A new one is not left over: who has made it will take the lock and fill it.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.stat(self.own.directory).st_ctime > _NEW:
-                return [self.own.directory]
-        return []
-
-
-def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
-    """The EXT links that others pinned in the bpffs, each with its path."""
-    for path in bpffs.pins_elsewhere():
-        with contextlib.suppress(KernelError, OSError), libbpf.owned(libbpf.get(path)) as fd:
-            if "link" in os.readlink(f"/proc/self/fd/{fd}"):
-                info = libbpf.link_info(fd)
-                if info.is_ext:
-                    yield path, info
-
-
-def may_run_elsewhere(root_id: int) -> bool:
-    """Whether another network namespace's interface runs a root, or might, unseen from here.
-
-    For roots attached over netlink: a link tells by itself whether its interface is there.
-    """
-    here = interfaces.current()
-    refused: list[str] = []
-    try:
-        os.close(libbpf.prog_fd(root_id))
-    except KernelError as error:
-        if error.errno == errno.ENOENT:
-            return False  # gone from the kernel: others have taken its place
-        raise
-    for name, path in interfaces.visible(refused):
-        if name != here:
-            try:
-                with interfaces.entered(path):
-                    programs = netlink.xdp_programs()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # gone meanwhile
-            except OSError:
-                refused.append(path)
-                continue
-            if any(root_id == number for number, _mode in programs.values()):
-                return True
-    return bool(refused)
-
-
-def config_of(info: records.ProgInfo) -> Config | None:
-    """A root's record of its chain; None for any other program."""
-    if info.name == FUSED:
-        kept = image.kept(info, FUSED_RECORD)
-        return Config.unpack_fused(kept) if kept is not None else None
-    unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)
-    # Anybody may call a program so. Without BTF there are no functions that a link could replace.
-    if unpack is None or len(info.map_ids) != 1 or not info.btf_id:
-        return None
-    with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        record = maps.record(fd, libbpf.map_info(fd), libbpf.BPF_F_RDONLY_PROG)
-    return unpack(record) if record is not None else None
-
-
-def _itself(root: records.ProgInfo) -> Slot:
-    """What stands for the slot of a program that is the root itself."""
-    member = Member(
-        root.name,
-        actions=0,
-        id=root.id,
-        tag=root.tag,
-        size=root.size,
-        load_time=root.load_time,
-    )
-    return Slot(0, root.name, 0, member, link_id=0, pin=None)
-
-
-def _member(config: Config, slot: int, program_id: int, array_id: int = 0) -> Member:
-    with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
-        info = libbpf.prog_info(fd)
-        return Member(
-            name=_full_name(fd, info),
-            priority=config.priorities[slot] if config.priorities else DEFAULT_PRIORITY,
-            actions=config.actions[slot],
-            frags=bool(config.flags[slot] & libbpf.BPF_F_XDP_HAS_FRAGS),
-            id=info.id,
-            tag=info.tag,
-            size=info.size,
-            load_time=info.load_time,
-            array_id=array_id,
-            devbound=bool(config.flags[slot] & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
-        )
-
-
-def _full_name(fd: int, info: records.ProgInfo) -> str:
-    """A program's name as its author wrote it: the kernel keeps 15 characters, BTF all of them."""
-    if len(info.name) == 15 and info.btf_id:
-        with contextlib.suppress(KernelError), Btf.from_kernel(info.btf_id) as btf:
-            function = libbpf.prog_main_function(fd)
-            name = btf.name(function) if function else ""
-            if name.startswith(info.name):
-                return name
-    return info.name

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..model.terms import Pending
     from ..trial.trial import Trial
 
+
 SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""
 
