@@ -16,7 +16,7 @@ from tests.kernel.test_holders import gone
 from tests.kernel.tool import Tool
 from xdpctl.api import maps
 from xdpctl.errors import HookBusyError, NotFoundError, UsageError, XdpctlError
-from xdpctl.view import render, status
+from xdpctl.view import change, status
 
 BPF_MAP_TYPE_HASH = 1
 FRAMES = net.udps(10)
@@ -43,7 +43,7 @@ def test_look_is_what_status_is_made_of(tool: Tool, veth: net.Veth, objects: Obj
 
         plan = xdpctl.make_plan(state, state.chain.without([first.id]))
         told = tool("unload", veth.dev, "-i", first.id, "--dry-run", "--json").json["plan"]
-        assert render.plan_data(plan) == told
+        assert change.plan_data(plan) == told
         assert (plan.flip, plan.leaving, plan.staying) == ("update", (first,), (second, held))
         new = xdpctl.Member("new", priority=1)
         plan = xdpctl.make_plan(state, state.chain.with_added([new]))

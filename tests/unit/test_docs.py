@@ -65,7 +65,19 @@ from xdpctl.traffic import incidents, trace
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial.trial import Fate, Outcome, Trial
 from xdpctl.trial.tried import Tried
-from xdpctl.view import facts, history, render, status, steps, tally
+from xdpctl.view import (
+    change,
+    doctor,
+    events,
+    features,
+    history,
+    packets,
+    stats,
+    status,
+    steps,
+)
+from xdpctl.view.document import SCHEMA
+from xdpctl.view.incidents import incident_data
 
 PAGE = ROOT / "man/xdpctl.8"
 PACKAGE = ROOT / "xdpctl"
@@ -279,7 +291,7 @@ def documents(
 
     def printed() -> dict[str, Any]:
         document: dict[str, Any] = json.loads(capsys.readouterr().out)
-        assert document.pop("schema") == render.SCHEMA
+        assert document.pop("schema") == SCHEMA
         return document
 
     member = running("count", 9)
@@ -304,7 +316,7 @@ def documents(
     # Named by the id of a link.
     document["holders"] = list(document["holders"].values())
     yield document
-    assert set(render.report_data("load", report)) <= set(document)
+    assert set(change.report_data("load", report)) <= set(document)
 
     def work(interface: Interface, _view: View | None) -> Report:
         if interface != INTERFACE:
@@ -319,9 +331,9 @@ def documents(
     assert set(many["interfaces"][1]) == {"interface", "error"}
     yield many
     event = Event("eth0", "removed something", "its interface is gone")
-    render.events("clean", [event], style)
+    events.events("clean", [event], style)
     yield printed()
-    render.event_printer(style)(event)
+    events.event_printer(style)(event)
     line = printed()
     assert set(line) == {"where", "what", "why"}
     yield line
@@ -332,13 +344,13 @@ def documents(
     state = replace(state, pending=Pending(1, 0, 4711))
     history.history([(state, [generation])], style)
     yield printed()
-    yield {"schema": render.SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
+    yield {"schema": SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
-    yield {"command": "features", "interfaces": [facts.features_data(Features(INTERFACE, 1))]}
+    yield {"command": "features", "interfaces": [features.features_data(Features(INTERFACE, 1))]}
     read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
-    look = tally.data(tally.Look(state, read))
+    look = stats.data(stats.Look(state, read))
     path = (trace.Step(member, 2),)
-    tally.packet(trace.Packet(10**18, b"abc", 3, 2, path, member), style)
+    packets.packet(trace.Packet(10**18, b"abc", 3, 2, path, member), style)
     for document in (look["programs"][0],):
         for field in ("verdicts", "last_word"):
             # Named by verdicts.
@@ -349,10 +361,10 @@ def documents(
         incident = incidents.Incident(
             "redirect", "why", 1, 2, 0.5, program=program, map=incidents.Map(5, "m"), to=(to, 1)
         )
-        yield {"time": 1.0, **tally.incident_data(incident)}
+        yield {"time": 1.0, **incident_data(incident)}
     yield printed()
     checks = (Check("xdp", "ok", "it loads"),)
-    yield {"command": "doctor", **facts.diagnosis_data(Diagnosis(checks, "ext"))}
+    yield {"command": "doctor", **doctor.diagnosis_data(Diagnosis(checks, "ext"))}
 
 
 def test_every_field_of_the_json_documents_is_described(
@@ -371,7 +383,7 @@ def test_every_field_of_the_json_documents_is_described(
 
 
 def test_the_schema_version_is_the_code_s() -> None:
-    assert f"is the number of the schema, now {render.SCHEMA}.\n" in page()["JSON OUTPUT"]
+    assert f"is the number of the schema, now {SCHEMA}.\n" in page()["JSON OUTPUT"]
 
 
 def test_no_root_is_null_and_has_no_programs() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE
-from tests.unit.test_render import on_terminal, without_colour
+from tests.unit.terminal import on_terminal, without_colour
 from xdpctl.cli import run
 from xdpctl.doctor import checks, experiments, probes
 from xdpctl.doctor.checks import Check, Diagnosis, examine, verdict
@@ -21,7 +21,7 @@ from xdpctl.doctor.probes import Machine, Nic
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
 from xdpctl.host import rights
 from xdpctl.kernel import libbpf
-from xdpctl.view import facts
+from xdpctl.view import doctor
 
 WORKS = Trial()
 EPERM = Trial("Operation not permitted (EPERM)", errno.EPERM)
@@ -57,7 +57,7 @@ BUSY = HookBusyError("another tool's program is on the hook", why="program 9", h
 
 
 def judged(name: str, *, named: bool = False, **changes: Any) -> Check:
-    """One check of a machine that is good but for some facts."""
+    """One check of a machine that is good but for some doctor."""
     (check,) = [
         one for one in examine(replace(GOOD, **changes), named=named).checks if one.name == name
     ]
@@ -291,7 +291,7 @@ FAILED = examine(replace(GOOD, ext=EPERM, bpffs_problem=NO_BPFFS), named=False)
 
 
 def test_lines_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    facts.diagnosis(FAILED, quiet=False)
+    doctor.diagnosis(FAILED, quiet=False)
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(None, 2) for line in lines if not line.startswith(" ")][:-1]
     assert [row[:2] for row in rows][:3] == [["ok", "rights"], ["ok", "kernel"], ["ok", "libbpf"]]
@@ -303,7 +303,7 @@ def test_lines_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quiet_shows_what_is_not_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    facts.diagnosis(FAILED, quiet=True)
+    doctor.diagnosis(FAILED, quiet=True)
     out = capsys.readouterr().out
     assert "\nok" not in out
     assert out.startswith("warning  ext ")
@@ -311,12 +311,12 @@ def test_quiet_shows_what_is_not_in_order(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_found_text_of_several_lines_stays_one_line() -> None:
-    assert facts.check_lines(Check("clang", "warning", "one\n two\n"))[0].endswith("one; two")
+    assert doctor.check_lines(Check("clang", "warning", "one\n two\n"))[0].endswith("one; two")
 
 
 def test_a_terminal_gets_a_table() -> None:
     found = Diagnosis((Check("xdp", "failed", "[bold]no[/]", "so what", "go"),), "ext")
-    text = without_colour(on_terminal(lambda: facts.diagnosis(found, quiet=False)))
+    text = without_colour(on_terminal(lambda: doctor.diagnosis(found, quiet=False)))
     for part in ("failed", "xdp", "[bold]no[/]", "so: so what", "do: go", "can be run"):
         assert part in text
 

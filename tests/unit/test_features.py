@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT
-from tests.unit.test_render import on_terminal
+from tests.unit.terminal import on_terminal
 from xdpctl.cli import run
 from xdpctl.doctor import features
 from xdpctl.doctor.features import RX_METADATA, XDP_ACT, XSK, Features
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import netdev
-from xdpctl.view import facts
+from xdpctl.view import features as views
 
 HEADER = {"length": 72, "type": 20, "flags": 2, "sequence_number": 255, "error": None}
 # A virtio_net card and a loopback on Linux 6.18, as pyroute2 gave them.
@@ -90,7 +90,7 @@ def test_a_flag_of_the_future_goes_by_its_bit() -> None:
     assert list(found)[7:9] == ["NETDEV_XDP_ACT_bit9", "NETDEV_XDP_ACT_bit63"]
     assert "NETDEV_XDP_ACT_bit8" not in found
     assert found["NETDEV_XDP_RX_METADATA_bit5"] is True
-    assert facts.features_data(one)["xdp_features"] == [
+    assert views.features_data(one)["xdp_features"] == [
         "NETDEV_XDP_ACT_BASIC",
         "NETDEV_XDP_ACT_bit9",
         "NETDEV_XDP_ACT_bit63",
@@ -101,19 +101,19 @@ def test_what_a_kernel_does_not_tell_is_left_out() -> None:
     """Linux 6.3 knows the seven alone."""
     old = Features.of(LOOPBACK, netdev.attributes(LO))
     assert list(old.answers()) == [XDP_ACT.name(bit) for bit in range(7)]
-    data = facts.features_data(old)
+    data = views.features_data(old)
     assert data["xdp_features"] == []
     assert data["xdp_rx_metadata_features"] is data["xsk_features"] is None
     assert data["xdp_zc_max_segs"] is None
 
 
 def test_lines_are_xdp_loader_s_then_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    facts.features([card()], named=False)
+    views.features([card()], named=False)
     assert capsys.readouterr().out == SEVEN + OTHERS
 
 
 def test_lines_of_several_begin_with_the_name(capsys: pytest.CaptureFixture[str]) -> None:
-    facts.features([card(), Features(LOOPBACK, 0)], named=True)
+    views.features([card(), Features(LOOPBACK, 0)], named=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["veth7", "NETDEV_XDP_ACT_BASIC:", "yes"]
     assert lines[-1].split() == ["lo", "NETDEV_XDP_ACT_NDO_XMIT_SG:", "no"]
@@ -121,7 +121,7 @@ def test_lines_of_several_begin_with_the_name(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_terminal_gets_a_table() -> None:
-    text = on_terminal(lambda: facts.features([card(), Features(LOOPBACK, 0)], named=True))
+    text = on_terminal(lambda: views.features([card(), Features(LOOPBACK, 0)], named=True))
     assert "BASIC, REDIRECT, XSK_ZEROCOPY, RX_SG" in text
     assert "not told" in text
     assert "NETDEV_" not in text

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from tests.unit.samples import HOME, chain_of, ending_signals, fresh, running, send, state_of
-from tests.unit.test_render import on_terminal
+from tests.unit.terminal import on_terminal
 from xdpctl.change.report import Report
 from xdpctl.cli import outcomes, run, xdp_loader
 from xdpctl.cli.commands import status
@@ -33,7 +33,7 @@ from xdpctl.host.interfaces import Interface
 from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
 from xdpctl.observe.reading import View
-from xdpctl.view import render
+from xdpctl.view.document import SCHEMA
 
 FOUND = [Interface(f"eth{number}", 10 + number, "4711") for number in range(4)]
 BUSY, BAD = HookBusyError("hook is busy", why="so it is", hint="wait"), BadObjectError("no object")
@@ -199,7 +199,7 @@ def test_a_signal_after_the_last_flip_came_too_late(capsys: pytest.CaptureFixtur
 def document(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
     captured = capsys.readouterr()
     found = json.loads(captured.out)  # one, or this fails
-    assert found["schema"] == render.SCHEMA
+    assert found["schema"] == SCHEMA
     return dict(found), captured.err
 
 

@@ -16,7 +16,8 @@ from xdpctl.cli.commands import set
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.model.chain import Chain, MapsAsked, Rules
 from xdpctl.model.state import State
-from xdpctl.view import render
+from xdpctl.view import change
+from xdpctl.view.style import Style
 
 BUSY = state_of([running("count", 9, priority=20), running("pass", 11, label="last")])
 Asked = Callable[..., Chain]
@@ -131,19 +132,19 @@ def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[st
     words = ["-P", "3", "-A", "none", "--name", "x", "--after", "count", "--on-end", "drop"]
     target = asked("set", "lo", "last", *words)
     plan = plan_of(BUSY, replace(target, members=target.members[::-1]))
-    render.change("set", Report(plan, BUSY, plan.target.members), render.Style())
+    change.change("set", Report(plan, BUSY, plan.target.members), Style())
     assert capsys.readouterr().out.splitlines() == [
         "veth7: last (id 11): label x, priority 3, goes on at none, runs after count",
         "veth7: order: x, count",
         "veth7: on end drop, on vacant pass",
     ]
     back = BUSY.chain.with_changed(11, label="")
-    render.change("rollback", Report(plan_of(BUSY, back), BUSY, back.members), render.Style())
+    change.change("rollback", Report(plan_of(BUSY, back), BUSY, back.members), Style())
     assert capsys.readouterr().out == "veth7: last (id 11): label none\n"
     target = asked("replace", "lo", "count", built("recount"))
     plan = plan_of(BUSY, target)
     after = (replace(target.members[0], id=30), target.members[1])
-    render.change("replace", Report(plan, BUSY, after), render.Style())
+    change.change("replace", Report(plan, BUSY, after), Style())
     assert capsys.readouterr().out == "veth7: replaced count (id 9) with id 30\n"
-    render.change("replace", Report(plan, BUSY), render.Style(dry_run=True))
+    change.change("replace", Report(plan, BUSY), Style(dry_run=True))
     assert "slot 0: replace id 9 with count (priority 20" in capsys.readouterr().out

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.samples import DROP, PASS, running, state_of
-from tests.unit.test_render import APP, on_terminal, without_colour
+from tests.unit.terminal import on_terminal, without_colour
+from tests.unit.test_change import APP
 from xdpctl.errors import XdpctlError
 from xdpctl.host.interfaces import Failure
 from xdpctl.model.chain import XDP_ABORTED, XDP_DROP, Rules

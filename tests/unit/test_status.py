@@ -14,15 +14,25 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.samples import running, state_of
-from tests.unit.test_render import APP, MEMBERS, document, on_terminal, without_colour
+from tests.unit.samples import DROP, PASS, running, state_of
+from tests.unit.terminal import document, on_terminal, without_colour
 from xdpctl.errors import RaceError, XdpctlError
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Failure, Interface
 from xdpctl.model.chain import XDP_DROP, Rules
 from xdpctl.model.labels import Origin
 from xdpctl.model.state import Mode, State
-from xdpctl.view import render, status
+from xdpctl.view import status
+from xdpctl.view.document import SCHEMA, show
+from xdpctl.view.style import Style
+
+MEMBERS = [
+    running("first", 11, priority=10, actions=DROP | PASS),
+    running("a_program_with_a_rather_long_name", 1234567, priority=2**32 - 1, actions=0),
+    None,
+    running("last", 14),
+]
+APP = Origin(90, 4711, "app")
 
 
 def tool(*command: str, text: str) -> str:
@@ -173,7 +183,7 @@ def test_remarks(state: State, texts: list[str], capsys: pytest.CaptureFixture[s
 
 
 def test_a_state_as_data(capsys: pytest.CaptureFixture[str]) -> None:
-    render.print_json({"state": status.state_data(state_of(MEMBERS, residue=("/left",)))})
+    show("status", {"state": status.state_data(state_of(MEMBERS, residue=("/left",)))})
     state = document(capsys)["state"]
     assert (state["interface"], state["ifindex"], state["netns"]) == ("veth7", 7, "4711")
     assert state["residue"] == ["/left"]
@@ -298,14 +308,14 @@ LOOKS: Looks = [[ONE], [ONE], RaceError, [OTHER], [OTHER], [ONE]]
 
 def test_what_changes_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     with signals.handled():
-        status.live(looker(LOOKS), render.Style(json=True), 0.01)
+        status.live(looker(LOOKS), Style(json=True), 0.01)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["schema"] for line in lines] == [render.SCHEMA] * 3
+    assert [line["schema"] for line in lines] == [SCHEMA] * 3
     assert [line["interfaces"] for line in lines] == [
         [status.state_data(state)] for state in (ONE, OTHER, ONE)
     ]
     with signals.handled():
-        status.live(looker(LOOKS), render.Style(), 0.01)
+        status.live(looker(LOOKS), Style(), 0.01)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[3] for row in rows if row[:1] == ["=>"]] == ["11", "11", "12", "11"]
 
@@ -316,7 +326,7 @@ def test_a_live_table() -> None:
 
     def watch() -> None:
         with signals.handled():
-            status.live(looker([[ONE], [odd]]), render.Style(), 0.01)
+            status.live(looker([[ONE], [odd]]), Style(), 0.01)
 
     text = on_terminal(watch)
     assert "\x1b[?25l" in text  # the cursor is hidden meanwhile
@@ -332,18 +342,18 @@ def test_one_of_several_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) 
     restless = Failure(broken.interface, RaceError("it changes too fast"))
     looks: Looks = [[ONE], [ONE, restless], [ONE, broken], [ONE, broken]]
     with signals.handled():
-        status.live(looker(looks), render.Style(json=True), 0.01)
+        status.live(looker(looks), Style(json=True), 0.01)
     lines = [json.loads(line)["interfaces"] for line in capsys.readouterr().out.splitlines()]
     assert lines == [[status.state_data(ONE)], [status.state_data(ONE), broken.as_dict()]]
     with signals.handled():
-        status.live(looker(looks), render.Style(), 0.01)
+        status.live(looker(looks), Style(), 0.01)
     captured = capsys.readouterr()
     assert captured.out.count("=>") == 2
     assert captured.err == "xdpctl: eth1: it broke\n  why: so\n"
 
     def watch() -> None:
         with signals.handled():
-            status.live(looker(looks), render.Style(), 0.01)
+            status.live(looker(looks), Style(), 0.01)
 
     assert "eth1: it broke" in without_colour(on_terminal(watch)).split("Interface")[-1]
 
@@ -357,12 +367,12 @@ def test_a_signal_ends_it_between_two_looks(capsys: pytest.CaptureFixture[str]) 
         return [ONE]
 
     with signals.handled():
-        status.live(look, render.Style(json=True), 60)
+        status.live(look, Style(json=True), 60)
     assert time.monotonic() - begin < 30
     assert len(capsys.readouterr().out.splitlines()) == 1
     with signals.handled():
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-        status.live(lambda: [ONE], render.Style(json=True), 60)
+        status.live(lambda: [ONE], Style(json=True), 60)
     assert time.monotonic() - begin < 30
 
 

@@ -7,10 +7,13 @@ import json
 import pytest
 
 from tests.unit.samples import running, state_of
-from tests.unit.test_render import CHANGE, MEMBERS, document, report_of
+from tests.unit.terminal import document
+from tests.unit.test_change import CHANGE, report_of
+from tests.unit.test_status import MEMBERS
 from xdpctl.host.holders import Holder
 from xdpctl.kernel.records import Handle
-from xdpctl.view import render, steps
+from xdpctl.view import steps
+from xdpctl.view.style import Style
 
 
 def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +22,7 @@ def test_a_swap_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         ("link_id", 100): [Holder(42, "app", 5)],
         ("link_id", 101): [],
     }
-    steps.swap(report_of(state, state.chain), holding, True, render.Style(json=True))
+    steps.swap(report_of(state, state.chain), holding, True, Style(json=True))
     data = document(capsys)
     assert data["command"] == "swap-dispatcher"
     assert data["holders"] == {"100": [{"pid": 42, "name": "app", "fd": 5}], "101": []}
@@ -61,7 +64,7 @@ def test_the_steps_of_a_fused_root_and_who_holds_its_members(
         "step 3   held is fused into X as prog1  [program=9 root=500]  "
         "held by process 42 (app) fd 5",
     ]
-    steps.swap(report_of(state, state.chain), held, True, render.Style(json=True))
+    steps.swap(report_of(state, state.chain), held, True, Style(json=True))
     assert json.loads(capsys.readouterr().out)["holders"] == {
         "70": [{"pid": 42, "name": "app", "fd": 5}]
     }

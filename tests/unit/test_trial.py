@@ -20,8 +20,9 @@ from xdpctl.traffic.pcap import Packet
 from xdpctl.trial import trial
 from xdpctl.trial.trial import Fate, Line, Outcome, Trial
 from xdpctl.trial.tried import Tried
-from xdpctl.view import render
+from xdpctl.view import change
 from xdpctl.view import trial as fates
+from xdpctl.view.style import Style
 
 FRAME = bytes(range(60))
 Program = Callable[[bytes, bytes], tuple[int, bytes, bytes]]
@@ -232,11 +233,11 @@ def test_a_report_with_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     """In the place of a change, behind the plan."""
     state = state_of([MEMBERS[0]])
     report = Tried(make_plan(state, chain_of(*MEMBERS)), state, trial=SAMPLE)
-    render.change("load", report, render.Style(dry_run=True))
+    change.change("load", report, Style(dry_run=True))
     out = capsys.readouterr().out
     assert out.startswith(f"{INTERFACE.name}: would flip to a new root")
     assert "5 packets" in out
-    assert render.report_data("load", report)["trial"] == fates.data(SAMPLE)
+    assert change.report_data("load", report)["trial"] == fates.data(SAMPLE)
 
 
 def test_files(tmp_path: Path) -> None:

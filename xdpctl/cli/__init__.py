@@ -12,7 +12,7 @@ import click
 
 from ..errors import Interrupted, KernelError, UsageError, XdpctlError, explained
 from ..host import signals
-from ..view import render
+from ..view import document, words
 from .common import Settings, common_options
 
 # name: module. Each is imported when its command is used.
@@ -163,7 +163,7 @@ def _report(error: XdpctlError, settings: Settings) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"{settings.program}: {render.error_text(error, settings)}", err=True)
+    click.echo(f"{settings.program}: {words.error_text(error, settings)}", err=True)
     if settings.json:
-        render.print_json({"error": error.as_dict()})
+        document.show_error(error)
     return settings.ended_by(error)

@@ -20,7 +20,7 @@ from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
 from ..model.request import AskedKind, AskedMode, Request
 from ..programs.clang import Build
-from ..view.render import Style
+from ..view.style import Style
 
 if TYPE_CHECKING:
     from ..traffic.pcap import Packet

@@ -16,7 +16,8 @@ from ..model.request import USUAL_REQUEST, Request
 from ..model.state import State
 from ..model.terms import Terms
 from ..observe.reading import View
-from ..view import render
+from ..view import change as changes
+from ..view import document
 from .common import Asked, Settings
 from .outcomes import each, end, progress, tell
 from .waiting import Work, waited_for
@@ -54,7 +55,7 @@ def change(
             target,
             asked,
             check=check,
-            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
         )
         return _tried(bpffs, report, settings.trial) if settings.trial else report
@@ -69,7 +70,7 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
         if is_pattern(pattern):
             change_each(settings, command, found, noted)
         else:
-            render.change(command, noted(found[0], None), settings)
+            changes.change(command, noted(found[0], None), settings)
 
 
 def _gate(path: str) -> Check:
@@ -120,16 +121,14 @@ def change_each(
                 tell(outcome, settings)
             told = outcome.error if isinstance(outcome.error, Interrupted) else None
             continue
-        render.change(command, outcome, settings)
+        changes.change(command, outcome, settings)
         if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
             print(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
     if settings.json:
         documents = [
-            one.as_dict() if isinstance(one, Failure) else render.report_data(command, one)
+            one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)
             for one in outcomes
         ]
-        render.print_json(
-            {"command": command, "interfaces": documents, "dry_run": settings.dry_run}
-        )
+        document.show_change(command, {"interfaces": documents}, settings)
     end(outcomes, settings)

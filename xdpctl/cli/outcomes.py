@@ -13,7 +13,7 @@ import click
 
 from ..errors import Interrupted, XdpctlError, explained
 from ..host.interfaces import Failure, Interface
-from ..view import render
+from ..view import words
 from .common import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def each(found: Iterable[Interface], work: Callable[[Interface], T]) -> Iterator
 
 def tell(failure: Failure, settings: Settings) -> None:
     """Tell on standard error what failed."""
-    click.echo(f"{settings.program}: {render.failure_text(failure, settings)}", err=True)
+    click.echo(f"{settings.program}: {words.failure_text(failure, settings)}", err=True)
 
 
 def end(outcomes: Sequence[object], settings: Settings) -> None:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..bpffs.history import is_there
 from ..model.generation import Generation
-from ..model.terms import Pending
-from .render import Style, member_data, pending_data, print_json, rules_data, tell_removed
+from . import document
+from .change import tell_removed
+from .document import member_data, pending_data, rules_data
+from .style import Style, say
+from .words import pending_line
 
 if TYPE_CHECKING:
     from ..change.confirm import Confirmed
@@ -17,69 +20,52 @@ if TYPE_CHECKING:
     from ..model.state import State
 
 
-def pending_line(pending: Pending) -> str:
-    left = pending.left
-    when = f"in {left:.0f} s unless confirmed" if left > 0 else "now"
-    return f"unconfirmed: goes back to generation {pending.number} {when}"
-
-
 def confirmed(done: Iterable[tuple[Interface, Confirmed]], style: Style) -> None:
     """The changes that stay now, or would."""
     if style.json:
-        print_json(
+        found = [
             {
-                "command": "confirm",
-                "interfaces": [
-                    {
-                        "interface": one.name,
-                        "generation": now.generation.number,
-                        "removed": list(now.removed),
-                    }
-                    for one, now in done
-                ],
-                "dry_run": style.dry_run,
+                "interface": one.name,
+                "generation": now.generation.number,
+                "removed": list(now.removed),
             }
-        )
+            for one, now in done
+        ]
+        document.show_change("confirm", {"interfaces": found}, style)
         return
     for one, now in done:
         tell_removed(now.removed)
         if not style.quiet or style.dry_run:
             verb = "would be confirmed" if style.dry_run else "confirmed"
-            print(f"{one.name}: {verb}: does not go back to {now.generation.words}")
+            say(f"{one.name}: {verb}: does not go back to {now.generation.words}")
 
 
 def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -> None:
     """The chains that interfaces ran before."""
     if style.json:
-        print_json(
+        interfaces = [
             {
-                "command": "history",
-                "interfaces": [
-                    {
-                        "interface": state.interface.name,
-                        "generations": [_generation_data(one) for one in past],
-                        "unconfirmed": pending_data(state.pending),
-                    }
-                    for state, past in found
-                ],
+                "interface": state.interface.name,
+                "generations": [_generation_data(one) for one in past],
+                "unconfirmed": pending_data(state.pending),
             }
-        )
+            for state, past in found
+        ]
+        document.show("history", {"interfaces": interfaces})
         return
     import time
 
     for state, past in found:
         name = state.interface.name
-        print(f"{name}: now: {_known(state.chain.members) or 'no program'}")
+        say(f"{name}: now: {_known(state.chain.members) or 'no program'}")
         for one in past:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
             gone = one.restored(state, is_there)[1]
             told = f" (gone: {_known(gone)})" if gone else ""
             what = _known(one.chain.members) or "no program"
-            print(
-                f"{name}: {one.number}: until {one.command or 'a change'} at {when}: {what}{told}"
-            )
+            say(f"{name}: {one.number}: until {one.command or 'a change'} at {when}: {what}{told}")
         if state.pending:
-            print(f"{name}: {pending_line(state.pending)}")
+            say(f"{name}: {pending_line(state.pending)}")
 
 
 def _known(members: Sequence[Member]) -> str:

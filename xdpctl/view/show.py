@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.chain import ACTIONS, XDP_PASS, format_actions
-from .render import printable
 from .status import NOTHING, interface_remarks, oddity
 from .status import data as status_data
+from .style import can_print, on_terminal, printable, say, tell
 
 if TYPE_CHECKING:
     from ..host.interfaces import Failure
@@ -56,9 +55,9 @@ def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
 
 def show(states: Sequence[State], counts: Counts | None = None) -> None:
     """Draw chains; what is odd about their interfaces follows on standard error."""
-    strokes = _Strokes() if _can_print("".join(_Strokes())) else _ASCII
+    strokes = _Strokes() if can_print("".join(_Strokes())) else _ASCII
     lines = [line for state in states for line in (*drawing(state, counts, strokes), Line(""))][:-1]
-    if sys.stdout.isatty():
+    if on_terminal():
         from rich.console import Console
         from rich.text import Text
 
@@ -66,18 +65,9 @@ def show(states: Sequence[State], counts: Counts | None = None) -> None:
         for line in lines:
             console.print(Text(*line), soft_wrap=True)
     else:
-        print("\n".join(text for text, _style in lines))
+        say(*(text for text, _style in lines))
     for state in states:
-        for remark in interface_remarks(state):
-            print(f"xdpctl: {printable(f'{state.interface.name}: {remark}')}", file=sys.stderr)
-
-
-def _can_print(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeError:
-        return False
-    return True
+        tell(*(f"{state.interface.name}: {remark}" for remark in interface_remarks(state)))
 
 
 def drawing(

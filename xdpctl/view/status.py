@@ -6,36 +6,37 @@ xdp-loader's, which scripts parse.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Interrupted, RaceError, errno_name
-from ..host import signals
+from ..errors import RaceError, errno_name
 from ..host.interfaces import Failure
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
-from .history import pending_line
-from .render import (
-    Style,
-    alone,
-    failure_text,
-    member_data,
-    pending_data,
-    print_line,
-    printable,
-    rule_lines,
-    rules_data,
-)
+from . import document, table
+from .document import member_data, pending_data, rules_data
+from .live import Screen
+from .live import live as shown_live
+from .style import Style, on_terminal, printable, say, tell
+from .table import Column, Table
+from .words import alone, failure_text, pending_line, rule_lines
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from ..model.state import Root, Slot, State
 
 
 NOTHING = "<No XDP program loaded!>"
+_COLUMNS = (
+    Column("Interface"),
+    Column("Prio", right=True),
+    Column("Program"),
+    Column("Mode"),
+    Column("ID", right=True),
+    Column("Tag"),
+    Column("Chain actions"),
+)
 
 
 def data(seen: State | Failure) -> dict[str, Any]:
@@ -95,10 +96,8 @@ def _slot_data(slot: Slot) -> dict[str, Any]:
 def status(states: Sequence[State], style: Style | None = None) -> None:
     """The rows of xdp-loader, or a table on a terminal; then what is not as it should be."""
     style = style or Style()
-    if sys.stdout.isatty() and not style.plain:
-        from rich.console import Console
-
-        Console().print(_table(states))
+    if on_terminal() and not style.plain:
+        table.show(_table(states))
     else:
         print("CURRENT XDP PROGRAM STATUS:\n")
         _row("Interface", "Prio", "Program name", "Mode", "ID", "Tag", "Chain actions")
@@ -107,8 +106,7 @@ def status(states: Sequence[State], style: Style | None = None) -> None:
             for row in _rows(state):
                 _row(*row)
         print()
-    for line in _remark_lines(states) if style.verbose or not style.plain else ():
-        print(f"xdpctl: {line}", file=sys.stderr)
+    tell(*(_remark_lines(states) if style.verbose or not style.plain else ()))
 
 
 def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: float) -> None:
@@ -117,63 +115,45 @@ def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: 
     On a terminal a table that changes; else each state that is another than the last, with --json
     as a document on a line.
     """
-    with contextlib.ExitStack() as ending:
-        draw = _printer(style)
-        if sys.stdout.isatty() and not style.json:
-            draw = _drawer(ending)
-        last: list[dict[str, Any]] | None = None
-        with contextlib.suppress(Interrupted):
-            while True:
-                signals.hold()  # no half a line, and no link or program left open by a look
-                with contextlib.suppress(RaceError):  # seen when it comes to rest
-                    seen = look()
-                    for one in seen:
-                        if isinstance(one, Failure) and isinstance(one.error, RaceError):
-                            raise one.error
-                    found = [data(one) for one in seen]
-                    if found != last:
-                        draw(seen)
-                    last = found
-                signals.release()
-                time.sleep(interval)
 
+    def settled() -> Sequence[State | Failure]:
+        seen = look()
+        for one in seen:
+            if isinstance(one, Failure) and isinstance(one.error, RaceError):
+                raise one.error
+        return seen
 
-def _printer(style: Style) -> Callable[[Sequence[State | Failure]], None]:
-    def draw(seen: Sequence[State | Failure]) -> None:
+    def lines(seen: Sequence[State | Failure]) -> None:
         if style.json:
-            print_line({"command": "status", "interfaces": [data(one) for one in seen]})
-        else:
-            status(_read(seen), style)
-            sys.stdout.flush()
-            for line in _failure_lines(seen, style):
-                print(f"xdpctl: {line}", file=sys.stderr)
+            document.line({"command": "status", "interfaces": [data(one) for one in seen]})
+            return
+        status(_read(seen), style)
+        sys.stdout.flush()
+        for one in _failures(seen):
+            print(f"xdpctl: {failure_text(one, style)}", file=sys.stderr)
 
-    return draw
+    def state(seen: Sequence[State | Failure]) -> list[dict[str, Any]]:
+        return [data(one) for one in seen]
+
+    shown_live(settled, Screen(_picture, lines), style, interval, changing=state)
 
 
-def _drawer(ending: contextlib.ExitStack) -> Callable[[Sequence[State | Failure]], None]:
-    from rich.console import Console, Group
-    from rich.live import Live
+def _picture(seen: Sequence[State | Failure]) -> Group:
+    from rich.console import Group
     from rich.text import Text
 
-    # Without its thread: it would draw while a signal ends the command.
-    screen = ending.enter_context(Live(console=Console(), auto_refresh=False))
-
-    def draw(seen: Sequence[State | Failure]) -> None:
-        states = _read(seen)
-        lines = [Text(line, style="yellow") for line in _remark_lines(states)]
-        lines += [Text(line, style="red") for line in _failure_lines(seen, Style())]
-        screen.update(Group(_table(states), *lines), refresh=True)
-
-    return draw
+    states = _read(seen)
+    lines = [Text(line, style="yellow") for line in _remark_lines(states)]
+    lines += [Text(failure_text(one, Style()), style="red") for one in _failures(seen)]
+    return Group(table.picture(_table(states)), *lines)
 
 
 def _read(seen: Sequence[State | Failure]) -> list[State]:
     return [one for one in seen if not isinstance(one, Failure)]
 
 
-def _failure_lines(seen: Sequence[State | Failure], style: Style) -> list[str]:
-    return [failure_text(one, style) for one in seen if isinstance(one, Failure)]
+def _failures(seen: Sequence[State | Failure]) -> list[Failure]:
+    return [one for one in seen if isinstance(one, Failure)]
 
 
 def _remark_lines(states: Sequence[State]) -> list[str]:
@@ -189,7 +169,7 @@ def _row(*cells: object) -> None:
     widths = (16, 6, 16, 8, 4, 17, 0) if cells[0] == " =>" else (16, 5, 17, 8, 4, 17, 0)
     texts = (printable(str(cell)) for cell in cells)
     text = " ".join(f"{cell:<{width}}" for cell, width in zip(texts, widths, strict=True))
-    print(text.rstrip())
+    say(text.rstrip())
 
 
 def slots_shown(root: Root | None) -> tuple[Slot, ...]:
@@ -218,29 +198,13 @@ def _rows(state: State) -> list[tuple[object, ...]]:
 
 
 def _table(states: Sequence[State]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for title, align in (
-        ("Interface", "left"),
-        ("Prio", "right"),
-        ("Program", "left"),
-        ("Mode", "left"),
-        ("ID", "right"),
-        ("Tag", "left"),
-        ("Chain actions", "left"),
-    ):
-        # Folded, not cut: an id or a tag that is cut serves nobody.
-        table.add_column(title, justify="right" if align == "right" else "left", overflow="fold")
+    shown = Table(_COLUMNS)
     for state in states:
-        # Names come from programs: text, never markup.
-        root, *slots = [[Text(printable(str(cell))) for cell in row] for row in _rows(state)]
-        table.add_row(*root, style="bold" if state.root else "dim")
+        root, *slots = _rows(state)
+        shown.add(*map(str, root), style="bold" if state.root else "dim")
         for cells, slot in zip(slots, slots_shown(state.root), strict=True):
-            table.add_row(*cells, style="" if slot.member else "red")
-    return table
+            shown.add(*map(str, cells), style="" if slot.member else "red")
+    return shown
 
 
 def remarks(state: State) -> list[str]:

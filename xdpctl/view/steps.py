@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .render import Style, change, print_json, report_data
+from .change import change, report_data
+from .document import show_change
 from .status import state_data
+from .style import Style, say
 
 if TYPE_CHECKING:
     from ..change.report import Report
@@ -21,12 +23,12 @@ def first_steps(state: State, held: Held) -> None:
     """Steps 1 to 3, which an earlier process took, as the kernel shows them now."""
     root = state.root
     assert root is not None
-    print(f"step 1   root X runs on {state.interface.name}  [root={root.id} btf={root.btf_id}]")
+    say(f"step 1   root X runs on {state.interface.name}  [root={root.id} btf={root.btf_id}]")
     link = f"  [root_link={root.link_id}] {root.link_pin}" if root.link_id else ""
-    print(f"step 1'  X is attached by {root.attach}{link}")
+    say(f"step 1'  X is attached by {root.attach}{link}")
     for slot in root.slots:
         if slot.member is None:
-            print(f"step 3   slot {slot.number} of X is vacant")
+            say(f"step 3   slot {slot.number} of X is vacant")
             continue
         holding = [f"pin {slot.pin}"] if slot.pin else []
         for one in held[slot.handle] if slot.handle else ():
@@ -35,7 +37,7 @@ def first_steps(state: State, held: Held) -> None:
         ids += f"function={slot.function_btf_id}"
         if root.kind == "fused":
             what, ids = "fused into X as", f"root={root.id}"
-        print(
+        say(
             f"step 3   {slot.member.name} is {what} {slot.function}  [program={slot.member.id} "
             f"{ids}]  held by {', '.join(holding) or 'nobody to be seen'}"
         )
@@ -49,24 +51,18 @@ def swap(report: Report, held: Held, gone: bool | None, style: Style) -> None:
             str(number): [{"pid": one.pid, "name": one.name, "fd": one.fd} for one in holding]
             for (_what, number), holding in held.items()
         }
-        print_json(
-            {
-                **report_data("swap-dispatcher", report),
-                "before": state_data(report.before),
-                "holders": links,
-                "old_root_gone": gone,
-                "dry_run": style.dry_run,
-            }
-        )
+        fields = {"before": state_data(report.before), "holders": links, "old_root_gone": gone}
+        fields = {**report_data("swap-dispatcher", report), **fields}
+        show_change("swap-dispatcher", fields, style)
         return
     change("swap-dispatcher", report, style)
     if old is None or style.quiet or style.dry_run:
         return
     if gone:
-        print(f"step 7   X is gone from the kernel  [X={old.id}]")
+        say(f"step 7   X is gone from the kernel  [X={old.id}]")
     else:
         holding = [f"process {one.pid} ({one.name})" for some in held.values() for one in some]
-        print(
+        say(
             f"step 7   X stays until it is let go  [X={old.id}]  held by "
             f"{', '.join(holding) or 'somebody who cannot be seen'}"
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..model.chain import ACTIONS, XDP_PASS, verdict_name
+from . import table
+from .style import say
+from .table import Column, Row, Table
 
 if TYPE_CHECKING:
     from ..trial.trial import Fate, Outcome, Trial
@@ -123,8 +125,8 @@ def _fate_data(one: Outcome) -> dict[str, Any]:
     }
 
 
-_PROGRAMS = ("Slot", "Program", "Verdict", "Packets", "Decided", "Changed")
-_PACKETS = ("Packet", "Now", "Then", "Decided by", "Changed by", "Change")
+_PROGRAMS = tuple(map(Column, ("Slot", "Program", "Verdict", "Packets", "Decided", "Changed")))
+_PACKETS = tuple(map(Column, ("Packet", "Now", "Then", "Decided by", "Changed by", "Change")))
 
 
 def show(interface: str, trial: Trial, *, whole: bool = False) -> None:
@@ -132,22 +134,21 @@ def show(interface: str, trial: Trial, *, whole: bool = False) -> None:
     sums = [f"{one['packets']} {one['verdict']}" for one in _verdicts(_after(trial))]
     if not_run := _after(trial).count(None):
         sums.append(f"{not_run} not run")
-    print(f"{interface}: {len(trial.outcomes)} packets: {', '.join(sums) or 'none'}")
-    if rows := list(_program_rows(trial)):
-        _table(_PROGRAMS, rows)
+    say(f"{interface}: {len(trial.outcomes)} packets: {', '.join(sums) or 'none'}")
+    table.show(_table(_PROGRAMS, _program_rows(trial)))
     changing = [one for one in trial.outcomes if one.changes]
     chosen = trial.outcomes if whole or len(trial.outcomes) <= _SHOWN else changing
     if chosen:
         shown = chosen if whole else chosen[:_SHOWN]
-        _table(_PACKETS, [_packet_row(one, trial) for one in shown])
+        table.show(_table(_PACKETS, (_packet_row(one, trial) for one in shown)))
         if len(chosen) > len(shown):
-            print(f"and {len(chosen) - len(shown)} more (-v shows all)")
+            say(f"and {len(chosen) - len(shown)} more (-v shows all)")
     if trial.unknown:
-        print(f"{interface}: what packets meet now is not known: {trial.unknown}")
+        say(f"{interface}: what packets meet now is not known: {trial.unknown}")
     else:
-        print(f"{interface}: another fate than now: {len(changing)} packets")
+        say(f"{interface}: another fate than now: {len(changing)} packets")
     if cut := sum(one.packet.is_cut for one in trial.outcomes):
-        print(f"{interface}: not whole, as they were captured: {cut} packets")
+        say(f"{interface}: not whole, as they were captured: {cut} packets")
 
 
 def _after(trial: Trial) -> list[Fate | None]:
@@ -180,23 +181,8 @@ def _packet_row(one: Outcome, trial: Trial) -> tuple[object, ...]:
     )
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*titles, box=box.SIMPLE_HEAD)
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        Console().print(table)
-        return
-    lines = [[str(cell) for cell in row] for row in (titles, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> Table:
+    return Table(columns, [Row([str(cell) for cell in row]) for row in rows])
 
 
 def write(directory: str, interface: str, trial: Trial) -> None:

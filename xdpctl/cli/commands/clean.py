@@ -7,7 +7,7 @@ import click
 from ...change.sweep import clean
 from ...host import rights
 from ...host.interfaces import Interface
-from ...view import render
+from ...view import events
 from .. import complete
 from ..common import Settings, common_options
 
@@ -28,4 +28,4 @@ def command(settings: Settings, interface: str | None) -> None:
     rights.require()
     bpffs.check()
     found = Interface.matching(interface) if interface else None
-    render.events("clean", clean(bpffs, found, settings.dry_run), settings)
+    events.events("clean", clean(bpffs, found, settings.dry_run), settings)

@@ -7,7 +7,7 @@ import click
 from ...doctor import probes
 from ...doctor.checks import examine
 from ...host.interfaces import Interface, is_pattern
-from ...view import facts, render
+from ...view import doctor, document
 from .. import complete
 from ..common import Settings, common_options
 
@@ -30,7 +30,7 @@ def command(settings: Settings, interface: str | None) -> int:
     named = interface is not None and not is_pattern(interface)
     diagnosis = examine(probes.gather(bpffs, found), named=named)
     if settings.json:
-        render.print_json({"command": "doctor", **facts.diagnosis_data(diagnosis)})
+        document.show("doctor", doctor.diagnosis_data(diagnosis))
     else:
-        facts.diagnosis(diagnosis, quiet=settings.quiet)
+        doctor.diagnosis(diagnosis, quiet=settings.quiet)
     return diagnosis.exit_code

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ...doctor import features
+from ...doctor.features import read
 from ...host.interfaces import Interface, is_pattern
-from ...view import facts, render
+from ...view import document, features
 from .. import complete
 from ..common import Settings, common_options
 
@@ -25,10 +25,9 @@ def command(settings: Settings, interface: str | None) -> None:
     """
     settings.enter()
     one = interface is not None and not is_pattern(interface)
-    found = features.read(Interface.matching(interface) if interface else Interface.all())
+    found = read(Interface.matching(interface) if interface else Interface.all())
     if settings.json:
-        render.print_json(
-            {"command": "features", "interfaces": [facts.features_data(each) for each in found]}
-        )
+        data = [features.features_data(each) for each in found]
+        document.show("features", {"interfaces": data})
     else:
-        facts.features(found, named=not one, plain=settings.plain)
+        features.features(found, named=not one, plain=settings.plain)

@@ -8,7 +8,7 @@ import click
 
 from ...errors import Interrupted, UsageError
 from ...host import rights
-from ...view import tally
+from ...view import incidents
 from .. import complete
 from ..common import Settings, common_options
 
@@ -48,6 +48,6 @@ def command(settings: Settings, interface: str | None, interval: float, count: i
         if not settings.quiet:
             lacking = f"; this kernel has no {', '.join(counts.lacking)}" if counts.lacking else ""
             click.echo(f"xdpctl: counting on {interface or 'all interfaces'}{lacking}", err=True)
-        tally.incidents(scene.look, settings, interval, count)
+        incidents.incidents(scene.look, settings, interval, count)
         if scene.lost:
             click.echo(f"xdpctl: {scene.lost} more packets were of too many kinds", err=True)

@@ -8,7 +8,7 @@ from ...change.report import Report
 from ...change.transact import go_back
 from ...host.interfaces import Interface
 from ...observe.reading import View
-from ...view import render
+from ...view import change
 from .. import complete
 from ..common import Settings, common_options, confirm_option
 from ..many import one_or_each
@@ -36,7 +36,7 @@ def command(settings: Settings, interface: str, number: int | None) -> None:
             number or 0,
             within=settings.confirm_within,
             dry_run=settings.dry_run,
-            on_step=render.step_printer(settings.verbose > 0 and not settings.json),
+            on_step=change.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
         )
 

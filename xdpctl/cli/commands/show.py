@@ -11,7 +11,7 @@ from ...bpffs.mount import Bpffs
 from ...host import rights
 from ...model.state import State
 from ...roots import counting
-from ...view import render, tally
+from ...view import document, stats
 from ...view.show import data, show
 from .. import complete
 from ..common import Settings, common_options
@@ -35,7 +35,7 @@ def command(settings: Settings, interface: str) -> None:
     drawn = [one for one in found if isinstance(one, State)]
     counts = {one: counted for state in drawn for one, counted in _counts(bpffs, state).items()}
     if settings.json:
-        render.print_json({"command": "show", "interfaces": [data(one, counts) for one in found]})
+        document.show("show", {"interfaces": [data(one, counts) for one in found]})
     else:
         show(drawn, counts)
     told(found, settings)
@@ -46,4 +46,4 @@ def _counts(bpffs: Bpffs, state: State) -> dict[int, dict[str, int]]:
     counted = state.root and state.root.rules.counted
     reading = counting.read(homes.at(bpffs, state.home)) if counted else None
     programs = reading.programs if reading else {}
-    return {one: tally.by_name(counted.verdicts) for one, counted in programs.items()}
+    return {one: stats.by_name(counted.verdicts) for one, counted in programs.items()}

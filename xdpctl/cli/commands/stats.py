@@ -16,8 +16,8 @@ from ...model.chain import Chain
 from ...model.state import State
 from ...observe.reading import observe
 from ...roots import counting
-from ...view import tally
-from ...view.tally import Look
+from ...view import stats
+from ...view.stats import Look
 from .. import complete
 from ..common import Settings, common_options, confirm_option, root_options
 from ..many import change
@@ -62,7 +62,7 @@ def command(
     found = Interface.matching(interface)
     seconds = _INTERVAL if interval is None else interval
     if watch:
-        tally.live(lambda before: _look(bpffs, found[0], before), settings, max(seconds, 0.05))
+        stats.live(lambda before: _look(bpffs, found[0], before), settings, max(seconds, 0.05))
         return
     looks = []
     for one in found:
@@ -73,7 +73,7 @@ def command(
     if seconds:
         time.sleep(seconds)
         looks = [_look(bpffs, look.state.interface, look) for look in looks]
-    tally.show(looks, settings)
+    stats.show(looks, settings)
 
 
 def _not_counted(name: str) -> NotFoundError:

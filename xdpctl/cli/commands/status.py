@@ -14,7 +14,7 @@ from ...host import rights
 from ...host.interfaces import Failure, Interface, is_pattern
 from ...model.state import State
 from ...observe.reading import View, observe
-from ...view import render, status
+from ...view import document, status
 from .. import complete
 from ..common import Settings, common_options
 from ..outcomes import each, end, progress, tell
@@ -48,7 +48,7 @@ def command(context: click.Context, interface: str | None, watch: bool, interval
         return
     found = states(bpffs, interface, functools.partial(progress, settings, "status"))
     if settings.json:
-        render.print_json({"command": "status", "interfaces": [status.data(one) for one in found]})
+        document.show("status", {"interfaces": [status.data(one) for one in found]})
     else:
         status.status([one for one in found if isinstance(one, State)], settings)
     told(found, settings)

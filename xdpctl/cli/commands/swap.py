@@ -21,7 +21,7 @@ from ...model.request import Request
 from ...model.state import State
 from ...model.terms import Terms
 from ...observe.reading import View
-from ...view import render, steps
+from ...view import change, steps
 from .. import complete
 from ..common import Settings, common_options, confirm_option, root_options
 from ..many import change_each
@@ -102,7 +102,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
         return chain
 
     def work(one: Interface, view: View | None) -> Report:
-        on_step = render.step_printer(shown)
+        on_step = change.step_printer(shown)
         return transact(bpffs, one, target, _request(settings), on_step=on_step, view=view)
 
     with waited_for(settings, bpffs, work) as noted:

@@ -16,7 +16,7 @@ from ...host import rights
 from ...host.interfaces import Interface
 from ...model import chain
 from ...traffic import pcapng
-from ...view import tally
+from ...view import packets as views
 from .. import complete
 from ..common import Settings, common_options
 
@@ -81,7 +81,7 @@ def command(
             _write(write, found.name, snap, limited())
         else:
             for packet in limited():
-                tally.packet(packet, settings)
+                views.packet(packet, settings)
     if not settings.quiet and (write or trace.lost):
         lost = f", {trace.lost} more were lost: the buffer had no room" if trace.lost else ""
         click.echo(f"xdpctl: {shown} packets{lost}", err=True)
@@ -99,6 +99,6 @@ def _write(path: str, interface: str, snap: int, packets: Iterator[object]) -> N
         file.flush()
         for one in packets:
             assert isinstance(one, Packet)
-            block = pcapng.packet(one.time, one.data, one.length, tally.comment(one), one.verdict)
+            block = pcapng.packet(one.time, one.data, one.length, views.comment(one), one.verdict)
             file.write(block)
             file.flush()

@@ -6,7 +6,7 @@ import click
 
 from ...errors import UsageError
 from ...host import rights
-from ...view import render
+from ...view import events
 from ..common import Settings, common_options
 
 
@@ -35,4 +35,4 @@ def command(settings: Settings, interval: float) -> None:
     bpffs = settings.enter(changes=True)
     rights.require()
     bpffs.check()
-    watch(bpffs, interval, render.event_printer(settings))
+    watch(bpffs, interval, events.event_printer(settings))

@@ -1,0 +1,134 @@
+"""xdpctl.view.change: what was done, in words, steps and documents."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.samples import chain_of, fresh, plan_of, running, state_of
+from tests.unit.terminal import document
+from xdpctl.change.report import Report, Step
+from xdpctl.model.chain import Chain
+from xdpctl.model.labels import Origin
+from xdpctl.model.state import State
+from xdpctl.view import change
+from xdpctl.view.document import show_change
+from xdpctl.view.style import Style
+
+APP = Origin(90, 4711, "app")
+
+
+def report_of(state: State, target: Chain, root_id: int = 501) -> Report:
+    """A report as it is after the plan was carried out: what was new has an id."""
+    members = tuple(
+        member if member.id else running(member.name, 90 + place)
+        for place, member in enumerate(target.members)
+    )
+    steps = [Step("4", "loaded root Y", {"root": root_id}, 0.0125)]
+    return Report(plan_of(state, target), state, members, root_id, steps, ("/left",))
+
+
+CHANGE = (
+    state_of([running("stays", 11), running("goes", 12)]),
+    chain_of(fresh("comes", priority=1), running("stays", 11)),
+)
+
+
+def test_a_change_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    change.change("load", report_of(*CHANGE), Style())
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "veth7: loaded comes (id 90)",
+        "veth7: unloaded goes (id 12)",
+    ]
+    assert "interrupted command left: /left" in captured.err
+    change.change("load", report_of(*CHANGE), Style(quiet=True))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_change_tells_what_was_lost_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    state = state_of([running("stays", 11), None])
+    change.change("load", report_of(state, state.chain), Style())
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "xdpctl: veth7: slot 1 was vacant: it is lost and not carried over"
+    ]
+
+
+def test_a_change_of_a_fused_root_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is lost, whose program leaves with its process, and programs that are made anew."""
+    state = state_of([running("stays", 11), None, None], kind="fused", arrays={1: 70}, lost={2: 13})
+    report = report_of(state, state.chain)
+    report.renewed[11] = 90
+    change.change("load", report, Style())
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[1:] == [
+        "xdpctl: veth7: slot 1 was vacant: it is lost and not carried over",
+        "xdpctl: veth7: slot 2 ran program 13, whose pin is gone: it is lost and not carried over",
+    ]
+    assert captured.out == "veth7: program 11 is 90 now: a program of another kind of root\n"
+    assert change.report_data("load", report)["renewed"] == [{"old": 11, "id": 90}]
+
+
+def test_a_change_tells_who_leaves_for_want_of_an_owner(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [running("stays", 11), running("orphan", 12)]
+    state = state_of(members, origins={0: APP, 1: APP}, orphans={1})
+    change.change("load", report_of(state, state.chain), Style())
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[1:] == [
+        "xdpctl: veth7: orphan (id 12) leaves: its owner's link 90 is gone"
+    ]
+
+
+def test_a_dry_run_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    state, target = CHANGE
+    change.change("load", Report(plan_of(state, target), state), Style(dry_run=True))
+    assert capsys.readouterr().out.splitlines() == [
+        "veth7: would flip to a new root (native mode, ext)",
+        "  slot 0: load comes (priority 1, goes on at XDP_PASS)",
+        "  slot 1: keep id 11 stays (priority 50, goes on at XDP_PASS)",
+        "  unload id 12 goes",
+    ]
+    planned = Report(plan_of(state, target, kind="fused"), state)
+    change.change("load", planned, Style(dry_run=True))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "veth7: would flip to a new root (native mode, fused)"
+    nothing = Report(plan_of(state_of(None), Chain()), state_of(None))
+    change.change("unload", nothing, Style(dry_run=True))
+    assert capsys.readouterr().out == "veth7: nothing to do\n"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_change_as_data(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    state, target = CHANGE
+    done = report_of(*CHANGE)
+    planned = Report(plan_of(state, target), state)
+    fields = change.report_data("load", planned if dry_run else done)
+    show_change("load", fields, Style(dry_run=dry_run))
+    data = document(capsys)
+    assert (data["command"], data["interface"], data["dry_run"]) == ("load", "veth7", dry_run)
+    assert (data["plan"]["flip"], data["plan"]["mode"]) == ("update", "native")
+    assert (data["plan"]["kind"], data["renewed"]) == ("ext", [])
+    assert [one["id"] for one in data["plan"]["current"]] == [11, 12]
+    assert [one["id"] for one in data["plan"]["target"]] == [None, 11]
+    assert data["plan"]["target"][0]["file"] == "/objects/comes.o"
+    assert data["old_root"] == 500
+    if dry_run:
+        assert (data["new_root"], data["programs"], data["steps"]) == (None, [], [])
+    else:
+        assert data["new_root"] == 501
+        assert [one["id"] for one in data["programs"]] == [90, 11]
+        step = {"step": "4", "text": "loaded root Y", "root": 501, "seconds": 0.0125}
+        assert data["steps"] == [step]
+        assert data["removed"] == ["/left"]
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def test_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    step = Step("4'", "found first", {"program": 11, "link": 100}, 0.001234)
+    assert change.step_line(step) == "step 4'  found first  [program=11 link=100]  1.23 ms"
+    assert change.step_line(Step("7", "waited", {}, 0.5)) == "step 7   waited  500.00 ms"
+    change.step_printer(False)(step)
+    assert capsys.readouterr().out == ""
+    change.step_printer(True)(step)
+    assert capsys.readouterr().out == change.step_line(step) + "\n"

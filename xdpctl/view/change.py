@@ -1,0 +1,201 @@
+"""What a change did, or would do: steps, plans and results, for people and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..model.chain import Member, format_actions
+from . import trial
+from .document import member_data, pending_data, rules_data, show_change
+from .style import Style, say, tell
+from .words import alone, rule_lines
+
+if TYPE_CHECKING:
+    from ..change.report import Report, Step
+    from ..model.plan import Plan
+    from ..trial.trial import Trial
+
+
+def step_line(step: Step) -> str:
+    ids = " ".join(f"{name}={value}" for name, value in step.ids.items())
+    return f"step {step.number:<2}  {step.text}  [{ids}]  {step.seconds * 1e3:.2f} ms".replace(
+        "  []", ""
+    )
+
+
+def step_printer(shown: bool) -> Callable[[Step], None]:
+    """Print each step as it happens, or nothing."""
+    return (lambda step: say(step_line(step), flush=True)) if shown else (lambda _step: None)
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "flip": plan.flip,
+        "mode": plan.mode,
+        "attach": plan.attach,
+        "kind": plan.kind,
+        "current": [member_data(member) for member in plan.current.members],
+        "target": [member_data(member) for member in plan.target.members],
+        "rules": rules_data(plan.target.rules),
+    }
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    verbs = {
+        "attach": "attach a new root",
+        "update": "flip to a new root",
+        "detach": "detach the root",
+        "none": "nothing to do",
+    }
+    lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode, {plan.kind})"]
+    if plan.flip == "none":
+        lines = [f"{plan.interface}: {verbs[plan.flip]}"]
+    bare = plan.kind == "bare"
+    for slot, member in enumerate(plan.target.members):
+        if bare:
+            lines.append(f"  {member.known_as} {alone(plan.mode)}")
+            continue
+        what = f"keep id {member.id}" if member.id else "load"
+        if member.replaces:
+            what = f"replace id {member.replaces} with"
+        lines.append(
+            f"  slot {slot}: {what} {member.known_as} "
+            f"(priority {member.priority}, goes on at {format_actions(member.actions)})"
+        )
+    replaced = {member.replaces for member in plan.joining}
+    lines += [
+        f"  unload id {member.id} {member.known_as}"
+        for member in plan.leaving
+        if member.id not in replaced
+    ]
+    if plan.target.members:
+        lines += [f"  {line}" for line in rule_lines(plan.target.rules)]
+    return lines
+
+
+def report_data(command: str, report: Report) -> dict[str, Any]:
+    tried = _tried(report)
+    return {
+        "command": command,
+        "interface": report.plan.interface,
+        "plan": plan_data(report.plan),
+        "old_root": report.before.root.id if report.before.root else None,
+        "new_root": report.root_id or None,
+        "programs": [member_data(member) for member in report.members],
+        "steps": [
+            {"step": step.number, "text": step.text, **step.ids, "seconds": step.seconds}
+            for step in report.steps
+        ],
+        "removed": list(report.removed),
+        "renewed": [{"old": old, "id": new} for old, new in report.renewed.items()],
+        "rehooked": [{"pin": path, "link_id": link} for path, link in report.rehooked],
+        "unconfirmed": pending_data(report.pending),
+        "gone": [member_data(member) for member in report.gone],
+        "unsettled": report.unsettled or None,
+        "trial": trial.data(tried) if tried else None,
+    }
+
+
+def _tried(report: Report) -> Trial | None:
+    """What came of a trial, if the change was only tried."""
+    from ..trial.tried import Tried
+
+    return report.trial if isinstance(report, Tried) else None
+
+
+def tell_removed(paths: Sequence[str]) -> None:
+    """That a command has removed what one before it had left."""
+    tell(*(f"removed what an interrupted command left: {path}" for path in paths))
+
+
+def change(command: str, report: Report, style: Style) -> None:
+    """What a command did, or would do."""
+    name = report.plan.interface
+    tell_removed(report.removed)
+    tell(*(f"{name}: {line}" for line in _lost_lines(report)))
+    if report.unsettled:
+        tell(
+            "the change is live, but the old root's pins are still there "
+            f"({report.unsettled}); the next command removes them"
+        )
+    if style.json:
+        show_change(command, report_data(command, report), style)
+    elif style.dry_run:
+        say(*_plan_lines(report.plan))
+        if tried := _tried(report):
+            trial.show(name, tried, whole=style.verbose > 0)
+    elif not style.quiet:
+        say(*(f"{name}: {line}" for line in _done_lines(report)))
+
+
+def _lost_lines(report: Report) -> Iterator[str]:
+    """What the chain had lost before the change."""
+    for slot in report.before.root.slots if report.before.root else ():
+        if slot.member is None:
+            what = f"ran program {slot.lost}, whose pin is gone" if slot.lost else "was vacant"
+            yield f"slot {slot.number} {what}: it is lost and not carried over"
+        elif slot.orphan and slot.origin:
+            yield (
+                f"{slot.member.name} (id {slot.member.id}) leaves: its owner's "
+                f"link {slot.origin.link_id} is gone"
+            )
+
+
+def _done_lines(report: Report) -> Iterator[str]:
+    """What was done to each program."""
+    plan = report.plan
+    replaced = {}
+    for before, after in zip(plan.target.members, report.members, strict=True):
+        if before.replaces:
+            replaced[before.replaces] = after
+        elif not before.id:
+            yield f"loaded {after.known_as} (id {after.id})"
+            if plan.kind == "bare":
+                yield f"{after.known_as} {alone(plan.mode)}"
+    for old, new in report.renewed.items():
+        yield f"program {old} is {new} now: a program of another kind of root"
+    for member in plan.leaving:
+        if heir := replaced.get(member.id):
+            yield f"replaced {member.known_as} (id {member.id}) with id {heir.id}"
+        else:
+            yield f"unloaded {member.known_as} (id {member.id})"
+    for member in plan.staying:
+        if member.id not in {one.id for one in plan.current.members}:
+            yield f"brought back {member.known_as} (id {member.id})"
+    for member in report.gone:
+        yield f"{member.known_as} (id {member.id}) is gone and does not come back"
+    yield from _changed_lines(plan)
+
+
+def _changed_lines(plan: Plan) -> Iterator[str]:
+    """What is different about programs that stay, and about the rules."""
+    ran = {member.id: member for member in plan.current.members}
+    # What else stays comes back from an earlier chain.
+    kept = [member for member in plan.staying if member.id in ran]
+    for member in kept:
+        before = ran[member.id]
+        if told := ", ".join(_changed_words(before, member)):
+            yield f"{before.known_as} (id {member.id}): {told}"
+    numbers = [member.id for member in kept]
+    if numbers != [number for number in ran if number in numbers]:
+        yield f"order: {', '.join(member.known_as for member in plan.staying)}"
+    old, new = plan.current.rules, plan.target.rules
+    if plan.target.members and new._replace(counted=old.counted) != old:
+        words = rules_data(new)
+        yield f"on end {words['on_end']}, on vacant {words['on_vacant']}"
+    if plan.target.members and new.counted != old.counted:
+        yield f"packets are {'' if new.counted else 'not '}counted from now on"
+
+
+def _changed_words(before: Member, after: Member) -> Iterator[str]:
+    """What is different about a program."""
+    for word, old, new in (
+        ("label", before.label, after.label),
+        ("priority", before.priority, after.priority),
+        ("goes on at", *map(format_actions, (before.actions, after.actions))),
+        ("runs before", *(", ".join(one.before) for one in (before, after))),
+        ("runs after", *(", ".join(one.after) for one in (before, after))),
+    ):
+        if old != new:
+            yield f"{word} {new or 'none'}"

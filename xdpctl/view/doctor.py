@@ -1,0 +1,66 @@
+"""What this machine can do, check by check: lines for scripts, a table on terminals, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..doctor.checks import Check, Diagnosis, verdict
+from .style import on_terminal, say
+from .table import Column, Span, Table, show
+
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+_COLUMNS = tuple(map(Column, ("", "Check", "Found")))
+
+
+def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The fields of ``doctor --json`` beside the command."""
+    return {
+        "works": diagnosis.kind is not None,
+        "kind": diagnosis.kind,
+        "exit_code": diagnosis.exit_code,
+        "checks": [check._asdict() for check in diagnosis.checks],
+    }
+
+
+def _subject(check: Check) -> str:
+    return f"{check.interface}:{check.name}" if check.interface else check.name
+
+
+def check_lines(check: Check) -> list[str]:
+    """A check's state, name and what was found; then its consequence and remedy, if any."""
+    lines = [f"{check.state:<8} {_subject(check):<12} {_one_line(check.found)}"]
+    lines += [f"         so: {_one_line(check.consequence)}"] if check.consequence else []
+    lines += [f"         do: {_one_line(check.remedy)}"] if check.remedy else []
+    return lines
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def diagnosis(found: Diagnosis, *, quiet: bool) -> None:
+    """All checks and the verdict; if `quiet`, those that are not in order."""
+    shown = [check for check in found.checks if not quiet or check.state != "ok"]
+    if on_terminal():
+        from rich.console import Console
+        from rich.text import Text
+
+        show(_table(shown))
+        Console().print(Text(verdict(found), style="bold" if found.kind else "bold red"))
+        return
+    for check in shown:
+        say(*check_lines(check))
+    say(verdict(found))
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    shown = Table(_COLUMNS)
+    for check in checks:
+        text = [Span(check.found)]
+        if check.consequence:
+            text.append(Span(f"\nso: {check.consequence}", "dim"))
+        if check.remedy:
+            text.append(Span(f"\ndo: {check.remedy}"))
+        shown.add([Span(check.state, _STYLES[check.state])], _subject(check), text)
+    return shown

@@ -1,0 +1,36 @@
+"""What `clean` and `watch` put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from . import document
+from .style import Style, say
+
+if TYPE_CHECKING:
+    from ..change.sweep import Event
+
+
+def events(command: str, found: Iterable[Event], style: Style) -> None:
+    """What was put in order, or would be."""
+    if style.json:
+        fields = {"events": [event._asdict() for event in found]}
+        document.show_change(command, fields, style)
+        return
+    for event in found:
+        if not style.quiet or style.dry_run:
+            verb = "would have " if style.dry_run else ""
+            say(f"{event.where}: {verb}{event.what}: {event.why}")
+
+
+def event_printer(style: Style) -> Callable[[Event], None]:
+    """Print each event as it happens, with --json a document a line."""
+
+    def show(event: Event) -> None:
+        if style.json:
+            document.line(event._asdict())
+        elif not style.quiet:
+            say(f"{event.where}: {event.what}: {event.why}", flush=True)
+
+    return show
