@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel import oracle
+from tests.schemas import kept
 from xdpctl.cli import run
 from xdpctl.model.chain import Kind
 
@@ -29,8 +30,8 @@ class Result:
 
     @property
     def json(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.out)
-        return document
+        """The document that it printed, which keeps to its schema."""
+        return kept(json.loads(self.out))
 
 
 class Tool:
