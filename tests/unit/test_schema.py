@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from tests.schemas import DIRECTORY, SHARED, errors, fields, schemas
-from tests.unit.samples import INTERFACE, ROOT, fresh, running, state_of
+from tests.unit.samples import INTERFACE, ROOT, fresh, plan_of, running, state_of
 from xdpctl.change.confirm import Confirmed
 from xdpctl.change.report import Report, Step
 from xdpctl.change.settle import Rehooked
@@ -32,7 +32,6 @@ from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Origin
-from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
@@ -82,7 +81,7 @@ def states() -> Iterator[State]:
 def report(*, tried: bool = False) -> Report:
     """A change with everything that there can be, or the trial of one."""
     state = next(states())
-    plan = make_plan(state, Chain((COUNT, fresh())), None)
+    plan = plan_of(state, Chain((COUNT, fresh())))
     ids = {"root": 1, "btf": 2, "program": 3, "link": 4, "function": 5, "root_link": 6}
     taken = [Step("4", "loaded", {**ids, "X": 7, "Y": 8}, 0.1), Step("7", "waited", {}, 0.1)]
     made = (COUNT, running("fresh", 10))
