@@ -33,3 +33,13 @@ clean: ## remove what was built; .venv and the kernels stay
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help setup demo test test-matrix soak bench clean
+
+coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
+	tests/setup test
+	tests/coverage
+
+release: ## check, build and tag a release; nothing is published
+	tests/setup test
+	tests/release
+
+.PHONY: coverage release
