@@ -15,6 +15,7 @@ from tests.unit.docs.pages import (
     anchors,
     commands,
     names,
+    options,
     page,
     read,
 )
@@ -96,14 +97,16 @@ def shown(path: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("path", [*PROSE, MANUAL])
 def test_examples_are_command_lines_that_there_can_be(path: str) -> None:
     every = dict(commands())
-    general = names(every[""])
+    with_value = {name for one in options(every[""]) if not one.is_flag for name in one.opts}
     for words in shown(path):
-        given = {word.partition("=")[0] for word in words if re.match("--?[A-Za-z]", word)}
-        used = [name for name in words[1:] if name in every]
-        assert used or given <= general, words
-        # Of several the first is the command; those behind `test` and `help` are its arguments.
-        known = {name for one in used for name in names(every[one])}
-        assert given <= known | general, words
+        rest = words[1:]
+        while rest and rest[0].startswith("-"):
+            rest = rest[2 if rest[0] in with_value else 1 :]
+        assert not rest or rest[0] in every, words
+        # Behind `test` and `help` there is one more.
+        called = [name for name in rest if name in every]
+        known = {name for one in ("", *called) for name in names(every[one])}
+        assert {word.partition("=")[0] for word in rest if re.match("--?[A-Za-z]", word)} <= known
 
 
 def test_examples_are_found() -> None:
