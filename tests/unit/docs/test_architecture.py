@@ -1,18 +1,86 @@
-"""docs/architecture.md: every module has its place there."""
+"""docs/architecture.md: every module has its place, and the picture is drawn from its text."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from types import ModuleType
 
-from tests.unit.docs.pages import read
+import pytest
+
+from tests.unit.docs.pages import read, table
 from tests.unit.samples import ROOT
+from tests.unit.test_layout import LEVELS, NEIGHBOURS
+from xdpctl.cli import COMMANDS
 
 PACKAGE = ROOT / "xdpctl"
+PAGE = "docs/architecture.md"
+# Without a folder: the version and what is offered; `python -m xdpctl`.
+FACE = {"__init__", "__main__"}
 
 
-def test_every_module_stands_in_the_architecture() -> None:
-    text = read("docs/architecture.md")
-    modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert {name for name in modules if f"`{name}`" not in text} == set()
-    named = {name for name in re.findall(r"`([\w/]+\.py)`", text) if not name.startswith("tests/")}
-    assert named <= modules
+@pytest.fixture(scope="module")
+def drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("drawing", ROOT / "docs/drawing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def folders() -> dict[str, dict[str, str]]:
+    """The rows of the folders, by name."""
+    return {row["Folder"].strip("`/"): row for row in table(PAGE, "Level")}
+
+
+def code(text: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def test_the_levels_are_those_that_imports_are_checked_by() -> None:
+    rows = folders()
+    assert {name: int(row["Level"]) for name, row in rows.items()} == LEVELS
+    beside = {(name, one.rstrip("/")) for name, row in rows.items() for one in code(row["Beside"])}
+    assert beside == NEIGHBOURS
+
+
+def test_every_module_stands_in_the_row_of_its_folder() -> None:
+    there: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        folder, _, name = str(path.relative_to(PACKAGE).with_suffix("")).rpartition("/")
+        if folder == "cli/commands":
+            folder, name = "cli", "commands/"
+        # One that has but a line of its own says what the folder is for.
+        if name != "__init__" or len(path.read_text(encoding="utf-8").splitlines()) > 2:
+            there.setdefault(folder, set()).add(name)
+    assert there.pop("") == FACE | {name for name in LEVELS if (PACKAGE / f"{name}.py").exists()}
+    told = {name: code(row["Modules"]) for name, row in folders().items() if row["Modules"]}
+    assert told == there
+
+
+def test_every_command_has_a_module() -> None:
+    modules = {path.stem for path in (PACKAGE / "cli/commands").glob("*.py")} - {"__init__"}
+    assert len(modules) == len(COMMANDS)
+    assert modules <= {name.partition("-")[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("path", [PAGE, "docs/drawing.py", "CONTRIBUTING.md"])
+def test_modules_that_are_named_exist(path: str) -> None:
+    used = re.findall(rf"(?<![\w/])((?:{'|'.join(LEVELS)})/[a-z_]+(?:/[a-z_]+)?)\b", read(path))
+    assert [one for one in used if not (PACKAGE / f"{one}.py").exists()] == []
+
+
+def test_the_picture_is_drawn_from_its_text(drawing: ModuleType) -> None:
+    assert read("docs/architecture.svg") == drawing.drawn(), "run docs/drawing.py"
+
+
+def test_the_text_of_the_picture_fits(drawing: ModuleType) -> None:
+    for box in drawing.boxes():
+        assert all(len(line) <= box.width - 3 for line in (box.module, *box.lines)), box
+        assert box.x + box.width <= drawing.WIDTH
+        assert box.y + box.height <= drawing.HEIGHT
+
+
+def test_the_page_stays_short() -> None:
+    assert len(read(PAGE)) <= 14_000
