@@ -122,6 +122,22 @@ def test_files_that_are_named_exist(path: str) -> None:
             assert (ROOT / name).exists(), name
 
 
+def test_the_hooks_of_pre_commit_are_the_linters_of_make_check() -> None:
+    text = read(".pre-commit-config.yaml")
+    assert set(re.findall(r"repo: (\S+)", text)) == {"local"}
+    assert "://" not in text
+    hooks = dict(re.findall(r"name: (.+)\n +entry: (.+)$", text, flags=re.MULTILINE))
+    for entry in hooks.values():
+        assert entry.startswith((".venv/bin/", "shellcheck ")), entry
+    if not (ROOT / "tests/check").exists():
+        pytest.skip("missing: tests/check")
+    linters = re.findall(r'^ *linter "([^"]+)" ([^"*\n]+)', read("tests/check"), re.MULTILINE)
+    for name, call in linters:
+        words = call.removesuffix(" bpf/").split()
+        assert hooks.get(name, "").removeprefix(".venv/bin/").split() == words, name
+    assert len(linters) == 6
+
+
 def test_the_licence_is_the_one_that_is_declared() -> None:
     assert 'license = "GPL-2.0-only"' in read("pyproject.toml")
     text = read("LICENSE")
