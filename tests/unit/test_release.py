@@ -62,6 +62,17 @@ def test_the_version_stands_in_one_place(release: ModuleType) -> None:
     assert project["tool"]["hatch"]["version"]["path"] == "xdpctl/__init__.py"
 
 
+def test_no_other_file_says_the_version() -> None:
+    places = ("*.md", "*.toml", "docs/*", "man/*", "systemd/*", "xdpctl/**/*.py")
+    said = {
+        str(path.relative_to(ROOT))
+        for place in places
+        for path in ROOT.glob(place)
+        if xdpctl.__version__ in path.read_text(encoding="utf-8")
+    }
+    assert said <= {"xdpctl/__init__.py", "CHANGELOG.md"}
+
+
 def test_the_command_and_the_metadata_say_the_same_version() -> None:
     said = CliRunner().invoke(cli, ["--version"]).output
     assert said == f"xdpctl {xdpctl.__version__}\n"
