@@ -64,7 +64,7 @@ const volatile struct dispatcher_config config SECTION(".rodata") = {};
 /* The version once more, as the number of an array's elements: readable from BTF alone. */
 int (*dispatcher_version)[PROTOCOL] SECTION("xdp_metadata");
 #endif
-
+/* clang-format off */
 #ifdef SLOTS
 #define ENABLED(n) 1
 #define MASK(n, mask) (mask)
@@ -75,7 +75,7 @@ int (*dispatcher_version)[PROTOCOL] SECTION("xdp_metadata");
 #define ENABLED(n) (config.enabled > (n))
 #define MASK(n, mask) (config.actions[n])
 #endif
-
+/* clang-format on */
 /* A slot. `vacant` is volatile lest clang carry the constant into the caller. The helper behind
  * `never` is not called, yet makes this a function that may change packet data: without it Linux
  * refuses every EXT program here that changes packets or makes tail calls (Linux kernel commit
@@ -102,7 +102,7 @@ SLOTS
  * no mask. */
 static inline __attribute__((always_inline)) int goes_on(struct xdp_md *ctx, u32 code, u32 mask)
 {
-#define ON(n) ((mask >> (n) & 1) && code == (n))
+#define ON(n) ((1 & mask >> (n)) && code == (n))
 	if (__builtin_constant_p(mask) && !mask && ON_VACANT != XDP_PASS)
 		return ctx->rx_queue_index == NO_QUEUE;
 	if (__builtin_constant_p(mask))

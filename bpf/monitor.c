@@ -19,8 +19,8 @@ struct what {
 BPF_TABLE("percpu_hash", struct what, u64, counts, COUNTS);
 BPF_TABLE("percpu_array", u32, u64, lost, 1);
 
-#define ODD_VERDICT 256	    /* and all beyond: a program may answer with anything */
-#define NO_MAP 0x7fffffff   /* bpf_redirect(): the index is an interface's number */
+#define ODD_VERDICT 256	  /* and all beyond: a program may answer with anything */
+#define NO_MAP 0x7fffffff /* bpf_redirect(): the index is an interface's number */
 
 static inline u32 number(u64 address)
 {
