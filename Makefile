@@ -10,6 +10,10 @@ demo: ## show the tool at work on this machine
 	tests/setup demo
 	tests/demo
 
+check: ## linters and unit tests, in a minute, on any Linux and without root
+	tests/setup check
+	tests/check
+
 test: ## linters, unit tests, and the kernel tests in guests on Linux 6.1 and 6.12
 	tests/setup test
 	tests/run --quick 6.1 6.12
@@ -32,7 +36,7 @@ clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-matrix soak bench clean
+.PHONY: help setup demo check test test-matrix soak bench clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ GONE = Interface("gone0", 2**31 - 1, LOOPBACK.netns)
 HOME = homes.of(Bpffs("/bpffs"), INTERFACE)
 DROP, PASS, TX = 1 << 1, 1 << 2, 1 << 3
 
+needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="missing: clang")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")
 
 _PREAMBLE = """
@@ -44,10 +49,26 @@ struct xdp_md;
 
 
 def built(name: str) -> str:
-    """The path of an object that is made from tests/bpf/<name>.c."""
+    """The path of an object that is made from tests/bpf/<name>.c; skips if that cannot be made."""
+    _make_objects()
     path = ROOT / f"build/tests/bpf/{name}.o"
-    assert path.exists(), f"{path} is missing: make -C tests/bpf"
+    assert path.exists(), f"{path} is missing: there is no tests/bpf/{name}.c"
     return str(path)
+
+
+@cache
+def _make_objects() -> None:
+    for tool in ("make", "clang", "llvm-objcopy"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"missing: {tool}")
+    if not Path("/usr/include/linux/bpf.h").exists():
+        pytest.skip("missing: the kernel's headers")
+    directory = ROOT / "build/tests"
+    directory.mkdir(parents=True, exist_ok=True)
+    # Test processes that run side by side do not write the same files.
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-C", ROOT / "tests/bpf"], check=True)
 
 
 def compiled(directory: Path, source: str, *flags: str) -> str:
@@ -200,7 +221,8 @@ def ending_signals() -> Iterator[None]:
 
 
 def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+    """To this thread: the process may have others, with other signals blocked (pytest-xdist)."""
+    signal.pthread_kill(threading.get_ident(), number)
 
 
 def blocked() -> set[int]:

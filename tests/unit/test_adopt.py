@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import click
 import pytest
@@ -63,29 +64,37 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         (["lo"], "--object"),
         (["--object", "f.o"], "INTERFACE"),
         (["lo", "f.o"], "--object"),
-        (["lo", "--object", built("count"), "-P", "-1"], "--prio"),
-        (["lo", "--object", built("count"), "-A", "XDP_MAYBE"], "XDP_MAYBE"),
-        (["lo", "--object", built("count"), "--protocol", "0"], "--protocol"),
-        (["lo", "--object", built("count"), "--protocol", "4"], "--protocol"),
-        (["lo", "--object", built("count"), "--root", "tape"], "tape"),
-        (["lo", "--object", built("count"), "-m", "skb"], "-m"),
-        (["lo", "--object", built("count"), "--attach", "link"], "--attach"),
-        (["lo", "--object", built("tailcall")], "several XDP programs"),
+        (["lo", "--object", "count.o", "-P", "-1"], "--prio"),
+        (["lo", "--object", "count.o", "-A", "XDP_MAYBE"], "XDP_MAYBE"),
+        (["lo", "--object", "count.o", "--protocol", "0"], "--protocol"),
+        (["lo", "--object", "count.o", "--protocol", "4"], "--protocol"),
+        (["lo", "--object", "count.o", "--root", "tape"], "tape"),
+        (["lo", "--object", "count.o", "-m", "skb"], "-m"),
+        (["lo", "--object", "count.o", "--attach", "link"], "--attach"),
+        (["lo", "--object", "tailcall.o"], "several XDP programs"),
     ],
 )
 def test_usage_errors(
-    asked: Asked, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    text: str,
 ) -> None:
     """It is attached as it is: neither the mode nor the way can be chosen."""
+    monkeypatch.chdir(Path(built("count")).parent)
     assert run(["adopt", *arguments]) == 2
     assert text in capsys.readouterr().err
     assert asked.target is None
 
 
 @pytest.mark.parametrize(
-    ("file", "code"), [("/nonexistent/f.o", 3), ("/bin/sh", 4), (built("noprog"), 4)]
+    ("file", "code"), [("/nonexistent/f.o", 3), ("/bin/sh", 4), ("noprog.o", 4)]
 )
-def test_a_file_that_will_not_do(asked: Asked, file: str, code: int) -> None:
+def test_a_file_that_will_not_do(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, file: str, code: int
+) -> None:
+    monkeypatch.chdir(Path(built("noprog")).parent)
     assert run(["adopt", "lo", "--object", file]) == code
     assert asked.target is None
 

@@ -25,7 +25,7 @@ from xdpctl.errors import VerifierError
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
 _READING = {"status", "show", "history", "trace", "monitor", "features", "doctor", "watch"}
 CHANGING = sorted(set(COMMANDS) - _READING - {"help", "test"})
-NO_INTERFACE = ("load", "nosuch0", built("count"))
+NO_INTERFACE = ("load", "nosuch0", str(ROOT / "build/tests/bpf/count.o"))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_root
+from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_clang, needs_root
 from xdpctl.errors import UnsupportedError
 from xdpctl.kernel import abi, libbpf
 from xdpctl.kernel.btf import (
@@ -32,6 +32,7 @@ from xdpctl.model.chain import Rules
 from xdpctl.model.record import PROTOCOLS, Config, root_name
 from xdpctl.roots import dispatcher
 
+pytestmark = [needs_clang, pytest.mark.heavy]
 SOURCE = ROOT / "bpf/dispatcher.c"
 
 

@@ -19,6 +19,8 @@ from xdpctl.kernel import abi, btf, libbpf, libc, maps, records
 from xdpctl.programs import image
 from xdpctl.roots import fused
 
+pytestmark = pytest.mark.heavy
+
 _HEADERS = """
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -232,23 +232,24 @@ def test_without_rights(monkeypatch: pytest.MonkeyPatch, user: int, code: int) -
 
 OBJECTS = [
     (["/nonexistent.o"], 254),
-    ([built("count"), "/nonexistent.o"], 254),
+    (["count.o", "/nonexistent.o"], 254),
     (["/etc/passwd"], 95),
     (["/tmp"], 96),
-    (["-s", "nosuch", built("count")], 254),
-    (["-n", "nosuch", built("count")], 254),
-    (["-n", "count", "-s", "xdp", built("count")], 1),
-    (["-m", "fast", built("count")], 1),
-    ([built("noprog")], 254),
-    ([built("wrongtype")], 234),
-    ([built("config_bad")], 161),
+    (["-s", "nosuch", "count.o"], 254),
+    (["-n", "nosuch", "count.o"], 254),
+    (["-n", "count", "-s", "xdp", "count.o"], 1),
+    (["-m", "fast", "count.o"], 1),
+    (["noprog.o"], 254),
+    (["wrongtype.o"], 234),
+    (["config_bad.o"], 161),
 ]
 
 
 @pytest.mark.parametrize(("words", "code"), OBJECTS, ids=str)
 def test_what_is_wrong_with_an_object(
-    xdp_loader: XdpLoader, words: list[str], code: int, tmp_path: Path
+    xdp_loader: XdpLoader, words: list[str], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(Path(built("count")).parent)
     assert xdp_loader("load", "lo", *words)[0] == code
     if code == 1:
         assert "\nUsage: xdp-loader load " in xdp_loader("load", "lo", *words)[1]

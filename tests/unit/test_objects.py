@@ -19,7 +19,7 @@ from xdpctl.programs import objects
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.heavy]
 
 
 # --- good objects -------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError
 from xdpctl.programs import clang, objects
 from xdpctl.programs.clang import Build
 
+pytestmark = pytest.mark.heavy
+
 PROGRAM = """
 #include <stddef.h>
 #include <stdint.h>
