@@ -18,6 +18,10 @@ test: ## linters, unit tests, and the kernel tests in guests on Linux 6.1 and 6.
 	tests/setup test
 	tests/run --quick 6.1 6.12
 
+test-kernel: ## some kernel tests: K=6.12 (or none: this machine's own), T=FILE or TEST, W=WORDS
+	tests/setup test $(K)
+	tests/run --only $(or $(K),own) $(or $(T),tests/kernel) $(if $(W),-k '$(W)')
+
 test-matrix: ## all of them on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7.x
 	tests/setup matrix
 	tests/run 5.10 6.1 6.12 6.18 7
@@ -36,7 +40,7 @@ clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo check test test-matrix soak bench clean
+.PHONY: help setup demo check test test-kernel test-matrix soak bench clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test
