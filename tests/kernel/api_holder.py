@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.kernel import served
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,7 +27,7 @@ class Holder:
     """The process, as a context manager."""
 
     def __init__(self, path: Path, dev: str, priority: int = 50) -> None:
-        self._process = subprocess.Popen(
+        self._process = served.Program(
             [sys.executable, "-m", "tests.kernel.api_holder", str(path), dev, str(priority)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -72,7 +74,9 @@ class Holder:
     def stop(self) -> None:
         """SIGSTOP: it holds what it holds and follows nothing."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        stat = Path(f"/proc/{self.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import Kind
 
@@ -48,6 +48,9 @@ def kinds(*only: Kind) -> pytest.MarkDecorator:
 def pytest_configure(config: pytest.Config) -> None:
     # A shell lets what it runs in the background ignore it, and scripts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    asked = os.environ.get("XDPCTL_SERVER")
+    if asked == "yes" or (asked != "no" and not oracle.lacks("own_machine")):
+        served.start()
     config.addinivalue_line("markers", "kinds(*kinds): run for these kinds of root alone")
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")

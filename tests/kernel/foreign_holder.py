@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.kernel import oracle
+from tests.kernel import oracle, served
 
 
 class Foreign:
@@ -36,7 +36,7 @@ class Foreign:
     ) -> None:
         command = [sys.executable, "-m", "tests.kernel.foreign_holder"]
         command += ["--root", str(root_id), "--func", func, "--code", str(code), "--name", name]
-        self._process = subprocess.Popen(
+        self._process = served.Program(
             [*command, *(["--count"] if count else [])],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.differential import packets, run_model
 from tests.kernel.test_bad_input import unchanged
@@ -274,7 +274,7 @@ class Held:
     """
 
     def __init__(self, path: Path, dev: str, priority: int) -> None:
-        self._process = subprocess.Popen(
+        self._process = served.Program(
             [sys.executable, "-c", self.SCRIPT, str(path), dev, str(priority)],
             cwd=ROOT,
             stdin=subprocess.PIPE,

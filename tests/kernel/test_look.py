@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_holders import until
@@ -26,7 +26,7 @@ class Watching:
     """A running `xdpctl status --watch`, a process of its own."""
 
     def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = served.Program(
             [sys.executable, "-m", "xdpctl", "status", "--watch", "--interval", "0.1", *words],
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle, xsk
+from tests.kernel import net, oracle, served, xsk
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
@@ -213,7 +213,7 @@ def test_the_command_counts_all_and_leaves_nothing(
         assert one.err == ""
     before = oracle.snapshot()
     words = [sys.executable, "-m", "xdpctl", "monitor", veth.dev, "--json", "--interval", "0.2"]
-    child = subprocess.Popen(
+    child = served.Program(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stderr
@@ -226,7 +226,7 @@ def test_the_command_counts_all_and_leaves_nothing(
     lines += map(json.loads, child.stdout)
     assert (child.stderr.read(), child.wait()) == ("", 0)
     assert sum(line["packets"] for line in lines) == lines[-1]["total"] == sent
-    child = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    child = served.Program(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert child.stderr
     child.stderr.readline()
     child.kill()

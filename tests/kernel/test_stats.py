@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.test_holders import gone, until
@@ -184,7 +184,7 @@ def test_watch_leaves_nothing(tool: Tool, veth: net.Veth, objects: Objects) -> N
     before, pins = oracle.snapshot(), tool.pins()
     words = ["stats", veth.dev, "--watch", "--interval", "0.2", "--json"]
     command = [sys.executable, "-m", "xdpctl", *words]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+    with served.Program(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         first = json.loads(child.stdout.readline())
         net.exchange(veth, net.udps(50))

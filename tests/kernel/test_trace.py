@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_holders import gone
 from tests.kernel.test_holders import until as wait
@@ -80,7 +80,7 @@ def test_follows_the_chain_and_goes_with_its_process(
     words = [sys.executable, "-m", "xdpctl", "trace", veth.dev, "--json"]
     with (
         net.Flood(veth, rate=100),
-        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child,
+        served.Program(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child,
     ):
         assert child.stdout is not None
         out = child.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle
+from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
 from tests.kernel.conftest import Objects, needs
 from tests.kernel.foreign_holder import Foreign
@@ -32,7 +32,7 @@ def watching(path: Path, *words: str) -> Iterator[list[dict[str, str]]]:
     address = str(path / "notify")
     ready.bind(address)
     events: list[dict[str, str]] = []
-    process = subprocess.Popen(
+    process = served.Program(
         [sys.executable, "-m", "xdpctl", "watch", "--json", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,

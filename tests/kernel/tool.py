@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel import oracle
+from tests.kernel import oracle, served
 from tests.schemas import kept
 from xdpctl.cli import run
 from xdpctl.model.chain import Kind
@@ -57,13 +57,8 @@ class Tool:
 
     def process(self, *words: object, prefix: tuple[str, ...] = ()) -> Result:
         """Run a command line in a process of its own, behind a prefix such as strace's."""
-        done = subprocess.run(
-            [*prefix, sys.executable, "-m", "xdpctl", *map(str, words)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [*prefix, sys.executable, "-m", "xdpctl", *map(str, words)]
+        done = served.run(command, cwd=ROOT)
         return Result(done.returncode, done.stdout, done.stderr)
 
     def xdp_loader(self, *words: object) -> str:
