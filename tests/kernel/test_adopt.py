@@ -17,7 +17,7 @@ from tests.kernel.conftest import Objects
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
 from xdpctl.cli import run
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, uapi
 from xdpctl.model.chain import Source
 from xdpctl.programs import loading
 
@@ -93,7 +93,7 @@ def test_what_is_not_adopted(tool: Tool, veth: net.Veth, objects: Objects) -> No
 @contextlib.contextmanager
 def linked(_tool: Tool, veth: net.Veth, path: Path) -> Iterator[int]:
     """A program that this process attached by a bpf_link, which nobody pinned; its id."""
-    flags = libbpf.XDP_FLAGS_DRV_MODE
+    flags = uapi.XDP_FLAGS_DRV_MODE
     with loaded(path) as fd, libbpf.owned(libbpf.link_xdp(fd, veth.ifindex, flags)):
         yield libbpf.prog_info(fd).id
 

@@ -20,7 +20,7 @@ from xdpctl.errors import (
     UsageError,
     XdpctlError,
 )
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, uapi
 from xdpctl.model import chain
 from xdpctl.programs import bcc, loading, objects
 from xdpctl.programs.clang import Build
@@ -183,7 +183,7 @@ class _BPF:
 def libbpf_map(fd: int) -> bytes:
     from xdpctl.programs.image import LD_IMM64, insn
 
-    return insn(LD_IMM64, dst=1, src=libbpf.BPF_PSEUDO_MAP_FD, imm=fd) + insn(0)
+    return insn(LD_IMM64, dst=1, src=uapi.BPF_PSEUDO_MAP_FD, imm=fd) + insn(0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.unit.samples import INTERFACE, chain_of, fresh, plan_of, running, sta
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
-from xdpctl.kernel import libbpf, records
+from xdpctl.kernel import libbpf, records, uapi
 from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
 from xdpctl.model.request import AskedMode
 from xdpctl.model.state import Place
@@ -26,7 +26,7 @@ from xdpctl.roots.construct import Construction
 from xdpctl.roots.hook import LostRace
 
 CODE = Image(b"", frags=False, gpl=True)
-XDP, EXT = libbpf.BPF_PROG_TYPE_XDP, libbpf.BPF_PROG_TYPE_EXT
+XDP, EXT = uapi.BPF_PROG_TYPE_XDP, uapi.BPF_PROG_TYPE_EXT
 
 
 class Kernel:

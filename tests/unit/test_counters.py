@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.unit.machine import Machine, Pointer
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import uapi
 from xdpctl.model.chain import VACANT
 from xdpctl.programs.image import LD_IMM64, insn
 from xdpctl.roots import count_code
@@ -29,8 +29,8 @@ class Row:
 
     def machine(self, code: bytes) -> Machine:
         calls: dict[int, Callable[..., object]] = {
-            libbpf.BPF_FUNC_map_lookup_elem: self._lookup,
-            libbpf.BPF_FUNC_ktime_get_ns: self._clock,
+            uapi.BPF_FUNC_map_lookup_elem: self._lookup,
+            uapi.BPF_FUNC_ktime_get_ns: self._clock,
         }
         return Machine(code, {41: self.masks}, calls)
 

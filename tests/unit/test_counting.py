@@ -17,7 +17,7 @@ from xdpctl.bpffs.directory import InterfacePins
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import settle
 from xdpctl.errors import KernelError, UnsupportedError
-from xdpctl.kernel import libbpf, records
+from xdpctl.kernel import libbpf, records, uapi
 from xdpctl.kernel import maps as kernel_maps
 from xdpctl.model.chain import USUAL, VACANT, Rules
 from xdpctl.model.state import Place
@@ -193,8 +193,8 @@ def test_an_ext_program_is_traced_once(
     for _ in range(2):
         counters.observe(paths, 99, member, undo)
     assert maps.loaded == [
-        ("xdpctl_exit", (99, 5), libbpf.BPF_TRACE_FEXIT),
-        ("xdpctl_entry", (99, 5), libbpf.BPF_TRACE_FENTRY),
+        ("xdpctl_exit", (99, 5), uapi.BPF_TRACE_FEXIT),
+        ("xdpctl_entry", (99, 5), uapi.BPF_TRACE_FENTRY),
     ]
     assert names(paths) == ["counter-11-entry", "counter-11-exit", "counts", "masks"]
     assert set(paths.counters().values()) == {0, 11}

@@ -19,7 +19,7 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, ROOT, fresh, needs_clang, needs_root
 from xdpctl.errors import UnsupportedError
-from xdpctl.kernel import abi, libbpf
+from xdpctl.kernel import abi, libbpf, uapi
 from xdpctl.kernel.btf import (
     BTF_FUNC_GLOBAL,
     BTF_KIND_ARRAY,
@@ -101,8 +101,8 @@ def check_object(image: bytes, count: int, protocol: int = 2) -> int:
     with opened(image) as handle:
         (program,) = libbpf.programs(handle)
         assert library.bpf_program__name(program).decode() == entry
-        assert library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP
-        assert library.bpf_program__expected_attach_type(program) == libbpf.BPF_XDP
+        assert library.bpf_program__type(program) == uapi.BPF_PROG_TYPE_XDP
+        assert library.bpf_program__expected_attach_type(program) == uapi.BPF_XDP
         (config_map,) = libbpf.maps(handle)
         size = own.bpf_map__value_size(config_map)
         assert size == (16 + 12 * count if wide else {1: 84, 2: 124, 3: 128}[protocol])

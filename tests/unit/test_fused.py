@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
-from xdpctl.kernel import libbpf, maps, records
+from xdpctl.kernel import libbpf, maps, records, uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.record import FUSED, MAX_SLOTS, Config
 from xdpctl.observe.members import config_of
@@ -81,9 +81,9 @@ class Machine:
                 assert isinstance(registers[0], int), "a verdict that nobody has set"
                 return registers[0]
             elif code == LD_IMM64:
-                assert src == libbpf.BPF_PSEUDO_MAP_FD
+                assert src == uapi.BPF_PSEUDO_MAP_FD
                 registers[dst], place = ("map", imm), place + 1
-            elif (code, src) == (CALL, libbpf.BPF_PSEUDO_CALL):
+            elif (code, src) == (CALL, uapi.BPF_PSEUDO_CALL):
                 assert registers[1] is CONTEXT, "a function gets the context"
                 registers[0:6] = [self.run(place + imm), *[None] * 5]
             elif (code, src, imm) == (CALL, 0, 12):
@@ -112,7 +112,7 @@ def answering(verdict: int, *, deep: bool = False, stack: int = 0) -> bytes:
     if not deep:
         return answer
     wrong = insn(MOV32, imm=1234) + insn(EXIT)
-    return insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=3) + insn(EXIT) + wrong + answer
+    return insn(CALL, src=uapi.BPF_PSEUDO_CALL, imm=3) + insn(EXIT) + wrong + answer
 
 
 def rule(
@@ -220,7 +220,7 @@ def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
 
     assert functions(part(2), part(1, stack=496)) == []
     held, deep, full = part(2, array_id=9), part(2, deep=True), part(2, stack=504)
-    calling = Image(insn(CALL, imm=libbpf.BPF_FUNC_tail_call) + answering(2), False, True)
+    calling = Image(insn(CALL, imm=uapi.BPF_FUNC_tail_call) + answering(2), False, True)
     tail = part(2)._replace(image=calling)
     large = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 14) + insn(EXIT), False, True))
     named = [f"prog{slot}_member" for slot in range(5)]
@@ -287,7 +287,7 @@ def test_every_function_has_a_name_of_its_own() -> None:
 
 def test_maps_of_all_members_and_arrays_of_held_ones() -> None:
     def using(number: int) -> Part:
-        load = insn(LD_IMM64, dst=1, src=libbpf.BPF_PSEUDO_MAP_FD, imm=number) + insn(0)
+        load = insn(LD_IMM64, dst=1, src=uapi.BPF_PSEUDO_MAP_FD, imm=number) + insn(0)
         return part(2)._replace(image=Image(load + answering(2), frags=False, gpl=True))
 
     parts = [using(31), using(32), using(31), using(33)._replace(array_id=99)]
@@ -334,7 +334,7 @@ def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
     fd, info = fused.build(parts, 1)
     os.close(fd)
     assert info == ROOT
-    assert (kernel["name"], kernel["kind"]) == (FUSED, libbpf.BPF_PROG_TYPE_XDP)
+    assert (kernel["name"], kernel["kind"]) == (FUSED, uapi.BPF_PROG_TYPE_XDP)
     assert (kernel["gpl"], kernel["frags"]) == (True, True)
     record = kernel["xdpctl_chain"]
     assert isinstance(record, bytes)
@@ -362,7 +362,7 @@ def record_map(monkeypatch: pytest.MonkeyPatch, name: str, kind: int, record: by
 
     monkeypatch.setattr(libbpf, "map_fd", map_fd)
     # What is bound comes last, whatever the program's own maps are called.
-    bound = records.MapInfo(40, kind, name, len(record), flags=libbpf.BPF_F_RDONLY_PROG)
+    bound = records.MapInfo(40, kind, name, len(record), flags=uapi.BPF_F_RDONLY_PROG)
     infos = iter([bound, *[OWN] * len(ROOT.map_ids)])
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: next(infos))
     monkeypatch.setattr(maps, "lookup", lambda _fd, info, _key: record[: info.value_size])
@@ -371,15 +371,15 @@ def record_map(monkeypatch: pytest.MonkeyPatch, name: str, kind: int, record: by
 @pytest.mark.usefixtures("nothing_is_left")
 def test_only_a_root_of_the_name_with_the_record_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(0, False, (PASS,), (50,), (0,), False, (11,), (0,), 95)
-    record_map(monkeypatch, "xdpctl_chain", libbpf.BPF_MAP_TYPE_ARRAY, config.pack_fused())
+    record_map(monkeypatch, "xdpctl_chain", uapi.BPF_MAP_TYPE_ARRAY, config.pack_fused())
     assert config_of(ROOT) == config
     for other in (ROOT._replace(name="firewall"), ROOT._replace(map_ids=())):
         assert config_of(other) is None
-    record_map(monkeypatch, "packets", libbpf.BPF_MAP_TYPE_ARRAY, config.pack_fused())
+    record_map(monkeypatch, "packets", uapi.BPF_MAP_TYPE_ARRAY, config.pack_fused())
     assert config_of(ROOT) is None
-    record_map(monkeypatch, "xdpctl_chain", libbpf.BPF_MAP_TYPE_PROG_ARRAY, config.pack_fused())
+    record_map(monkeypatch, "xdpctl_chain", uapi.BPF_MAP_TYPE_PROG_ARRAY, config.pack_fused())
     assert config_of(ROOT) is None
-    record_map(monkeypatch, "xdpctl_chain", libbpf.BPF_MAP_TYPE_ARRAY, bytes(40))
+    record_map(monkeypatch, "xdpctl_chain", uapi.BPF_MAP_TYPE_ARRAY, bytes(40))
     assert config_of(ROOT) is None
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from xdpctl.errors import KernelError
-from xdpctl.kernel import libbpf, records
+from xdpctl.kernel import libbpf, records, uapi
 from xdpctl.programs import image
 from xdpctl.programs.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
 
@@ -24,24 +24,24 @@ def named(source: int, imm: int, second: int = 0) -> bytes:
 
 
 def map_fd(imm: int) -> bytes:
-    return named(libbpf.BPF_PSEUDO_MAP_FD, imm)
+    return named(uapi.BPF_PSEUDO_MAP_FD, imm)
 
 
 def map_value(imm: int, offset: int) -> bytes:
-    return named(libbpf.BPF_PSEUDO_MAP_VALUE, imm, offset)
+    return named(uapi.BPF_PSEUDO_MAP_VALUE, imm, offset)
 
 
 def call(over: int) -> bytes:
-    return insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=over)
+    return insn(CALL, src=uapi.BPF_PSEUDO_CALL, imm=over)
 
 
 # What looks like a reference and is none, each with values that would be found.
 DECOYS = [
     named(0, 7),  # a number of 64 bits
     named(0, 7, second=0x18),
-    named(libbpf.BPF_PSEUDO_BTF_ID, 7),
-    insn(CALL, imm=libbpf.BPF_FUNC_tail_call),  # a helper
-    insn(CALL, src=libbpf.BPF_PSEUDO_KFUNC_CALL, imm=7),
+    named(uapi.BPF_PSEUDO_BTF_ID, 7),
+    insn(CALL, imm=uapi.BPF_FUNC_tail_call),  # a helper
+    insn(CALL, src=uapi.BPF_PSEUDO_KFUNC_CALL, imm=7),
     insn(MOV, dst=8, src=1, off=0x1818, imm=0x18181818),  # the opcode in every other byte
     insn(MOV, dst=5, src=8, off=-0x7A7B, imm=-0x7A7A7A7B),
 ]
@@ -52,7 +52,7 @@ DECOYS = [
 def test_functions_begin_where_something_leads() -> None:
     code = (
         call(4)  # 0: to 5
-        + named(libbpf.BPF_PSEUDO_FUNC, 6)  # 1, 2: a callback, at 8
+        + named(uapi.BPF_PSEUDO_FUNC, 6)  # 1, 2: a callback, at 8
         + call(-4)  # 3: back to 0
         + EXIT  # 4
         + call(1)  # 5: to 7
@@ -138,7 +138,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Image | None]
 
     def map_info(fd: int) -> records.MapInfo:
         assert fd >= 0, "a map that libbpf did not make has no descriptor"
-        return records.MapInfo(1000 + fd, libbpf.BPF_MAP_TYPE_ARRAY, "m", 4)
+        return records.MapInfo(1000 + fd, uapi.BPF_MAP_TYPE_ARRAY, "m", 4)
 
     def capture(code: bytes) -> Image | None:
         text = ctypes.create_string_buffer(code, len(code))
@@ -167,7 +167,7 @@ def test_what_names_something_of_a_module_has_no_image(
     captured: Callable[[bytes], Image | None],
 ) -> None:
     """A descriptor of the module's types is in the instruction: it means nothing later."""
-    kfunc, variable = libbpf.BPF_PSEUDO_KFUNC_CALL, libbpf.BPF_PSEUDO_BTF_ID
+    kfunc, variable = uapi.BPF_PSEUDO_KFUNC_CALL, uapi.BPF_PSEUDO_BTF_ID
     assert captured(insn(CALL, src=kfunc, off=1, imm=7) + EXIT) is None
     assert captured(named(variable, 7, second=4) + EXIT) is None
     # Those of the kernel itself have none.

@@ -138,9 +138,7 @@ def touching(found: Iterator[Import]) -> list[Import]:
 
 OPEN = {
     Import("xdpctl.model.chain", "xdpctl.programs.image", True),
-    Import("xdpctl.model.generation", "xdpctl.kernel.libbpf", False),
     Import("xdpctl.model.plan", "os", False),
-    Import("xdpctl.model.record", "xdpctl.kernel.libbpf", False),
 }
 """Still to be opened: none of them may be added to."""
 CIRCLE = {"xdpctl.cli", "xdpctl.cli.xdp_loader"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from xdpctl.errors import KernelError
-from xdpctl.kernel import abi, btf, libbpf, libc, maps, records
+from xdpctl.kernel import abi, btf, libbpf, libc, records, uapi
 from xdpctl.programs import image
 from xdpctl.roots import fused
 
@@ -126,13 +126,9 @@ def test_words_of_a_links_information() -> None:
     ]
     found = numbers([f"offsetof(struct bpf_link_info, {member})" for member in wanted])
     assert [(offset - start) // 4 for offset in found] == [0, 0, 1, 2]
-    info = records.LinkInfo(
-        id=1, type=records.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0)
-    )
+    info = records.LinkInfo(id=1, type=uapi.BPF_LINK_TYPE_TRACING, prog_id=2, word=(0, 30, 40, 0))
     assert (info.ifindex, info.target, info.function, info.is_ext) == (0, 30, 40, True)
-    fentry = records.LinkInfo(
-        id=1, type=records.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40)
-    )
+    fentry = records.LinkInfo(id=1, type=uapi.BPF_LINK_TYPE_TRACING, prog_id=2, word=(24, 30, 40))
     assert not fentry.is_ext
 
 
@@ -141,7 +137,7 @@ NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY"}
 
 CONSTANTS = {
     name: value
-    for module in (libbpf, libc, records, btf, maps)
+    for module in (uapi, libbpf, libc, btf)
     for name, value in vars(module).items()
     if re.fullmatch(r"[A-Z][A-Z0-9_]+|BPF_FUNC_\w+", name) and isinstance(value, int)
     if name not in NEWER
@@ -287,7 +283,7 @@ def test_a_failed_call_names_itself_and_what_libbpf_said() -> None:
 
 def test_options_carry_their_own_size() -> None:
     assert abi.XdpQueryOpts().sz == ctypes.sizeof(abi.XdpQueryOpts)
-    options = abi.LinkUpdateOpts(flags=libbpf.BPF_F_REPLACE, old_prog_fd=9)
+    options = abi.LinkUpdateOpts(flags=uapi.BPF_F_REPLACE, old_prog_fd=9)
     assert (options.sz, options.flags, options.old_prog_fd) == (ctypes.sizeof(options), 4, 9)
 
 

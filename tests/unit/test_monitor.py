@@ -15,7 +15,7 @@ import pytest
 from tests.unit.samples import GONE, LOOPBACK, ROOT, needs_root, running, state_of
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, NotFoundError, UnsupportedError, VanishedError
-from xdpctl.kernel import maps
+from xdpctl.kernel import uapi
 from xdpctl.kernel.btf import BTF_KIND_PTR, Btf
 from xdpctl.traffic import incidents, monitor
 from xdpctl.traffic.incidents import Incident, Map, Program, Scene
@@ -217,7 +217,7 @@ def test_targets(scene: Callable[..., Scene]) -> None:
     kinds = (
         redirect,
         redirect._replace(to=LOOPBACK.ifindex),
-        redirect._replace(map=missing, map_type=maps.BPF_MAP_TYPE_XSKMAP, to=3),
+        redirect._replace(map=missing, map_type=uapi.BPF_MAP_TYPE_XSKMAP, to=3),
     )
     found = scene(dict.fromkeys(kinds, 1)).look()
     assert [(one.event, one.error, one.to, one.target) for one in found] == [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xdpctl.kernel import libbpf, netlink
+from xdpctl.kernel import netlink, uapi
 
 
 class Attributes(dict[str, Any]):
@@ -34,15 +34,15 @@ def single(attached: str, number: int) -> Attributes:
 @pytest.mark.parametrize(
     ("message", "found"),
     [
-        (link(), (0, libbpf.XDP_ATTACHED_NONE)),
-        (Attributes(IFLA_XDP=Attributes()), (0, libbpf.XDP_ATTACHED_NONE)),
-        (single("xdp", 7), (7, libbpf.XDP_ATTACHED_DRV)),
-        (single("xdpgeneric", 7), (7, libbpf.XDP_ATTACHED_SKB)),
-        (single("xdpoffload", 7), (7, libbpf.XDP_ATTACHED_HW)),
+        (link(), (0, uapi.XDP_ATTACHED_NONE)),
+        (Attributes(IFLA_XDP=Attributes()), (0, uapi.XDP_ATTACHED_NONE)),
+        (single("xdp", 7), (7, uapi.XDP_ATTACHED_DRV)),
+        (single("xdpgeneric", 7), (7, uapi.XDP_ATTACHED_SKB)),
+        (single("xdpoffload", 7), (7, uapi.XDP_ATTACHED_HW)),
         # With several, who sees packets first: as libbpf.xdp_query has it.
-        (link("xdpmulti", SKB=1, DRV=2), (2, libbpf.XDP_ATTACHED_DRV)),
-        (link("xdpmulti", SKB=1, HW=3), (3, libbpf.XDP_ATTACHED_HW)),
-        (link("xdpmulti", SKB=1), (1, libbpf.XDP_ATTACHED_SKB)),
+        (link("xdpmulti", SKB=1, DRV=2), (2, uapi.XDP_ATTACHED_DRV)),
+        (link("xdpmulti", SKB=1, HW=3), (3, uapi.XDP_ATTACHED_HW)),
+        (link("xdpmulti", SKB=1), (1, uapi.XDP_ATTACHED_SKB)),
     ],
 )
 def test_what_an_interface_runs(message: Attributes, found: tuple[int, int]) -> None:

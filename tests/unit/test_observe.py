@@ -25,7 +25,7 @@ from xdpctl.bpffs import homes, pin
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, VanishedError
 from xdpctl.host import interfaces
-from xdpctl.kernel import libbpf, maps, netlink, records
+from xdpctl.kernel import libbpf, maps, netlink, records, uapi
 from xdpctl.model.chain import Chain, Member
 from xdpctl.model.labels import Made, Origin
 from xdpctl.model.record import Config, root_name
@@ -96,7 +96,7 @@ def test_a_dispatchers_record_is_read_by_its_name(
 ) -> None:
     config = Config.of([running(f"p{number}", number + 1) for number in range(count)])
     info = records.ProgInfo(600, 6, root_name(count), "", 0, 0, 7, (31,), gpl=True)
-    read_only = libbpf.BPF_F_RDONLY_PROG
+    read_only = uapi.BPF_F_RDONLY_PROG
     record = records.MapInfo(31, 2, "xdp_disp.rodata", len(config.pack()), flags=read_only)
     monkeypatch.setattr(libbpf, "map_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(libbpf, "map_info", lambda _fd: record)
@@ -112,27 +112,27 @@ def test_a_dispatchers_record_is_read_by_its_name(
 @pytest.mark.parametrize(
     "other",
     [
-        {"type": maps.BPF_MAP_TYPE_PERCPU_ARRAY},
-        {"type": maps.BPF_MAP_TYPE_PROG_ARRAY, "value_size": 4},
-        {"type": maps.BPF_MAP_TYPE_HASH},
+        {"type": uapi.BPF_MAP_TYPE_PERCPU_ARRAY},
+        {"type": uapi.BPF_MAP_TYPE_PROG_ARRAY, "value_size": 4},
+        {"type": uapi.BPF_MAP_TYPE_HASH},
         {"max_entries": 2},
         {"value_size": 1 << 30},
         {"value_size": 0},
         {"flags": 0},
-        {"type": maps.BPF_MAP_TYPE_HASH, "key_size": 64},
+        {"type": uapi.BPF_MAP_TYPE_HASH, "key_size": 64},
     ],
 )
 def test_nothing_is_read_of_a_map_that_cannot_be_a_record(
     other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever calls a program xdp_dispatcher may give it any map."""
-    record = records.MapInfo(31, 2, "rodata", 124, flags=libbpf.BPF_F_RDONLY_PROG)
+    record = records.MapInfo(31, 2, "rodata", 124, flags=uapi.BPF_F_RDONLY_PROG)
 
     def never(*_arguments: object) -> bytes:
         raise AssertionError
 
     monkeypatch.setattr(maps, "lookup", never)
-    assert maps.record(3, record._replace(**other), libbpf.BPF_F_RDONLY_PROG) is None
+    assert maps.record(3, record._replace(**other), uapi.BPF_F_RDONLY_PROG) is None
 
 
 def test_what_is_read_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_what_is_read_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(maps, "possible_cpus", lambda: 4)
     monkeypatch.setattr(libbpf, "call", call)
-    found = records.MapInfo(31, maps.BPF_MAP_TYPE_PERCPU_ARRAY, "x", 12)
+    found = records.MapInfo(31, uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "x", 12)
     assert len(maps.lookup(3, found, bytes(4))) == 64
     assert len(maps.lookup(3, found._replace(type=2), bytes(4))) == 12
     assert len(maps.lookup(3, found._replace(type=99), bytes(4))) == 12
@@ -322,7 +322,7 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     Path(own.root_link).touch()
-    link = records.LinkInfo(77, libbpf.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
+    link = records.LinkInfo(77, uapi.BPF_LINK_TYPE_XDP, program, (INTERFACE.ifindex,))
     monkeypatch.setattr(pin, "pinned_link", lambda _path: link)
     bare = state_of([], owner="other", link_id=77).root
     assert bare is not None

@@ -18,7 +18,7 @@ from xdpctl.change import settle
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError
 from xdpctl.host.interfaces import Interface
 from xdpctl.host.locks import Patience
-from xdpctl.kernel import libbpf, libc, records
+from xdpctl.kernel import libbpf, libc, records, uapi
 from xdpctl.model.labels import Made, Origin
 from xdpctl.model.state import Place, Root, State
 from xdpctl.observe.reading import View, _Reading
@@ -285,7 +285,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
         text = os.pread(fd, 10, 0)
         if not text.isdigit():
             raise KernelError("bpf_obj_get_info_by_fd", errno.EINVAL)
-        return records.MapInfo(int(text), libbpf.BPF_MAP_TYPE_ARRAY, "", 4)
+        return records.MapInfo(int(text), uapi.BPF_MAP_TYPE_ARRAY, "", 4)
 
     def used(besides: Collection[int] = ()) -> set[int]:
         return {one for program in uses.keys() - set(besides) for one in uses[program]}

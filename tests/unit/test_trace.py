@@ -11,7 +11,7 @@ from tests.unit.machine import Machine, Pointer
 from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import NotFoundError, UnsupportedError, XdpctlError
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.state import State
 from xdpctl.traffic import trace
@@ -51,9 +51,9 @@ class Path:
         struct.pack_into("=QQ", buffer, 0, 5000, 5000 + len(packet))
         struct.pack_into("=QQ", arguments, 0, 7, verdict)
         calls: dict[int, Callable[..., object]] = {
-            libbpf.BPF_FUNC_map_lookup_elem: lambda *_: Pointer(self.state, 0),
-            libbpf.BPF_FUNC_ktime_get_ns: lambda *_: 12345,
-            libbpf.BPF_FUNC_xdp_output: self.send,
+            uapi.BPF_FUNC_map_lookup_elem: lambda *_: Pointer(self.state, 0),
+            uapi.BPF_FUNC_ktime_get_ns: lambda *_: 12345,
+            uapi.BPF_FUNC_xdp_output: self.send,
         }
         code = trace.observer(place, PATHS, PLACES, EVENTS, self.wanted)
         machine = Machine(code, {PLACES: self.places}, calls)

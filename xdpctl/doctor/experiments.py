@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..errors import XdpctlError
 from ..host.child import forked
-from ..kernel import abi, libbpf, libc, netlink
+from ..kernel import abi, libbpf, libc, netlink, uapi
 from ..model.chain import Member
 from ..programs import image
 from ..programs.image import Image
@@ -58,10 +58,10 @@ def trial(work: Callable[[], object]) -> Trial:
 def load(frags: bool = False) -> int:
     """A plain XDP program, with nothing that an old kernel could lack."""
     options = abi.ProgLoadOpts(
-        expected_attach_type=libbpf.BPF_XDP, prog_flags=libbpf.BPF_F_XDP_HAS_FRAGS * frags
+        expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
     )
     size = len(_PASS) // image.INSN_SIZE
-    kind, name = libbpf.BPF_PROG_TYPE_XDP, NAME.encode()
+    kind, name = uapi.BPF_PROG_TYPE_XDP, NAME.encode()
     return libbpf.call("bpf_prog_load", kind, name, b"GPL", _PASS, size, ctypes.byref(options))
 
 
@@ -162,11 +162,11 @@ def _attach_all(frags: bool) -> dict[str, Any]:
         trials = {}
         try:
             route.link("add", ifname="doctor0", kind="veth", peer="doctor1")
-            device, mode = "doctor0", libbpf.XDP_FLAGS_DRV_MODE
+            device, mode = "doctor0", uapi.XDP_FLAGS_DRV_MODE
         except Exception:  # no veth in this kernel: generic mode is all there is to try
-            device, mode = "lo", libbpf.XDP_FLAGS_SKB_MODE
+            device, mode = "lo", uapi.XDP_FLAGS_SKB_MODE
         (number,) = route.link_lookup(ifname=device)
-        skb = libbpf.XDP_FLAGS_SKB_MODE
+        skb = uapi.XDP_FLAGS_SKB_MODE
         trials["link"] = trial(lambda: _by_link(number, one, other, mode))
         trials["netlink"] = trial(lambda: _by_netlink(number, one, other, mode))
         trials["generic"] = trial(lambda: _by_netlink(number, one, other, skb))

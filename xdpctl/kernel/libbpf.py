@@ -17,31 +17,9 @@ from functools import cache
 from typing import Any
 
 from ..errors import KernelError, UnsupportedError
-from . import abi, libc
+from . import abi, libc, uapi
 from .records import LinkInfo, MapInfo, MapShape, ProgInfo
 
-BPF_PROG_TYPE_UNSPEC = 0
-BPF_PROG_TYPE_XDP = 6
-BPF_PROG_TYPE_RAW_TRACEPOINT = 17
-BPF_PROG_TYPE_TRACING = 26
-BPF_PROG_TYPE_EXT = 28
-BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 2, 3
-BPF_LINK_TYPE_XDP = 6
-BPF_XDP = 37
-BPF_TRACE_FENTRY, BPF_TRACE_FEXIT = 24, 25
-BPF_XDP_CPUMAP = 35
-BPF_XDP_DEVMAP = 33
-BPF_F_REPLACE = 1 << 2
-BPF_F_XDP_HAS_FRAGS, BPF_F_XDP_DEV_BOUND_ONLY = 1 << 5, 1 << 6
-BPF_F_RDONLY_PROG = 1 << 7
-BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1, 2, 3, 4
-BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
-BPF_FUNC_map_lookup_elem, BPF_FUNC_ktime_get_ns, BPF_FUNC_tail_call = 1, 5, 12
-BPF_FUNC_xdp_output = 121
-XDP_FLAGS_UPDATE_IF_NOEXIST, XDP_FLAGS_REPLACE = 1 << 0, 1 << 4
-XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE = 1 << 1, 1 << 2, 1 << 3
-XDP_ATTACHED_NONE, XDP_ATTACHED_DRV, XDP_ATTACHED_SKB = 0, 1, 2
-XDP_ATTACHED_HW, XDP_ATTACHED_MULTI = 3, 4
 LIBBPF_WARN = 0
 LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
 
@@ -360,14 +338,14 @@ def link_xdp(program_fd: int, ifindex: int, flags: int) -> int:
         "bpf_link_create",
         program_fd,
         ifindex,
-        BPF_XDP,
+        uapi.BPF_XDP,
         ctypes.byref(abi.LinkCreateOpts(flags=flags)),
     )
 
 
 def link_update(link: int, new_program: int, expected_program: int) -> None:
     """Exchange the program of an XDP link; EPERM where it does not run the expected one."""
-    options = abi.LinkUpdateOpts(flags=BPF_F_REPLACE, old_prog_fd=expected_program)
+    options = abi.LinkUpdateOpts(flags=uapi.BPF_F_REPLACE, old_prog_fd=expected_program)
     call("bpf_link_update", link, new_program, ctypes.byref(options))
 
 
@@ -381,7 +359,7 @@ def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0
     Linux kernel commit 92234c8f15c8 "xdp: Support specifying expected existing program when
     attaching XDP" (in v5.7). EEXIST where another program is there, EBUSY where a bpf_link is.
     """
-    flags |= XDP_FLAGS_REPLACE if expected_program else XDP_FLAGS_UPDATE_IF_NOEXIST
+    flags |= uapi.XDP_FLAGS_REPLACE if expected_program else uapi.XDP_FLAGS_UPDATE_IF_NOEXIST
     options = abi.XdpAttachOpts(old_prog_fd=expected_program)
     call("bpf_xdp_attach", ifindex, root_fd, flags, ctypes.byref(options))
 
@@ -389,7 +367,7 @@ def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0
 def xdp_detach(ifindex: int, flags: int, expected_program: int) -> None:
     """Detach the expected program over netlink; EEXIST where another one is there."""
     options = abi.XdpAttachOpts(old_prog_fd=expected_program)
-    call("bpf_xdp_detach", ifindex, flags | XDP_FLAGS_REPLACE, ctypes.byref(options))
+    call("bpf_xdp_detach", ifindex, flags | uapi.XDP_FLAGS_REPLACE, ctypes.byref(options))
 
 
 def xdp_query(ifindex: int) -> tuple[int, int]:
@@ -399,16 +377,16 @@ def xdp_query(ifindex: int) -> tuple[int, int]:
     """
     options = abi.XdpQueryOpts()
     call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
-    if options.attach_mode != XDP_ATTACHED_MULTI:
+    if options.attach_mode != uapi.XDP_ATTACHED_MULTI:
         return options.prog_id, options.attach_mode
     for number, mode in (
-        (options.hw_prog_id, XDP_ATTACHED_HW),
-        (options.drv_prog_id, XDP_ATTACHED_DRV),
-        (options.skb_prog_id, XDP_ATTACHED_SKB),
+        (options.hw_prog_id, uapi.XDP_ATTACHED_HW),
+        (options.drv_prog_id, uapi.XDP_ATTACHED_DRV),
+        (options.skb_prog_id, uapi.XDP_ATTACHED_SKB),
     ):
         if number:
             return number, mode
-    return 0, XDP_ATTACHED_NONE
+    return 0, uapi.XDP_ATTACHED_NONE
 
 
 def prog_test_run(

@@ -10,25 +10,14 @@ from ctypes import c_uint32
 from functools import cache
 
 from ..errors import KernelError
-from . import abi, libbpf
+from . import abi, libbpf, uapi
 from .records import MapInfo
 
-BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY = 1, 2, 3
-BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4
-BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY = 5, 6
-BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY = 7, 8
-BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_LPM_TRIE = 9, 10, 11
-BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS = 12, 13
-BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP = 14, 16, 17
-BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_RINGBUF = 25, 27
-BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 21
-BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_WRONLY = 1 << 2, 1 << 3, 1 << 4
-
 _PERCPU = (
-    BPF_MAP_TYPE_PERCPU_HASH,
-    BPF_MAP_TYPE_PERCPU_ARRAY,
-    BPF_MAP_TYPE_LRU_PERCPU_HASH,
-    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+    uapi.BPF_MAP_TYPE_PERCPU_HASH,
+    uapi.BPF_MAP_TYPE_PERCPU_ARRAY,
+    uapi.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    uapi.BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
 )
 _KNOWN = 33
 """The last map type of Linux 6.18 (<linux/bpf.h>); a later one may be per CPU."""
@@ -77,7 +66,7 @@ def record(fd: int, info: MapInfo, flags: int = 0) -> bytes | None:
     element may be missing, and other kinds of map mean other things by their sizes.
     """
     shape = (info.type, info.key_size, info.max_entries, info.flags & flags)
-    if shape != (BPF_MAP_TYPE_ARRAY, 4, 1, flags) or not 0 < info.value_size <= _MAX_RECORD:
+    if shape != (uapi.BPF_MAP_TYPE_ARRAY, 4, 1, flags) or not 0 < info.value_size <= _MAX_RECORD:
         return None
     return lookup(fd, info, bytes(4))
 
@@ -87,7 +76,7 @@ def create_like(info: MapInfo, inner_fd: int = 0) -> int:
 
     What user space may do with it and on which node it lies is left out.
     """
-    flags = info.flags & ~(BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY)
+    flags = info.flags & ~(uapi.BPF_F_NUMA_NODE | uapi.BPF_F_RDONLY | uapi.BPF_F_WRONLY)
     options = abi.MapCreateOpts(map_flags=flags, inner_map_fd=inner_fd)
     btf_fd = -1
     if info.btf_id and (info.btf_key or info.btf_value):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from . import libbpf
+from . import libbpf, uapi
 
 _MODES = {
-    "xdp": libbpf.XDP_ATTACHED_DRV,
-    "xdpgeneric": libbpf.XDP_ATTACHED_SKB,
-    "xdpoffload": libbpf.XDP_ATTACHED_HW,
+    "xdp": uapi.XDP_ATTACHED_DRV,
+    "xdpgeneric": uapi.XDP_ATTACHED_SKB,
+    "xdpoffload": uapi.XDP_ATTACHED_HW,
 }
 _KINDS = (
-    ("HW", libbpf.XDP_ATTACHED_HW),
-    ("DRV", libbpf.XDP_ATTACHED_DRV),
-    ("SKB", libbpf.XDP_ATTACHED_SKB),
+    ("HW", uapi.XDP_ATTACHED_HW),
+    ("DRV", uapi.XDP_ATTACHED_DRV),
+    ("SKB", uapi.XDP_ATTACHED_SKB),
 )
 _MANY = 64
 """From so many interfaces on one dump by pyroute2 is cheaper than a query of libbpf's for each.
@@ -63,5 +63,5 @@ def _program(link: Any) -> tuple[int, int]:
             if number := xdp.get_attr(f"IFLA_XDP_{kind}_PROG_ID"):
                 return number, mode
     if attached not in _MODES:
-        return 0, libbpf.XDP_ATTACHED_NONE
+        return 0, uapi.XDP_ATTACHED_NONE
     return xdp.get_attr("IFLA_XDP_PROG_ID"), _MODES[attached]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-BPF_LINK_TYPE_TRACING = 2
+from . import uapi
 
 
 class ProgInfo(NamedTuple):
@@ -78,7 +78,7 @@ class LinkInfo(NamedTuple):
     @property
     def is_ext(self) -> bool:
         """An EXT link; fentry and fexit links have the same type and another attach type."""
-        return self.type == BPF_LINK_TYPE_TRACING and self.word[0] == 0
+        return self.type == uapi.BPF_LINK_TYPE_TRACING and self.word[0] == 0
 
     @property
     def target(self) -> int:

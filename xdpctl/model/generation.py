@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from ..kernel import libbpf
+from ..kernel import uapi
 from .chain import Chain, Kind, Member, Rules
 from .labels import Attach
 from .terms import Terms
@@ -130,8 +130,7 @@ class Generation:
 
 def member_text(member: Member) -> str:
     flags = (
-        libbpf.BPF_F_XDP_HAS_FRAGS * member.frags
-        | libbpf.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
+        uapi.BPF_F_XDP_HAS_FRAGS * member.frags | uapi.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
     )
     numbers = (member.id, member.priority, member.actions, flags, member.array_id)
     names = (member.label, ",".join(member.before), ",".join(member.after))
@@ -144,10 +143,10 @@ def _parse_member(text: str) -> Member:
         name,
         priority=int(priority),
         actions=int(actions),
-        frags=bool(int(flags) & libbpf.BPF_F_XDP_HAS_FRAGS),
+        frags=bool(int(flags) & uapi.BPF_F_XDP_HAS_FRAGS),
         id=int(number),
         array_id=int(array),
-        devbound=bool(int(flags) & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
+        devbound=bool(int(flags) & uapi.BPF_F_XDP_DEV_BOUND_ONLY),
         label=label,
         before=tuple(filter(None, before.split(","))),
         after=tuple(filter(None, after.split(","))),

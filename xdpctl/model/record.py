@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..kernel import libbpf
+from ..kernel import uapi
 from .chain import VACANT, Member
 
 ENTRY = "xdp_dispatcher"
@@ -85,8 +85,8 @@ class Config(NamedTuple):
             actions=tuple(member.actions for member in members),
             priorities=tuple(member.priority for member in members),
             flags=tuple(
-                libbpf.BPF_F_XDP_HAS_FRAGS * member.frags
-                | libbpf.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
+                uapi.BPF_F_XDP_HAS_FRAGS * member.frags
+                | uapi.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
                 for member in members
             ),
             devbound=all(member.devbound for member in members),
@@ -153,7 +153,7 @@ class Config(NamedTuple):
         if protocol not in PROTOCOLS or not is_wide(len(lines)):
             return None
         actions, priorities, flags = zip(*lines, strict=True)
-        bound = all(one & libbpf.BPF_F_XDP_DEV_BOUND_ONLY for one in flags)
+        bound = all(one & uapi.BPF_F_XDP_DEV_BOUND_ONLY for one in flags)
         return cls(protocol, frags, actions, priorities, flags, bound)
 
     def pack_fused(self) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import KernelError
-from ..kernel import libbpf, maps, records
+from ..kernel import libbpf, maps, records, uapi
 from ..kernel.btf import Btf
 from ..model.chain import DEFAULT_PRIORITY, Member
 from ..model.record import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
@@ -23,7 +23,7 @@ def config_of(info: records.ProgInfo) -> Config | None:
     if unpack is None or len(info.map_ids) != 1 or not info.btf_id:
         return None
     with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        record = maps.record(fd, libbpf.map_info(fd), libbpf.BPF_F_RDONLY_PROG)
+        record = maps.record(fd, libbpf.map_info(fd), uapi.BPF_F_RDONLY_PROG)
     return unpack(record) if record is not None else None
 
 
@@ -47,13 +47,13 @@ def member_of(config: Config, slot: int, program_id: int, array_id: int = 0) -> 
             name=_full_name(fd, info),
             priority=config.priorities[slot] if config.priorities else DEFAULT_PRIORITY,
             actions=config.actions[slot],
-            frags=bool(config.flags[slot] & libbpf.BPF_F_XDP_HAS_FRAGS),
+            frags=bool(config.flags[slot] & uapi.BPF_F_XDP_HAS_FRAGS),
             id=info.id,
             tag=info.tag,
             size=info.size,
             load_time=info.load_time,
             array_id=array_id,
-            devbound=bool(config.flags[slot] & libbpf.BPF_F_XDP_DEV_BOUND_ONLY),
+            devbound=bool(config.flags[slot] & uapi.BPF_F_XDP_DEV_BOUND_ONLY),
         )
 
 

@@ -14,7 +14,7 @@ from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
-from ..kernel import libbpf, netlink, records
+from ..kernel import libbpf, netlink, records, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model.chain import USUAL
 from ..model.labels import Attach, Origin
@@ -25,9 +25,9 @@ from .members import config_of, itself, member_of
 from .residue import left_over
 
 _MODES: dict[int, Mode] = {
-    libbpf.XDP_ATTACHED_DRV: "native",
-    libbpf.XDP_ATTACHED_SKB: "skb",
-    libbpf.XDP_ATTACHED_HW: "hw",
+    uapi.XDP_ATTACHED_DRV: "native",
+    uapi.XDP_ATTACHED_SKB: "skb",
+    uapi.XDP_ATTACHED_HW: "hw",
 }
 _READS = 20
 _VANISHING = {
@@ -195,7 +195,7 @@ class _Reading:
 
     def attaches(self, link: records.LinkInfo, root_id: int) -> bool:
         return (link.type, link.prog_id, link.ifindex) == (
-            libbpf.BPF_LINK_TYPE_XDP,
+            uapi.BPF_LINK_TYPE_XDP,
             root_id,
             self.interface.ifindex,
         )

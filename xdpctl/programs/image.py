@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import KernelError, UnsupportedError
-from ..kernel import abi, libbpf, maps, records
+from ..kernel import abi, libbpf, maps, records, uapi
 from ..kernel.btf import of_functions
 
 NAME = "xdpctl_image"
@@ -38,7 +38,7 @@ _INSN = struct.Struct("=BBhi")
 INSN_SIZE = _INSN.size
 LD_IMM64, CALL = 0x18, 0x85
 _REFERENCES = re.compile(rb"[\x18\x85]")
-_MAPS = (libbpf.BPF_PSEUDO_MAP_FD, libbpf.BPF_PSEUDO_MAP_VALUE)
+_MAPS = (uapi.BPF_PSEUDO_MAP_FD, uapi.BPF_PSEUDO_MAP_VALUE)
 
 
 def insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
@@ -79,7 +79,7 @@ def maps_of(code: bytes) -> set[int]:
 def makes_tail_calls(code: bytes) -> bool:
     """Whether any of its functions may go over to another program."""
     return any(
-        (opcode, source, imm) == (CALL, 0, libbpf.BPF_FUNC_tail_call)
+        (opcode, source, imm) == (CALL, 0, uapi.BPF_FUNC_tail_call)
         for _number, opcode, source, _off, imm in _references(code)
     )
 
@@ -103,8 +103,8 @@ def starts(code: bytes) -> list[int]:
     found = {0}
     for number, opcode, source, _off, imm in _references(code):
         if (opcode, source) in (
-            (CALL, libbpf.BPF_PSEUDO_CALL),
-            (LD_IMM64, libbpf.BPF_PSEUDO_FUNC),
+            (CALL, uapi.BPF_PSEUDO_CALL),
+            (LD_IMM64, uapi.BPF_PSEUDO_FUNC),
         ):
             found.add(number + 1 + imm)
     return sorted(found)
@@ -140,14 +140,12 @@ class Image(NamedTuple):
 
     def load_ext(self, name: str, root_fd: int, function: int) -> int:
         """Load the code as EXT for a function (a BTF id) of a root; returns its descriptor."""
-        fd = load(
-            libbpf.BPF_PROG_TYPE_EXT, name, self.code, gpl=self.gpl, target=(root_fd, function)
-        )
+        fd = load(uapi.BPF_PROG_TYPE_EXT, name, self.code, gpl=self.gpl, target=(root_fd, function))
         return self.bound_to(fd)
 
     def load_xdp(self, name: str) -> int:
         """Load the code as an XDP program of its own; returns its descriptor."""
-        fd = load(libbpf.BPF_PROG_TYPE_XDP, name, self.code, gpl=self.gpl, frags=self.frags)
+        fd = load(uapi.BPF_PROG_TYPE_XDP, name, self.code, gpl=self.gpl, frags=self.frags)
         return self.bound_to(fd)
 
     def bound_to(self, program_fd: int) -> int:
@@ -183,9 +181,9 @@ def capture(handle: int, program: int, program_fd: int, frags: bool) -> Image | 
     size = library.bpf_program__insn_cnt(program) * INSN_SIZE
     code = ctypes.string_at(library.bpf_program__insns(program), size)
     for number, opcode, source, off, _imm in _references(code):
-        if (opcode, source) == (CALL, libbpf.BPF_PSEUDO_KFUNC_CALL) and off:
+        if (opcode, source) == (CALL, uapi.BPF_PSEUDO_KFUNC_CALL) and off:
             return None
-        is_ksym = (opcode, source) == (LD_IMM64, libbpf.BPF_PSEUDO_BTF_ID)
+        is_ksym = (opcode, source) == (LD_IMM64, uapi.BPF_PSEUDO_BTF_ID)
         if is_ksym and _INSN.unpack_from(code, (number + 1) * INSN_SIZE)[3]:
             return None
     fds = [library.bpf_map__fd(found) for found in libbpf.maps(handle)]
@@ -195,7 +193,7 @@ def capture(handle: int, program: int, program_fd: int, frags: bool) -> Image | 
 
 def keep(program_fd: int, name: str, record: bytes) -> None:
     """Bind a record to a program for as long as that lives: a map that nobody can change."""
-    fd = libbpf.map_create(libbpf.BPF_MAP_TYPE_ARRAY, name, len(record), libbpf.BPF_F_RDONLY_PROG)
+    fd = libbpf.map_create(uapi.BPF_MAP_TYPE_ARRAY, name, len(record), uapi.BPF_F_RDONLY_PROG)
     with libbpf.owned(fd):
         libbpf.map_update(fd, bytes(4), record)
         libbpf.map_freeze(fd)
@@ -210,7 +208,7 @@ def kept(program: records.ProgInfo, name: str) -> bytes | None:
     for number in reversed(program.map_ids):
         with libbpf.owned(libbpf.map_fd(number)) as fd:
             info = libbpf.map_info(fd)
-            record = maps.record(fd, info, libbpf.BPF_F_RDONLY_PROG) if info.name == name else None
+            record = maps.record(fd, info, uapi.BPF_F_RDONLY_PROG) if info.name == name else None
             if record is not None:
                 return record
     return None
@@ -243,11 +241,11 @@ def load(
         functions = (ctypes.c_uint32 * len(records))(*records)
         root_fd, function = target or (0, 0)
         if attach_type is None:
-            attach_type = 0 if target else libbpf.BPF_XDP
+            attach_type = 0 if target else uapi.BPF_XDP
         options = abi.ProgLoadOpts(
             expected_attach_type=attach_type,
             prog_btf_fd=btf,
-            prog_flags=libbpf.BPF_F_XDP_HAS_FRAGS * frags,
+            prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags,
             attach_prog_fd=root_fd,
             attach_btf_id=function,
             func_info=ctypes.addressof(functions),

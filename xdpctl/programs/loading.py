@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import BadObjectError, KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.child import in_child
 from ..host.rights import explain_refusal
-from ..kernel import abi, libbpf
+from ..kernel import abi, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model import chain
 from . import image
@@ -136,12 +136,12 @@ def _load(
     """
     library = libbpf.lib()
     handle = open_object(source.path, source.data, source.pin_path)
-    attach_type = 0 if target else libbpf.BPF_XDP
+    attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(image.LOG_SIZE)
     arrays = {
         library.bpf_map__name(found).decode(): found
         for found in libbpf.maps(handle)
-        if library.bpf_map__type(found) == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+        if library.bpf_map__type(found) == uapi.BPF_MAP_TYPE_PROG_ARRAY
     }
     chosen = 0
     for program in libbpf.programs(handle):
@@ -150,13 +150,13 @@ def _load(
             chosen = program
             # A section that starts with ? asks to be left out unless it is named.
             library.bpf_program__set_autoload(program, True)
-        elif arrays and library.bpf_program__type(program) == libbpf.BPF_PROG_TYPE_XDP:
+        elif arrays and library.bpf_program__type(program) == uapi.BPF_PROG_TYPE_XDP:
             # A callee of tail calls: the kernel wants the attach type of its caller.
             library.bpf_program__set_expected_attach_type(program, attach_type)
         else:
             library.bpf_program__set_autoload(program, False)
     as_ext = target is not None and not refused
-    kind = libbpf.BPF_PROG_TYPE_EXT if as_ext else libbpf.BPF_PROG_TYPE_XDP
+    kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
     library.bpf_program__set_type(chosen, kind)
     library.bpf_program__set_expected_attach_type(chosen, attach_type)
     library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
@@ -285,7 +285,7 @@ def _share_maps(handle: int, source: chain.Source) -> set[int]:
             if info.name == name[:15] or (dot and info.name.endswith(f".{section}"))
         ]
         ours = libbpf.map_shape(found)
-        is_own = ours.type == libbpf.BPF_MAP_TYPE_PROG_ARRAY or section.startswith(_CONSTANTS)
+        is_own = ours.type == uapi.BPF_MAP_TYPE_PROG_ARRAY or section.startswith(_CONSTANTS)
         if asked == "new" or (source.replaces and is_own and not asked):
             if asked:
                 library.bpf_map__set_pin_path(found, None)

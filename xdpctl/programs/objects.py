@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
 from ..host.child import in_child
-from ..kernel import libbpf
+from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from ..model import chain
 from . import clang
@@ -22,7 +22,7 @@ from .clang import Build
 from .loading import libbpf_words, open_object
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
-_FOREIGN_ATTACH = {libbpf.BPF_XDP_DEVMAP: "devmap", libbpf.BPF_XDP_CPUMAP: "cpumap"}
+_FOREIGN_ATTACH = {uapi.BPF_XDP_DEVMAP: "devmap", uapi.BPF_XDP_CPUMAP: "cpumap"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Candidate:
 
     @property
     def is_xdp(self) -> bool:
-        return self.type == libbpf.BPF_PROG_TYPE_XDP and self.attach_type not in _FOREIGN_ATTACH
+        return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in _FOREIGN_ATTACH
 
 
 def read(path: str, most: int = -1) -> bytes:
@@ -154,7 +154,7 @@ def _choose(
     """The program that is meant."""
     listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
     if section is None and program is None:
-        untyped = (libbpf.BPF_PROG_TYPE_UNSPEC,) if first_of_several else ()
+        untyped = (uapi.BPF_PROG_TYPE_UNSPEC,) if first_of_several else ()
         fitting = [found for found in candidates if found.is_xdp or found.type in untyped]
         if not fitting:
             raise BadObjectError(
@@ -179,7 +179,7 @@ def _choose(
         )
     found = fitting[0]
     # A section that libbpf does not know gives no type; who names such a program means XDP.
-    if found.type != libbpf.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
+    if found.type != uapi.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
         kind = _FOREIGN_ATTACH.get(found.attach_type)
         raise BadObjectError(
             f"{found.name} in {path} is not a program for an interface's XDP hook",

@@ -17,7 +17,7 @@ from ..bpffs import made as made_pins
 from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
-from ..kernel import libbpf, records
+from ..kernel import libbpf, records, uapi
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
@@ -221,7 +221,7 @@ class Construction:
         info = libbpf.prog_info(fd)
         where = "ran before" if self.plan.kind == "bare" else "runs on X"
         self.step("4'", f"found {member.name}, which {where}", program=info.id)
-        if root and info.type != libbpf.BPF_PROG_TYPE_EXT:
+        if root and info.type != uapi.BPF_PROG_TYPE_EXT:
             fd = self._renew(fd, member, root.fd, root.functions[slot])
             info = libbpf.prog_info(fd)
         return fd, info

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from ..kernel import libbpf
+from ..kernel import uapi
 from ..programs.image import CALL, LD_IMM64, insn
 
 VERDICTS = 6
@@ -101,7 +101,7 @@ def enter(counter: Counter) -> bytes:
     Uses four bytes of the stack; leaves r0 to r5 undefined.
     """
     clock = (
-        insn(CALL, imm=libbpf.BPF_FUNC_ktime_get_ns)
+        insn(CALL, imm=uapi.BPF_FUNC_ktime_get_ns)
         + insn(_STX_DW, dst=ROW_AT, src=0, off=_START)
     )  # fmt: skip
     tick = (
@@ -121,7 +121,7 @@ def leave(mask: Mask | bytes) -> bytes:
     `mask` is the program's, or code that leaves it in r3. Leaves r0 to r5 undefined.
     """
     stop = (
-        insn(CALL, imm=libbpf.BPF_FUNC_ktime_get_ns)
+        insn(CALL, imm=uapi.BPF_FUNC_ktime_get_ns)
         + insn(_LDX_DW, dst=1, src=ROW_AT, off=_START)
         + insn(_SUB64_X, dst=0, src=1)
         + _add(_NS, insn(_ADD64_X, dst=2, src=0))
@@ -156,7 +156,7 @@ def observer_entry(counter: Counter) -> bytes:
 def observer_exit(counter: Counter, masks_id: int) -> bytes:
     """A program that runs behind another one, whose mask is in the row's place of a map."""
     mask = (
-        insn(LD_IMM64, dst=3, src=libbpf.BPF_PSEUDO_MAP_VALUE, imm=masks_id)
+        insn(LD_IMM64, dst=3, src=uapi.BPF_PSEUDO_MAP_VALUE, imm=masks_id)
         + insn(0, imm=counter.row * MASK_SIZE + 8)
         + insn(_LDX_DW, dst=3, src=3)
     )
@@ -192,11 +192,11 @@ def find(counter: Counter) -> bytes:
     """Leave the row's place in r7; no row, no place."""
     return (
         insn(_ST_W, dst=_FRAME, off=-4, imm=counter.row)
-        + insn(LD_IMM64, dst=1, src=libbpf.BPF_PSEUDO_MAP_FD, imm=counter.map_id)
+        + insn(LD_IMM64, dst=1, src=uapi.BPF_PSEUDO_MAP_FD, imm=counter.map_id)
         + insn(0)
         + insn(_MOV64_X, dst=2, src=_FRAME)
         + insn(_ADD64_K, dst=2, imm=-4)
-        + insn(CALL, imm=libbpf.BPF_FUNC_map_lookup_elem)
+        + insn(CALL, imm=uapi.BPF_FUNC_map_lookup_elem)
         + insn(_MOV64_X, dst=ROW_AT, src=0)
     )
 

@@ -20,7 +20,7 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import BpffsError, KernelError, UnsupportedError
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, records
+from ..kernel import libbpf, maps, records, uapi
 from ..model.chain import Member, Rules
 from ..model.record import MAX_SLOTS
 from ..programs import image
@@ -32,7 +32,7 @@ ROWS = 2 * MAX_SLOTS
 
 _PLACE = struct.Struct("=QQ")
 assert _PLACE.size == MASK_SIZE
-_COUNTS = records.MapShape(maps.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
+_COUNTS = records.MapShape(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
 
 
 class Counting:
@@ -69,10 +69,10 @@ class Counting:
         if found:
             return found
         counts = libbpf.map_create(
-            maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_counts", ROW_SIZE, elements=ROWS
+            uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_counts", ROW_SIZE, elements=ROWS
         )
         closing.callback(os.close, counts)
-        masks = libbpf.map_create(libbpf.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
+        masks = libbpf.map_create(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
         closing.callback(os.close, masks)
         undo.callback(paths.remove_counters)
         with pin.failing("pin a map in", paths.bpffs.path):
@@ -122,7 +122,7 @@ class Counting:
                 undo.callback(pin.remove, path)
                 with contextlib.ExitStack() as closing:
                     fd = image.load(
-                        libbpf.BPF_PROG_TYPE_TRACING,
+                        uapi.BPF_PROG_TYPE_TRACING,
                         f"xdpctl_{which}",
                         code,
                         gpl=True,
@@ -174,7 +174,7 @@ class Counting:
         )
 
 
-ATTACH_TYPES = {"entry": libbpf.BPF_TRACE_FENTRY, "exit": libbpf.BPF_TRACE_FEXIT}
+ATTACH_TYPES = {"entry": uapi.BPF_TRACE_FENTRY, "exit": uapi.BPF_TRACE_FEXIT}
 
 
 def mask_of(member: Member, rules: Rules, *, last: bool) -> Mask:

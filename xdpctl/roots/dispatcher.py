@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host import cache
 from ..host.rights import explain_refusal
-from ..kernel import abi, libbpf
+from ..kernel import abi, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model.chain import USUAL, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
@@ -82,7 +82,7 @@ def refused() -> int:
     with contextlib.closing(build([Member("probe")])) as root:
         try:
             target = root.fd, root.functions[0]
-            fd = image.load(libbpf.BPF_PROG_TYPE_EXT, "probe", image.PASS, gpl=True, target=target)
+            fd = image.load(uapi.BPF_PROG_TYPE_EXT, "probe", image.PASS, gpl=True, target=target)
             with libbpf.owned(fd):
                 os.close(root.hook(fd, 0))
         except KernelError as error:
@@ -96,9 +96,9 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
     try:
         program = library.bpf_object__next_program(handle, None)
         libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
-        flags = libbpf.BPF_F_XDP_HAS_FRAGS * config.frags
+        flags = uapi.BPF_F_XDP_HAS_FRAGS * config.frags
         if config.devbound:
-            flags |= libbpf.BPF_F_XDP_DEV_BOUND_ONLY
+            flags |= uapi.BPF_F_XDP_DEV_BOUND_ONLY
             library.bpf_program__set_ifindex(program, ifindex)
         library.bpf_program__set_flags(program, flags)
         libbpf.load_object(handle)

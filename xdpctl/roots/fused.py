@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, records
+from ..kernel import libbpf, records, uapi
 from ..model.chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from ..model.record import FUSED, FUSED_RECORD, Config
 from ..programs import image
@@ -94,7 +94,7 @@ def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, r
 
 def held_array(program_fd: int) -> int:
     """A program array that calls a program for as long as somebody holds it: its descriptor."""
-    array = libbpf.map_create(libbpf.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
+    array = libbpf.map_create(uapi.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
     try:
         libbpf.map_update(array, bytes(4), program_fd.to_bytes(4, sys.byteorder))
     except BaseException:
@@ -111,7 +111,7 @@ def _load(
 ) -> int:
     code, names = assemble(parts, rules, in_line=in_line)
     return image.load(
-        libbpf.BPF_PROG_TYPE_XDP,
+        uapi.BPF_PROG_TYPE_XDP,
         FUSED,
         code,
         names,
@@ -181,7 +181,7 @@ def _main(
         body, after = bodies[slot]
         code += body
         if slot not in inner:
-            code += insn(CALL, src=libbpf.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
+            code += insn(CALL, src=uapi.BPF_PSEUDO_CALL, imm=begin - _count(code) - 1)
         code += after
         leave = end + _count(others) - _count(code) - 1
         # With an empty mask always: a jump whose condition holds, for the verifier wants every
@@ -272,10 +272,10 @@ def _through(array_id: int) -> bytes:
     """A body that calls what is in a program array, or is a vacant slot."""
     return b"".join(
         (
-            insn(LD_IMM64, dst=2, src=libbpf.BPF_PSEUDO_MAP_FD, imm=array_id),
+            insn(LD_IMM64, dst=2, src=uapi.BPF_PSEUDO_MAP_FD, imm=array_id),
             insn(0),
             insn(_MOV32_K, dst=3),
-            insn(CALL, imm=libbpf.BPF_FUNC_tail_call),
+            insn(CALL, imm=uapi.BPF_FUNC_tail_call),
             insn(_MOV32_K, imm=VACANT),
             insn(_EXIT),
         )
@@ -323,7 +323,7 @@ def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
             )
     if alone and member.id and image.makes_tail_calls(culprit.image.code):
         with libbpf.owned(libbpf.prog_fd(member.id)) as fd:
-            if libbpf.prog_info(fd).type == libbpf.BPF_PROG_TYPE_EXT:
+            if libbpf.prog_info(fd).type == uapi.BPF_PROG_TYPE_EXT:
                 return image.array_of_another_kind(what, "fused")
     beside = "by itself, as a function of the root" if alone else "beside the members before it"
     if len(parts) == 1 and not alone:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..bpffs import directory, pin
 from ..errors import KernelError, UnsupportedError, VanishedError, XdpctlError
 from ..host.interfaces import Interface
-from ..kernel import libbpf
+from ..kernel import libbpf, uapi
 from ..model.chain import Member
 from ..model.plan import Plan
 from ..model.request import AskedMode
@@ -22,9 +22,9 @@ from ..model.state import Root
 
 MODE_FLAGS: dict[AskedMode, int] = {
     "unspecified": 0,
-    "native": libbpf.XDP_FLAGS_DRV_MODE,
-    "skb": libbpf.XDP_FLAGS_SKB_MODE,
-    "hw": libbpf.XDP_FLAGS_HW_MODE,
+    "native": uapi.XDP_FLAGS_DRV_MODE,
+    "skb": uapi.XDP_FLAGS_SKB_MODE,
+    "hw": uapi.XDP_FLAGS_HW_MODE,
 }
 
 Done = tuple[str, str, dict[str, int]]

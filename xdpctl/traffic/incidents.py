@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, RaceError, VanishedError, errno_name
 from ..host.interfaces import Interface, is_pattern
-from ..kernel import libbpf, maps
+from ..kernel import libbpf, uapi
 from ..model.chain import ACTIONS, Kind, Member, verdict_name
 from ..observe.reading import View, observe
 from . import monitor
@@ -207,7 +207,7 @@ class Scene:
         return self._maps[number]
 
     def _incident(self, what: What, total: int, before: int, seconds: float) -> Incident:
-        event = XSK if what.map_type == maps.BPF_MAP_TYPE_XSKMAP else _EVENTS[what.event]
+        event = XSK if what.map_type == uapi.BPF_MAP_TYPE_XSKMAP else _EVENTS[what.event]
         to = _target(what)
         incident = Incident(
             event,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..errors import KernelError, NotFoundError, UnsupportedError
 from ..host import cache
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, records
+from ..kernel import libbpf, maps, records, uapi
 from ..kernel.btf import BTF_KIND_PTR, Btf
 from ..programs import bcc, image
 from ..roots.dispatcher import shipped
@@ -115,8 +115,8 @@ class Monitor:
 
         fds: list[int] = []
         shapes = (
-            made(maps.BPF_MAP_TYPE_PERCPU_HASH, "xdpctl_counts", _COUNTS, _WHAT.size),
-            made(maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_lost", 1, 4),
+            made(uapi.BPF_MAP_TYPE_PERCPU_HASH, "xdpctl_counts", _COUNTS, _WHAT.size),
+            made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_lost", 1, 4),
         )
         self._counts, self._lost = fds
         self._shape, self._lost_shape = shapes
@@ -186,7 +186,7 @@ def _compiled(flags: list[str]) -> dict[str, bytes]:
 
 def _attached(name: str, code: bytes) -> int:
     """Load a program and attach it to a tracepoint; returns the link's descriptor."""
-    kind = libbpf.BPF_PROG_TYPE_RAW_TRACEPOINT
+    kind = uapi.BPF_PROG_TYPE_RAW_TRACEPOINT
     try:
         with libbpf.owned(image.load(kind, name, code, gpl=True, attach_type=0)) as fd:
             return libbpf.link_tracepoint(fd, name)

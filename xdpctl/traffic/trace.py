@@ -20,7 +20,7 @@ from ..errors import KernelError, NotFoundError, UnsupportedError
 from ..host import signals
 from ..host.interfaces import Interface
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, perf
+from ..kernel import libbpf, maps, perf, uapi
 from ..model.chain import VACANT, Member
 from ..model.record import MAX_SLOTS
 from ..model.state import State
@@ -111,10 +111,10 @@ class Trace:
             self._closing.callback(os.close, fd)
             return fd
 
-        events = maps.BPF_MAP_TYPE_PERF_EVENT_ARRAY
+        events = uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY
         self._events = made(events, "xdpctl_events", 4, maps.possible_cpus())
-        self._paths = made(maps.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", _SIZE)
-        self._table = made(libbpf.BPF_MAP_TYPE_ARRAY, "xdpctl_places", _PLACES * _PLACE.size)
+        self._paths = made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", _SIZE)
+        self._table = made(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_places", _PLACES * _PLACE.size)
         self._buffer = perf.PerfBuffer(self._events, _PAGES)
         self._closing.callback(self._buffer.close)
         self._closing.callback(self._drop, set())
@@ -166,12 +166,12 @@ class Trace:
         try:
             with libbpf.owned(libbpf.prog_fd(member.id)) as program:
                 fd = image.load(
-                    libbpf.BPF_PROG_TYPE_TRACING,
+                    uapi.BPF_PROG_TYPE_TRACING,
                     "xdpctl_trace",
                     code,
                     gpl=True,
                     target=(program, libbpf.prog_main_function(program)),
-                    attach_type=libbpf.BPF_TRACE_FEXIT,
+                    attach_type=uapi.BPF_TRACE_FEXIT,
                 )
             with libbpf.owned(fd):
                 return libbpf.link_tracing(fd)
@@ -259,7 +259,7 @@ def observer(place: int, paths: int, places: int, events: int, wanted: Wanted) -
         + over(_JEQ32_K, 1, over(_JGT32_K, 2, traced, imm=_STEPS - 1))
     )
     whole = (
-        insn(LD_IMM64, dst=9, src=libbpf.BPF_PSEUDO_MAP_VALUE, imm=places)
+        insn(LD_IMM64, dst=9, src=uapi.BPF_PSEUDO_MAP_VALUE, imm=places)
         + insn(0, imm=place * _PLACE.size)
         + insn(_LDX_W, dst=1, src=9, off=4)
         + over(_JEQ32_K, 1, live)
@@ -309,7 +309,7 @@ def _ended(events: int, wanted: Wanted) -> bytes:
 def _send(events: int, snap: int) -> bytes:
     """The path, and behind it the packet's first bytes."""
     return (
-        insn(CALL, imm=libbpf.BPF_FUNC_ktime_get_ns)
+        insn(CALL, imm=uapi.BPF_FUNC_ktime_get_ns)
         + insn(_STX_DW, dst=7, src=0, off=_TIME)
         # struct xdp_buff begins with data and data_end.
         + insn(_LDX_DW, dst=1, src=6)
@@ -329,7 +329,7 @@ def _send(events: int, snap: int) -> bytes:
         + insn(_ADD64_K, dst=5, imm=_HEAD.size)
         + insn(_MOV64_X, dst=4, src=7)
         + insn(_ADD64_K, dst=4, imm=_TIME)
-        + insn(LD_IMM64, dst=2, src=libbpf.BPF_PSEUDO_MAP_FD, imm=events)
+        + insn(LD_IMM64, dst=2, src=uapi.BPF_PSEUDO_MAP_FD, imm=events)
         + insn(0)
-        + insn(CALL, imm=libbpf.BPF_FUNC_xdp_output)
+        + insn(CALL, imm=uapi.BPF_FUNC_xdp_output)
     )

@@ -7,24 +7,24 @@ import os
 import sys
 
 from ..errors import KernelError
-from ..kernel import libbpf, maps
+from ..kernel import libbpf, maps, uapi
 from ..kernel.records import MapInfo
 
 _COPIED = (
-    *(maps.BPF_MAP_TYPE_HASH, libbpf.BPF_MAP_TYPE_ARRAY, maps.BPF_MAP_TYPE_PERCPU_HASH),
-    *(maps.BPF_MAP_TYPE_PERCPU_ARRAY, maps.BPF_MAP_TYPE_LRU_HASH),
-    *(maps.BPF_MAP_TYPE_LRU_PERCPU_HASH, maps.BPF_MAP_TYPE_LPM_TRIE),
+    *(uapi.BPF_MAP_TYPE_HASH, uapi.BPF_MAP_TYPE_ARRAY, uapi.BPF_MAP_TYPE_PERCPU_HASH),
+    *(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, uapi.BPF_MAP_TYPE_LRU_HASH),
+    *(uapi.BPF_MAP_TYPE_LRU_PERCPU_HASH, uapi.BPF_MAP_TYPE_LPM_TRIE),
 )
-_OUTER = (maps.BPF_MAP_TYPE_ARRAY_OF_MAPS, maps.BPF_MAP_TYPE_HASH_OF_MAPS)
+_OUTER = (uapi.BPF_MAP_TYPE_ARRAY_OF_MAPS, uapi.BPF_MAP_TYPE_HASH_OF_MAPS)
 # What programs write to and never read.
 _EMPTY = (
-    *(maps.BPF_MAP_TYPE_PERF_EVENT_ARRAY, maps.BPF_MAP_TYPE_RINGBUF),
-    maps.BPF_MAP_TYPE_STACK_TRACE,
+    *(uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY, uapi.BPF_MAP_TYPE_RINGBUF),
+    uapi.BPF_MAP_TYPE_STACK_TRACE,
 )
 # What programs can read alone.
 _SHARED = (
-    *(maps.BPF_MAP_TYPE_DEVMAP, maps.BPF_MAP_TYPE_DEVMAP_HASH, maps.BPF_MAP_TYPE_CPUMAP),
-    *(maps.BPF_MAP_TYPE_XSKMAP, maps.BPF_MAP_TYPE_CGROUP_ARRAY),
+    *(uapi.BPF_MAP_TYPE_DEVMAP, uapi.BPF_MAP_TYPE_DEVMAP_HASH, uapi.BPF_MAP_TYPE_CPUMAP),
+    *(uapi.BPF_MAP_TYPE_XSKMAP, uapi.BPF_MAP_TYPE_CGROUP_ARRAY),
 )
 
 
@@ -58,12 +58,12 @@ class Copies:
     def _copy(self, fd: int, info: MapInfo) -> int:
         if info.type in _OUTER:
             return self._outer(fd, info)
-        if info.type in _SHARED or info.flags & libbpf.BPF_F_RDONLY_PROG:
+        if info.type in _SHARED or info.flags & uapi.BPF_F_RDONLY_PROG:
             return info.id
         if info.type not in _COPIED + _EMPTY:
             raise CannotCopyError(
                 f"what is in its program array {info.name} cannot be read"
-                if info.type == libbpf.BPF_MAP_TYPE_PROG_ARRAY
+                if info.type == uapi.BPF_MAP_TYPE_PROG_ARRAY
                 else f"what is in its map {info.name} (type {info.type}) cannot be copied"
             )
         new = self._new(info)

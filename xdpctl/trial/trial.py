@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..bpffs import homes
 from ..bpffs.mount import Bpffs
 from ..errors import GateError, KernelError, RaceError, UnsupportedError, UsageError, XdpctlError
-from ..kernel import abi, libbpf
+from ..kernel import abi, libbpf, uapi
 from ..model.chain import (
     ACTIONS,
     USUAL,
@@ -313,7 +313,7 @@ class _Programs:
                 "its code is not kept with it: another tool or an earlier xdpctl has loaded it, or "
                 "it uses something of a kernel module"
             )
-        return fd if info.type == libbpf.BPF_PROG_TYPE_XDP else self._alone(member, fd)
+        return fd if info.type == uapi.BPF_PROG_TYPE_XDP else self._alone(member, fd)
 
     def _new(self, member: Member) -> int:
         """A member to be. Its maps are its own already, but for those that are pinned."""
@@ -346,7 +346,7 @@ class _Programs:
 
     def _load(self, member: Member, code: Image, stands_for: dict[int, int]) -> int:
         text = image.with_maps(code.code, stands_for)
-        kind, name = libbpf.BPF_PROG_TYPE_XDP, member.name
+        kind, name = uapi.BPF_PROG_TYPE_XDP, member.name
         if code.frags:
             with contextlib.suppress(KernelError):  # before Linux 5.18
                 return self.own(image.load(kind, name, text, gpl=code.gpl, frags=True))
@@ -382,7 +382,7 @@ def _runner(ifindex: int) -> Run:
     def without(program: int, packet: bytes, _metadata: bytes) -> tuple[int, bytes, bytes]:
         return (*libbpf.prog_test_run(program, packet)[:2], b"")
 
-    kind = libbpf.BPF_PROG_TYPE_XDP
+    kind = uapi.BPF_PROG_TYPE_XDP
     with libbpf.owned(image.load(kind, "probe", image.PASS, gpl=True)) as probe:
         try:
             with_context(probe, bytes(64), b"")

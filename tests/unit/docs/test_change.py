@@ -21,7 +21,7 @@ from xdpctl.bpffs.history import LIMIT, History
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import planning, settle, transact, watchdog
 from xdpctl.host import locks, rights
-from xdpctl.kernel import libbpf, libc, records
+from xdpctl.kernel import libbpf, libc, records, uapi
 from xdpctl.model.chain import Kind
 from xdpctl.model.request import Request
 from xdpctl.model.terms import Terms
@@ -104,7 +104,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
-    info = records.ProgInfo(0, libbpf.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
+    info = records.ProgInfo(0, uapi.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
     instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
     instead(Image, "of", lambda _fd: Image(b"", frags=False, gpl=True))
     instead(fused, "build", lambda *_: (root.fd, info._replace(id=root.id)))

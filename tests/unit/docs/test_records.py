@@ -8,7 +8,7 @@ import struct
 
 from tests.unit.docs.pages import headings, read, table, tables
 from tests.unit.samples import ROOT, fresh
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import uapi
 from xdpctl.model import record
 from xdpctl.model.chain import VACANT
 from xdpctl.programs import image
@@ -115,8 +115,8 @@ def test_the_numbers_are_the_code_s() -> None:
         row["What"].split("`")[1] if "`" in row["What"] else row["What"]: int(row["Value"])
         for row in table(PAGE, "What")
     } == {
-        "BPF_F_XDP_HAS_FRAGS": libbpf.BPF_F_XDP_HAS_FRAGS,
-        "BPF_F_XDP_DEV_BOUND_ONLY": libbpf.BPF_F_XDP_DEV_BOUND_ONLY,
+        "BPF_F_XDP_HAS_FRAGS": uapi.BPF_F_XDP_HAS_FRAGS,
+        "BPF_F_XDP_DEV_BOUND_ONLY": uapi.BPF_F_XDP_DEV_BOUND_ONLY,
         "what a vacant slot answers": VACANT,
         "protocol of a new dispatcher": record.PROTOCOL,
         "most slots in libxdp's protocols": record.LIBXDP_SLOTS,
