@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import struct
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,8 @@ import pytest
 from tests.unit.machine import Machine, Pointer
 from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.errors import NotFoundError, UnsupportedError, XdpctlError
+from xdpctl.cli import run
+from xdpctl.errors import Interrupted, NotFoundError, UnsupportedError, XdpctlError
 from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.state import State
@@ -171,3 +173,31 @@ def test_what_cannot_be_traced(state: State, error: type[XdpctlError]) -> None:
         trace._check(state)
     assert INTERFACE.name in caught.value.what
     assert "xdpctl" in caught.value.hint
+
+
+@pytest.mark.parametrize("there", [b"what was there", None])
+def test_a_trace_that_is_refused_leaves_no_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, there: bytes | None
+) -> None:
+    """Whatever refuses it, and one that is there is as it was."""
+    file = tmp_path / "trace.pcapng"
+    if there is not None:
+        file.write_bytes(there)
+    monkeypatch.setattr("xdpctl.host.rights.require", lambda: None)
+    monkeypatch.setattr(Trace, "_open", lambda _self: None)
+
+    def refuse(_self: Trace) -> None:
+        raise UnsupportedError("the kernel refused")
+
+    monkeypatch.setattr(Trace, "_follow", refuse)
+    assert run(["trace", "lo", "--bpffs", str(tmp_path), "-w", str(file)]) == 7
+    assert (file.read_bytes() if file.exists() else None) == there
+    # Once it is traced, the file is there before the first packet.
+    monkeypatch.setattr(Trace, "_follow", lambda _self: None)
+
+    def stop(*_arguments: object) -> None:
+        raise Interrupted(2)
+
+    monkeypatch.setattr("xdpctl.host.signals.blocked", stop)
+    run(["trace", "lo", "--bpffs", str(tmp_path), "-w", str(file)])
+    assert file.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")

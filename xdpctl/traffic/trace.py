@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
@@ -90,12 +90,16 @@ class Trace:
         self._next = 0
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def packets(self) -> Generator[Packet, None, None]:
-        """Packets without an end. Raises any XdpctlError."""
+    def packets(self, on_start: Callable[[], None] = lambda: None) -> Generator[Packet, None, None]:
+        """Packets without an end; `on_start` is called once the chain is traced.
+
+        Raises any XdpctlError.
+        """
         with self._closing:
             self._open()
+            self._follow()
+            on_start()
             while True:
-                self._follow()
                 end = time.monotonic() + _EVERY
                 while (left := end - time.monotonic()) > 0:
                     with signals.blocked():  # nothing may be raised inside of the library
@@ -104,6 +108,7 @@ class Trace:
                     for sample in samples:
                         if packet := self._packet(sample):
                             yield packet
+                self._follow()
 
     def _open(self) -> None:
         def made(kind: int, name: str, size: int, elements: int = 1) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -19,6 +19,9 @@ from ...traffic import pcapng
 from ...view import packets as views
 from .. import complete
 from ..common import Settings, common_options
+
+if TYPE_CHECKING:
+    from ...traffic.trace import Packet
 
 
 @click.command("trace")
@@ -55,7 +58,7 @@ def command(
     Each is shown as it is at its end, with what every program answered and who had the last word.
     The programs are traced meanwhile, which costs time a packet; nothing of that stays.
     """
-    from ...traffic.trace import ALL, Packet, Trace, Wanted
+    from ...traffic.trace import ALL, Trace, Wanted
 
     if settings.dry_run:
         raise UsageError("trace changes nothing", hint="leave --dry-run out")
@@ -75,30 +78,37 @@ def command(
             yield packet
             shown += 1
 
+    out: list[BinaryIO] = []
     with contextlib.ExitStack() as closing, contextlib.suppress(Interrupted):
-        packets = closing.enter_context(contextlib.closing(trace.packets()))
-        if write:
-            _write(write, found.name, snap, limited())
-        else:
-            for packet in limited():
+
+        def begin() -> None:
+            # Only now: a trace that is refused leaves a file that is there as it was.
+            if write:
+                out.append(closing.enter_context(_opened(write)))
+                out[0].write(pcapng.head(f"xdpctl {__version__}", found.name, snap))
+                out[0].flush()
+
+        packets = closing.enter_context(contextlib.closing(trace.packets(begin)))
+        for packet in limited():
+            if write:
+                _write(out[0], packet)
+            else:
                 views.packet(packet, settings)
     if not settings.quiet and (write or trace.lost):
         lost = f", {trace.lost} more were lost: the buffer had no room" if trace.lost else ""
         click.echo(f"xdpctl: {shown} packets{lost}", err=True)
 
 
-def _write(path: str, interface: str, snap: int, packets: Iterator[object]) -> None:
-    from ...traffic.trace import Packet
-
+def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if path == "-":
+        return contextlib.nullcontext(sys.stdout.buffer)
     try:
-        file: BinaryIO = sys.stdout.buffer if path == "-" else open(path, "wb")  # noqa: SIM115
+        return open(path, "wb")
     except OSError as error:
         raise XdpctlError(f"cannot write {path}", why=str(error.strerror)) from error
-    with contextlib.nullcontext() if path == "-" else file:
-        file.write(pcapng.head(f"xdpctl {__version__}", interface, snap))
-        file.flush()
-        for one in packets:
-            assert isinstance(one, Packet)
-            block = pcapng.packet(one.time, one.data, one.length, views.comment(one), one.verdict)
-            file.write(block)
-            file.flush()
+
+
+def _write(file: BinaryIO, one: Packet) -> None:
+    block = pcapng.packet(one.time, one.data, one.length, views.comment(one), one.verdict)
+    file.write(block)
+    file.flush()
