@@ -134,6 +134,7 @@ def test_what_stands_in_the_way(
         ("bpffs", {"bpffs_problem": NO_BPFFS}),
         ("clang", {"clang": "", "clang_problem": "clang: No such file"}),
         ("cache", {"cache_safe": False}),
+        ("cache", {"cache_bad": ["source-0.kept"]}),
         ("bcc", {"bcc": ""}),
         ("headers", {"headers": ""}),
     ],

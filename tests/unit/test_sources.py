@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.samples import ROOT, needs_root
 from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError
+from xdpctl.host import cache as kept
 from xdpctl.programs import clang, objects
 from xdpctl.programs.clang import Build
 
@@ -58,8 +59,10 @@ def test_the_same_is_compiled_once(
     (tmp_path / "tmp").mkdir()
     first = clang.compiled(str(source))
     (file,) = cache.iterdir()
-    assert (file.name[:7], file.read_bytes()) == ("source-", first)
-    file.write_bytes(b"taken from here")
+    assert file.name.startswith("source-")
+    assert file.read_bytes().startswith(first)
+    taken = b"taken from here"
+    file.write_bytes(taken + kept._seal(file.read_bytes()[-64:-32], taken))
     assert clang.compiled(str(source)) == b"taken from here"
     source.touch()
     assert clang.compiled(str(source)) == b"taken from here"

@@ -34,6 +34,9 @@ NATIVE_DRIVERS = frozenset(_DRIVERS.split())
 Later kernels tell it themselves (features.py), so that nobody has to go by names.
 """
 
+_SHOWN = 5
+"""As many names are listed of many."""
+
 
 class Check(NamedTuple):
     """One thing that was looked at; `exit_code` is 0 where it does not stand in the way.
@@ -353,17 +356,7 @@ def _tools(machine: Machine) -> Iterator[Check]:
             else "new shapes of dispatchers cannot be compiled: what is in the cache has to do",
             "install clang 10 or newer (Debian: apt install clang)",
         )
-    if machine.cache_safe is False:
-        yield Check(
-            "cache",
-            "warning",
-            f"{machine.cache} belongs to somebody else, or others may write to it",
-            "it is not used: each new dispatcher is compiled anew",
-            f"chown root {machine.cache} && chmod 0700 {machine.cache}, after a look into it",
-        )
-    else:
-        later = "" if machine.cache_safe else ", made at the first load"
-        yield Check("cache", "ok", f"{machine.cache}{later}")
+    yield _cache(machine)
     if machine.bcc:
         yield Check("bcc", "ok", machine.bcc)
     else:
@@ -386,6 +379,29 @@ def _tools(machine: Machine) -> Iterator[Check]:
         )
     found = [one for one in (machine.xdp_tools, machine.libxdp) if one]
     yield Check("xdp-tools", "ok", ", ".join(found) or "not installed; nothing here needs it")
+
+
+def _cache(machine: Machine) -> Check:
+    if machine.cache_safe is False:
+        return Check(
+            "cache",
+            "warning",
+            f"{machine.cache} belongs to somebody else, or others may write to it",
+            "it is not used: each new dispatcher is compiled anew",
+            f"chown root {machine.cache} && chmod 0700 {machine.cache}, after a look into it",
+        )
+    if bad := machine.cache_bad:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        return Check(
+            "cache",
+            "warning",
+            f"{machine.cache}: damaged, of another xdpctl or not root's alone: "
+            f"{', '.join(map(ascii, bad[:_SHOWN]))}{more}",
+            "none of them is used: what is needed is compiled anew",
+            "find out who wrote them, and remove them",
+        )
+    later = "" if machine.cache_safe else ", made at the first load"
+    return Check("cache", "ok", f"{machine.cache}{later}")
 
 
 # --- interfaces ---------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ class Machine:
     """What was found. None and NOT_TRIED: it could not be found out; empty: it is not there.
 
     `device` is what roots were attached to, `netdev` why interfaces' features are not told,
-    `cache_safe` None where the cache's directory is yet to be made.
+    `cache_safe` None where the cache's directory is yet to be made, `cache_bad` the names in it
+    that are no entries to be used.
     """
 
     release: str = ""
@@ -79,6 +80,7 @@ class Machine:
     general_dispatcher: bool = False
     cache: str = ""
     cache_safe: bool | None = None
+    cache_bad: list[str] = field(default_factory=list)
     bcc: str = ""
     headers: str = ""
     xdp_tools: str = ""
@@ -131,6 +133,7 @@ def _look_around(found: Machine) -> None:
     found.clang, found.clang_problem = _clang()
     found.general_dispatcher = dispatcher.has_general()
     found.cache, found.cache_safe = cache.state()
+    found.cache_bad = cache.bad_entries()
     found.bcc = _bcc()
     for path in (f"/lib/modules/{found.release}/build", "/sys/kernel/kheaders.tar.xz"):
         if os.path.exists(path):

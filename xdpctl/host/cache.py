@@ -1,65 +1,149 @@
-"""What was compiled before, in files that nobody else can write."""
+"""What was compiled before, in files that nobody else can write.
+
+It is loaded into the kernel as root, so an entry is used only if it is a regular file of root's
+that others can neither write nor reach by another name, and ends with a seal: its length and a
+digest of what it was made of and of what it holds. Any other is made anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Callable
+import shutil
+import stat
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import files
+
 CACHE = "/var/cache/xdpctl"
+
+_SEAL = struct.Struct("<8sQ32s32s")
+"""Magic number, length of what is before it, digests of the key and of all that."""
+_MAGIC = b"xdpctl\x00\x01"
+_LARGEST = 64 << 20
+_SUFFIX = ".kept"
+"""Earlier versions kept files without a seal, called .o: nothing reads them any more."""
 
 
 def kept(name: str, key: bytes, make: Callable[[], bytes]) -> bytes:
     """What was made of the same key before, else what is made now, and kept."""
-    import hashlib
-
-    path = _directory() / f"{name}-{hashlib.sha256(key).hexdigest()[:32]}.o"
-    # What is loaded into the kernel as root must not be for others to write.
-    safe = _safe_directory(path.parent)
-    if safe:
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
-    data = make()
-    if safe:
-        with contextlib.suppress(OSError):
-            _write_whole(path, data)
-    return data
+    digest = hashlib.sha256(key).digest()
+    entry = f"{name}-{digest.hex()[:32]}{_SUFFIX}"
+    with _opened(create=True) as directory:
+        if directory is not None:
+            with contextlib.suppress(OSError):
+                found = _read(directory, entry)
+                if (data := _unsealed(found, digest)) is not None:
+                    return data
+        data = make()
+        if directory is not None:
+            with contextlib.suppress(OSError):
+                _write_whole(directory, entry, data + _seal(digest, data))
+        return data
 
 
 def state() -> tuple[str, bool | None]:
     """The directory, and whether it is root's alone; None: it is not there yet."""
-    directory = _directory()
+    path = _path()
     try:
-        return str(directory), _is_safe(directory)
+        return str(path), _is_safe(os.stat(path))
     except OSError:
-        return str(directory), None
+        return str(path), None
 
 
-def _directory() -> Path:
+def bad_entries() -> list[str]:
+    """The names of entries that cannot be used, sorted."""
+    with _opened() as directory:
+        if directory is None:
+            return []
+        entries = (name for name in os.listdir(directory) if name.endswith(_SUFFIX))
+        return sorted(name for name in entries if not _is_good(directory, name))
+
+
+def _is_good(directory: int, name: str) -> bool:
+    if name.startswith("."):
+        return True  # another process is writing it
+    try:
+        found = _read(directory, name)
+    except FileNotFoundError:
+        return True  # gone meanwhile
+    except OSError:
+        return False
+    start = name.removesuffix(_SUFFIX).rpartition("-")[2]
+    digest = found[-_SEAL.size :][16:48]
+    return digest.hex()[:32] == start and _unsealed(found, digest) is not None
+
+
+def _path() -> Path:
     return Path(os.environ.get("XDPCTL_CACHE") or CACHE)
 
 
-def _safe_directory(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _is_safe(path)
-    return False
+@contextlib.contextmanager
+def _opened(*, create: bool = False) -> Iterator[int | None]:
+    """The directory's descriptor; None where there is none that is root's alone."""
+    fd = -1
+    with contextlib.suppress(OSError, ValueError):
+        path = _path()
+        if create:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd if fd >= 0 and _is_safe(os.fstat(fd)) else None
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
-def _is_safe(path: Path) -> bool:
-    status = path.stat()
+def _is_safe(status: os.stat_result) -> bool:
     return status.st_uid == 0 and not status.st_mode & 0o022
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a power failure."""
-    temporary = path.with_suffix(f".{os.getpid()}")
+def _read(directory: int, name: str) -> bytes:
+    """All of an entry. Raises OSError for what root did not write here or others may change."""
+    fd = files.open_regular(name, os.O_NOFOLLOW, dir_fd=directory)
     try:
-        with temporary.open("wb") as file:
+        status = os.fstat(fd)
+        if not _is_safe(status) or status.st_nlink != 1 or status.st_size > _LARGEST:
+            raise PermissionError(f"{name} is not root's alone")
+        return b"".join(files.chunks(fd))
+    finally:
+        os.close(fd)
+
+
+def _seal(key: bytes, data: bytes) -> bytes:
+    return _SEAL.pack(_MAGIC, len(data), key, hashlib.sha256(key + data).digest())
+
+
+def _unsealed(found: bytes, key: bytes) -> bytes | None:
+    """What an entry holds; None if it is not whole, not as it was written or of another key."""
+    data, seal = found[: -_SEAL.size], found[-_SEAL.size :]
+    return data if seal == _seal(key, data) else None
+
+
+def _write_whole(directory: int, name: str, data: bytes) -> None:
+    """Write a file that is there whole or not at all, also after a power failure."""
+    temporary = f".{os.getpid()}-{name}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)  # of a process of this number that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with open(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _clear(directory, name)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+
+
+def _clear(directory: int, name: str) -> None:
+    """Remove a directory that stands where an entry is to be: a rename replaces all else."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=directory)
