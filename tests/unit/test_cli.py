@@ -7,9 +7,9 @@ import importlib.metadata
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -381,21 +381,23 @@ def test_the_module_and_the_script_are_the_same() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command(tmp_path: Path, number: signal.Signals) -> None:
-    """It waits for an object file that does not come."""
-    pipe = tmp_path / "pipe.o"
-    os.mkfifo(pipe)
-    command = [sys.executable, "-m", "xdpctl", "--json", "load", "lo", str(pipe)]
+    """It waits for packets that do not come."""
+    words = ["--json", "test", "--pcap", "-", "lo", "load", "x.o"]
+    command = [sys.executable, "-m", "xdpctl", *words]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        writing = -1
-        while writing < 0 and process.poll() is None:
-            with contextlib.suppress(OSError):  # ENXIO until the command has the other end
-                writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-            time.sleep(0.01)
+        assert process.stdin
+        # More than a pipe holds: when it is written, the command is reading.
+        head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+        process.stdin.write(head + (struct.pack("<4I", 0, 0, 60, 60) + bytes(60)) * 3000)
+        process.stdin.flush()
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
-    os.close(writing)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        assert process.stdout
+        assert process.stderr
+        out, err = process.stdout.read().decode(), process.stderr.read().decode()
     assert process.returncode == 128 + number
     assert err == f"xdpctl: interrupted by signal {number:d}\n"
     assert json.loads(out)["error"]["exit_code"] == 128 + number

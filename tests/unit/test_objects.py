@@ -244,7 +244,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         objects.member(str(tmp_path / "missing.o"))
     with pytest.raises(BadObjectError, match="cannot read") as caught:
         objects.member(str(tmp_path))
-    assert caught.value.why == "Is a directory"
+    assert caught.value.why == "it is a directory, and not a regular file"
 
 
 def test_elf_files_of_other_machines() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import random
 import struct
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
+from xdpctl.cli import run
 from xdpctl.errors import BadObjectError, NotFoundError, UsageError
 from xdpctl.traffic import pcap
 from xdpctl.traffic.pcap import Packet
@@ -132,3 +141,109 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [one.data for one in found] == FRAMES
     assert {one.time for one in found} == {TIME}
     assert not any(one.is_cut for one in found)
+
+
+class Growing(io.RawIOBase):
+    """A capture of many packets that is made as it is read."""
+
+    def __init__(self, head: bytes, packet: bytes, count: int) -> None:
+        self.left, self.packet, self.count = head, packet * 1000, count // 1000
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.left and self.count:
+            self.left, self.count = self.packet, self.count - 1
+        size = min(len(buffer), len(self.left))
+        buffer[:size], self.left = self.left[:size], self.left[size:]
+        return size
+
+
+@pytest.mark.parametrize("kind", ["classic", "pcapng"])
+def test_a_large_file_takes_little_time_and_memory(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A file is read as a stream: what is read for one packet does not depend on its size."""
+    frame, count = bytes(1500), 10_000
+    if kind == "classic":
+        head, packet = HEAD, struct.pack("<4I", 0, 0, 1500, 1500) + frame
+    else:
+        head = next_generation("<")[: 28 + 28]
+        packet = block("<", 6, struct.pack("<5I", 0, 0, 0, 1500, 1500) + frame)
+
+    @contextlib.contextmanager
+    def opened(_path: str, **_options: bool) -> Iterator[io.BufferedReader]:
+        yield io.BufferedReader(Growing(head, packet, count))
+
+    monkeypatch.setattr("xdpctl.host.files.opened", opened)
+    tracemalloc.start()
+    begun, seen = time.process_time(), 0
+    for one in pcap.packets("large"):
+        assert len(one.data) == 1500
+        seen += 1
+    taken = time.process_time() - begun
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen == count
+    assert peak < 8 << 20
+    assert taken < 5  # 15 MB; it were minutes if the time grew with the square
+
+
+def test_what_a_trial_keeps_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sample.pcap"
+    path.write_bytes(classic("<", 0xA1B2C3D4, 1000))
+    monkeypatch.setattr("xdpctl.cli.commands.test.MOST_PACKETS", 5)
+    words = ["test", "--pcap", str(path), "--pcap", str(path), "lo", "load", "x.o"]
+    assert run(words) == UsageError.exit_code
+    assert "too many packets for a trial" in capsys.readouterr().err
+
+
+def mutated(whole: bytes, chance: random.Random) -> bytes:
+    """A capture with something in it that should not be there."""
+    data = bytearray(whole)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) or 1)
+        match chance.randrange(5):
+            case 0:
+                data[at : at + 1] = chance.randbytes(1)
+            case 1:
+                del data[at:]
+            case 2:
+                del data[at : at + chance.randint(1, 40)]
+            case 3:
+                data[at:at] = chance.randbytes(chance.randint(1, 40))
+            case 4:  # a length or a number
+                value = chance.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, len(data), 12, 16])
+                at -= at % 4
+                data[at : at + 4] = struct.pack(chance.choice("<>") + "I", value)
+    return bytes(data)
+
+
+def test_two_thousand_mutated_captures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the command line: a packet is tried or an error told, at once and in clean text."""
+    chance, path, codes = random.Random(14), tmp_path / "mutated", Counter[int]()
+    wholes = [
+        *(classic(order, magic, 1000) for order in "<>" for magic in (0xA1B2C3D4, 0xA1B23C4D)),
+        *(next_generation(order, b"\x09") for order in "<>"),
+    ]
+
+    def settled(*_arguments: object, **_options: object) -> NoReturn:
+        raise NotFoundError("the packets are there")
+
+    monkeypatch.setattr("xdpctl.cli.common.Settings.enter", settled)
+    for number in range(2000):
+        path.write_bytes(mutated(wholes[number % len(wholes)], chance))
+        begun = time.monotonic()
+        code = run(["test", "--pcap", str(path), "lo", "load", "x.o"])
+        assert time.monotonic() - begun < 10
+        said = capsys.readouterr()
+        codes[code] += 1
+        assert "Traceback" not in said.err
+        assert all(one.isprintable() or one == "\n" for one in said.out + said.err)
+    assert set(codes) == {NotFoundError.exit_code, BadObjectError.exit_code}
+    assert min(codes.values()) > 200

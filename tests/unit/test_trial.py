@@ -271,16 +271,17 @@ def test_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "map_ids", lambda: iter(()))
     monkeypatch.setattr(trial, "_line", lambda *_: line((says(2), PASS), (says(codes[-1]), PASS)))
     good = [Packet(f"f:{number}", FRAME) for number in range(8)]
-    trial.gate("f", good)(state, plan)
+    short = Packet("f:9", b"short")
+    trial.gate("f", lambda: iter(good))(state, plan)
     with pytest.raises(GateError) as caught:
-        trial.gate("f", [*good, Packet("f:9", b"short")])(state, plan)
+        trial.gate("f", lambda: iter([*good, short]))(state, plan)
     assert caught.value.what == "1 of 9 packets of f would not pass veth7"
     assert caught.value.why == "f:9: not run: it is shorter than an Ethernet header"
     with pytest.raises(UsageError):
-        trial.gate("f", [])
+        trial.gate("f", lambda: iter([]))
     for code in (0, 1, 3, 4, 99):
         codes.append(code)
         with pytest.raises(GateError) as caught:
-            trial.gate("f", good)(state, plan)
+            trial.gate("f", lambda: iter(good))(state, plan)
         assert caught.value.why.count("(slot 1)") == 5
         assert caught.value.why.endswith("and 3 more")

@@ -77,7 +77,7 @@ def _gate(path: str) -> Check:
     from ..traffic import pcap
     from ..trial import trial
 
-    return trial.gate(path, pcap.read(path))
+    return trial.gate(path, lambda: pcap.packets(path))
 
 
 def _unchecked(_state: State, _plan: Plan) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
+from ..host import files
 from ..host.child import in_child
 from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
@@ -45,17 +45,8 @@ class Candidate:
 
 def read(path: str, most: int = -1) -> bytes:
     """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(most)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
-    except OSError as error:
-        raise BadObjectError(
-            f"cannot read {path}",
-            why=os.strerror(error.errno or 0),
-            number=libbpf.LIBBPF_ERRNO__LIBELF,
-        ) from error
+    limit = files.SOURCE if clang.is_source(path) else files.OBJECT
+    return files.read(path, limit, most=most, number=libbpf.LIBBPF_ERRNO__LIBELF)
 
 
 def _check_elf(path: str, data: bytes) -> None:

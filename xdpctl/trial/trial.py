@@ -172,12 +172,13 @@ def attempt(
     return Trial(plan.target, present, tuple(outcomes), unknown)
 
 
-def gate(path: str, packets: Sequence[Packet]) -> Callable[[State, Plan], None]:
+def gate(path: str, packets: Callable[[], Iterator[Packet]]) -> Callable[[State, Plan], None]:
     """A check of a plan: every packet of a file has to pass the new chain (XDP_PASS).
 
-    Raises UsageError where there is none.
+    They are read anew for each check, one by one. Raises what reading the first one raises, and
+    UsageError where there is none.
     """
-    if not packets:
+    if next(packets(), None) is None:
         raise UsageError(
             f"{path} has no packets",
             why="it would let every change through",
@@ -185,22 +186,23 @@ def gate(path: str, packets: Sequence[Packet]) -> Callable[[State, Plan], None]:
         )
 
     def check(state: State, plan: Plan) -> None:
+        total, failing, first = 0, 0, list[str]()
         with contextlib.ExitStack() as closing:
             run, known = _runner(state.interface.ifindex), frozenset(libbpf.map_ids())
             line = _line(plan.target, run, closing, known)
-            with _one_cpu():
-                fates = [_fate(line, packet) for packet in packets]
-        failing = [
-            f"{packet.name}: {_told(fate, line.members) if fate else 'not run: ' + why}"
-            for packet, (fate, why) in zip(packets, fates, strict=True)
-            if fate is None or fate.verdict != XDP_PASS
-        ]
+            closing.enter_context(_one_cpu())
+            for total, packet in enumerate(packets(), 1):  # noqa: B007
+                fate, why = _fate(line, packet)
+                if fate is None or fate.verdict != XDP_PASS:
+                    failing += 1
+                    if failing <= _SHOWN:
+                        told = _told(fate, line.members) if fate else f"not run: {why}"
+                        first.append(f"{packet.name}: {told}")
         if failing:
-            more = [f"and {len(failing) - _SHOWN} more"] if len(failing) > _SHOWN else []
+            more = [f"and {failing - _SHOWN} more"] if failing > _SHOWN else []
             raise GateError(
-                f"{len(failing)} of {len(packets)} packets of {path} would not pass "
-                f"{plan.interface}",
-                why="\n".join(failing[:_SHOWN] + more),
+                f"{failing} of {total} packets of {path} would not pass {plan.interface}",
+                why="\n".join(first + more),
                 hint="xdpctl test shows what each program does with them; nothing was changed",
             )
 

@@ -9,8 +9,12 @@ import click
 
 from ...errors import UsageError
 from ...traffic import frames, pcap
+from ...traffic.pcap import Packet
 from .. import COMMANDS, complete
 from ..common import GATE, Asked, Settings, common_options
+
+MOST_PACKETS, MOST_BYTES = 1_000_000, 256 << 20
+"""What a trial keeps: of each packet itself, and what became of it on both chains."""
 
 
 def _asked(context: click.Context) -> Asked:
@@ -27,8 +31,25 @@ def _packets(context: click.Context, parameter: click.Parameter, value: Any) -> 
         packets += frames.builtin() if value else []
         return
     for text in value:
-        hexadecimal = parameter.name == "packet"
-        packets += [frames.from_hex(text, len(packets) + 1)] if hexadecimal else pcap.read(text)
+        if parameter.name == "packet":
+            packets.append(frames.from_hex(text, len(packets) + 1))
+        else:
+            _keep(packets, text)
+
+
+def _keep(packets: list[Packet], path: str) -> None:
+    """All packets of a file, as what is shown of them names each. Raises UsageError."""
+    size = sum(len(one.data) for one in packets)
+    for one in pcap.packets(path, or_input=True):
+        packets.append(one)
+        size += len(one.data)
+        if len(packets) > MOST_PACKETS or size > MOST_BYTES:
+            raise UsageError(
+                f"{path} has too many packets for a trial",
+                why=f"it keeps all of them, of at most {MOST_PACKETS} and {MOST_BYTES >> 20} MiB",
+                hint="take a part of it: tcpdump -r FILE -c COUNT -w PART; --must-pass takes any "
+                "number",
+            )
 
 
 def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
