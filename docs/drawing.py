@@ -84,7 +84,7 @@ TEXT = """
 3 45 54 change/settle
   7  waits until no CPU runs X, re-hooks the pins
      of others, removes the links onto X: X goes
-63 45 52 view/render
+63 45 52 view/change
   says what was done: for people, for
   scripts, or as JSON
 """

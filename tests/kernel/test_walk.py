@@ -43,14 +43,31 @@ class Walk:
         sys.setprofile(None)
 
 
-def told(kind: Kind) -> dict[str, list[str]]:
-    """By command, the modules that the page shows; those of the other kind of root are left out."""
+Steps = list[tuple[str, str]]
+"""Modules in order, each with the only kind of root that it is called on, or nothing."""
+
+
+def shown() -> dict[str, Steps]:
+    """By command, what the page shows."""
     text = PAGE.read_text(encoding="utf-8").split("## The walk\n")[1].split("\n## ")[0]
-    found = {}
-    for command, steps in re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, flags=re.MULTILINE):
-        marked = re.findall(r"`([\w/]+)`(?: \((ext|fused)\))?", steps)
-        found[command] = [name for name, only in marked if only in ("", kind)]
-    return found
+    return {
+        command: re.findall(r"`([\w/]+)`(?: \((ext|fused)\))?", steps)
+        for command, steps in re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, flags=re.MULTILINE)
+    }
+
+
+def row(command: str, way: list[str], kind: Kind) -> str:
+    """The line that the page should have: of the other kind what it has now."""
+    old = shown()[command]
+    marks = dict(old)
+    new = [(name, marks.get(name, "")) for name in way]
+    for place, (name, only) in enumerate(old):
+        if only not in ("", kind):
+            before = {one for one, _only in old[:place]}
+            after = [number for number, (one, _only) in enumerate(new) if one in before]
+            new.insert(after[-1] + 1 if after else 0, (name, only))
+    steps = " → ".join(f"`{name}`" + (f" ({only})" if only else "") for name, only in new)
+    return f"| `{command}` | {steps} |"
 
 
 def left_out(name: str) -> bool:
@@ -70,4 +87,5 @@ def test_a_command_goes_the_way_that_is_shown(
         tool(command, veth.dev, *words.get(command, []))
     tool("unload", veth.dev, "--all")
     way = [name for name in walk.modules if not left_out(name)]
-    assert way == told(tool.kind)[command], " → ".join(f"`{name}`" for name in way)
+    told = [name for name, only in shown()[command] if only in ("", tool.kind)]
+    assert way == told, f"the page should have\n{row(command, way, tool.kind)}"
