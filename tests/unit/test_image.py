@@ -133,19 +133,20 @@ def test_garbage_never_raises(seed: int) -> None:
 
 
 @pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Image | None]:
+def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image | None]:
     """The image of some code in an object whose maps have the ids 1000 + descriptor."""
 
     def map_info(fd: int) -> records.MapInfo:
         assert fd >= 0, "a map that libbpf did not make has no descriptor"
         return records.MapInfo(1000 + fd, uapi.BPF_MAP_TYPE_ARRAY, "m", 4)
 
-    def capture(code: bytes) -> Image | None:
+    def capture(code: bytes, names: tuple[bytes, ...] = (b"one", b"two")) -> Image | None:
         text = ctypes.create_string_buffer(code, len(code))
         library = SimpleNamespace(
             bpf_program__insn_cnt=lambda _program: len(code) // INSN_SIZE,
             bpf_program__insns=lambda _program: ctypes.addressof(text),
             bpf_map__fd=lambda found: found - 900,
+            bpf_map__name=lambda found: dict(zip((905, 906), names, strict=True)).get(found, b""),
         )
         monkeypatch.setattr(libbpf, "lib", lambda: library)
         monkeypatch.setattr(libbpf, "maps", lambda _handle: iter((905, 906, 899)))  # one not made
@@ -161,6 +162,16 @@ def test_a_capture_names_maps_by_their_ids(captured: Callable[[bytes], Image | N
     code = map_fd(5) + map_value(6, 16) + b"".join(DECOYS) + EXIT
     expected = map_fd(1005) + map_value(1006, 16) + b"".join(DECOYS) + EXIT
     assert captured(code) == Image(expected, frags=True, gpl=True)
+
+
+def test_a_capture_keeps_names_that_the_kernel_may_cut(
+    captured: Callable[..., Image | None],
+) -> None:
+    """Those of maps that the code uses, from as many characters on as the kernel keeps."""
+    names = b"fifteen_letters", b"blocked_sources_ipv4"
+    expected = ((1005, "fifteen_letters"), (1006, "blocked_sources_ipv4"))
+    assert captured(map_fd(5) + map_fd(6) + EXIT, names).names == expected  # type: ignore[union-attr]
+    assert captured(map_fd(5) + EXIT, names).names == expected[:1]  # type: ignore[union-attr]
 
 
 def test_what_names_something_of_a_module_has_no_image(

@@ -175,6 +175,20 @@ def test_a_choice(file: str, choice: dict[str, str], name: str) -> None:
     assert member.source.program == name
 
 
+@pytest.mark.parametrize("section", ["prog", "xdp_prog", "xdp/filter", "classifier1", "?prog"])
+def test_the_only_one_in_a_section_that_libbpf_does_not_know(tmp_path: Path, section: str) -> None:
+    """It is taken; beside one that is known, or another such, it has to be named."""
+    odd = RETURNS.format("odd").replace('"xdp"', f'"{section}"')
+    entry = RETURNS.format("entry").replace('"xdp"', '"xdp/devmap"')
+    assert objects.member(compiled(tmp_path, odd)).name == "odd"
+    assert objects.member(compiled(tmp_path, entry + odd)).name == "odd"
+    assert objects.member(compiled(tmp_path, odd + RETURNS.format("plain"))).name == "plain"
+    other = RETURNS.format("other").replace('"xdp"', '"prog2"')
+    with pytest.raises(BadObjectError, match="no XDP program") as caught:
+        objects.member(compiled(tmp_path, odd + other))
+    assert "-n PROGRAM" in caught.value.hint
+
+
 def test_a_section_with_several_programs_is_no_choice() -> None:
     with pytest.raises(UsageError, match="several XDP programs") as caught:
         objects.member(built("tailcall"), section="xdp")

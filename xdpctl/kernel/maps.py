@@ -11,7 +11,7 @@ from functools import cache
 
 from ..errors import KernelError
 from . import abi, libbpf, uapi
-from .records import MapInfo
+from .records import MapInfo, MapShape
 
 _PERCPU = (
     uapi.BPF_MAP_TYPE_PERCPU_HASH,
@@ -71,12 +71,23 @@ def record(fd: int, info: MapInfo, flags: int = 0) -> bytes | None:
     return lookup(fd, info, bytes(4))
 
 
+def create(shape: MapShape, inner_fd: int = 0) -> int:
+    """Make an empty map of a shape, without a name or types; returns its descriptor."""
+    options = abi.MapCreateOpts(map_flags=shape.flags, inner_map_fd=inner_fd)
+    sizes = shape.key_size, shape.value_size, shape.max_entries
+    return libbpf.call("bpf_map_create", shape.type, None, *sizes, ctypes.byref(options))
+
+
 def create_like(info: MapInfo, inner_fd: int = 0) -> int:
     """Make an empty map of the same shape and types; returns its descriptor.
 
     What user space may do with it and on which node it lies is left out.
     """
     flags = info.flags & ~(uapi.BPF_F_NUMA_NODE | uapi.BPF_F_RDONLY | uapi.BPF_F_WRONLY)
+    if info.type in (uapi.BPF_MAP_TYPE_DEVMAP, uapi.BPF_MAP_TYPE_DEVMAP_HASH):
+        # The kernel adds it, and refuses it where it is asked for: Linux kernel commit 0cdbb4b09a06
+        # "devmap: Allow map lookups from eBPF" (in v5.3).
+        flags &= ~uapi.BPF_F_RDONLY_PROG
     options = abi.MapCreateOpts(map_flags=flags, inner_map_fd=inner_fd)
     btf_fd = -1
     if info.btf_id and (info.btf_key or info.btf_value):

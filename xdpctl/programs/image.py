@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import re
 import struct
@@ -25,9 +26,11 @@ NAME = "xdpctl_image"
 """The name of the map."""
 
 _MAGIC, _VERSION = b"xdpi", 1
-# Magic, version, flags, length of the code in bytes. The code follows.
+# Magic, version, flags, length of the code in bytes. The code follows, and the names of maps.
 _HEAD = struct.Struct("=4sHHI")
-_FRAGS, _GPL = 1 << 0, 1 << 1
+_FRAGS, _GPL, _NAMED = 1 << 0, 1 << 1, 1 << 2
+_KEPT = 15
+"""How many bytes of a map's name the kernel keeps."""
 LOG_SIZE = (1 << 24) - 1
 # The verifier's log: with each step, or errors and statistics alone (BPF_LOG_STATS).
 _STEPS, _BRIEF = 1, 4
@@ -111,15 +114,20 @@ def starts(code: bytes) -> list[int]:
 
 
 class Image(NamedTuple):
-    """A program's code, its maps named by id; whether it takes fragments, and its licence."""
+    """A program's code, its maps named by id; whether it takes fragments, and its licence.
+
+    `names` has the full names of maps by id, of those that the kernel may have cut.
+    """
 
     code: bytes
     frags: bool
     gpl: bool
+    names: tuple[tuple[int, str], ...] = ()
 
     def pack(self) -> bytes:
-        flags = _FRAGS * self.frags | _GPL * self.gpl
-        return _HEAD.pack(_MAGIC, _VERSION, flags, len(self.code)) + self.code
+        flags = _FRAGS * self.frags | _GPL * self.gpl | _NAMED * bool(self.names)
+        names = json.dumps(self.names).encode() if self.names else b""
+        return _HEAD.pack(_MAGIC, _VERSION, flags, len(self.code)) + self.code + names
 
     @classmethod
     def unpack(cls, record: bytes) -> Image | None:
@@ -127,10 +135,16 @@ class Image(NamedTuple):
         if len(record) < _HEAD.size:
             return None
         magic, version, flags, size = _HEAD.unpack_from(record)
-        code = record[_HEAD.size :]
+        code, rest = record[_HEAD.size :][:size], record[_HEAD.size + size :]
         if (magic, version, size) != (_MAGIC, _VERSION, len(code)) or size % INSN_SIZE or not size:
             return None
-        return cls(code, bool(flags & _FRAGS), bool(flags & _GPL))
+        if rest and not flags & _NAMED:
+            return None
+        try:
+            names = tuple((int(number), str(name)) for number, name in json.loads(rest or b"[]"))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return cls(code, bool(flags & _FRAGS), bool(flags & _GPL), names)
 
     @classmethod
     def of(cls, program_fd: int) -> Image | None:
@@ -186,9 +200,15 @@ def capture(handle: int, program: int, program_fd: int, frags: bool) -> Image | 
         is_ksym = (opcode, source) == (LD_IMM64, uapi.BPF_PSEUDO_BTF_ID)
         if is_ksym and _INSN.unpack_from(code, (number + 1) * INSN_SIZE)[3]:
             return None
-    fds = [library.bpf_map__fd(found) for found in libbpf.maps(handle)]
-    ids = {fd: libbpf.map_info(fd).id for fd in fds if fd >= 0}
-    return Image(with_maps(code, ids), frags, libbpf.prog_info(program_fd).gpl)
+    found = {library.bpf_map__fd(one): library.bpf_map__name(one) for one in libbpf.maps(handle)}
+    ids = {fd: libbpf.map_info(fd).id for fd in found if fd >= 0}
+    used = maps_of(code)
+    names = tuple(
+        (ids[fd], name.decode(errors="replace"))
+        for fd, name in found.items()
+        if fd in used and len(name) >= _KEPT
+    )
+    return Image(with_maps(code, ids), frags, libbpf.prog_info(program_fd).gpl, names)
 
 
 def keep(program_fd: int, name: str, record: bytes) -> None:

@@ -17,13 +17,12 @@ from ..kernel import abi, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model import chain
 from . import image
+from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
-_SHARING, _CALLING = "sharing maps", "making tail calls"
-_FILLING = "filling program arrays"
-_CONSTANTS = ("rodata", "kconfig")
+_CALLING, _FILLING = "making tail calls", "filling program arrays"
 _NO_OFFLOAD = (
     "the driver takes no programs for its card, as most do, or none such: cards take no fragments, "
     "and of maps plain arrays and hashes alone"
@@ -77,7 +76,11 @@ def load(
         try:
             return _load(source, frags, target, apart=apart, ifindex=ifindex)
         except KernelError as error:
-            if not target or error.call in (_SHARING, _FILLING) or error.errno != errno.EINVAL:
+            if (
+                not target
+                or error.call in (SHARING, PINNED, _FILLING)
+                or error.errno != errno.EINVAL
+            ):
                 raise
             return _load(source, frags, target, error, apart=apart)
 
@@ -92,7 +95,18 @@ def load(
                 "arrays, and its callees would work on the maps that are in use",
                 hint="it can be tried with maps of its own: load -p pins them elsewhere",
             ) from error
-        if error.call == _SHARING:
+        if error.call == PINNED:
+            raise UnsupportedError(
+                f"{what} cannot use a map that is pinned",
+                why=error.log,
+                hint="remove the pin, which leaves the map to those who use it, or "
+                + (
+                    "--maps MAP=new takes one that is not pinned"
+                    if source.replaces
+                    else "-p DIR pins its maps elsewhere (in the file of apply: pin-path)"
+                ),
+            ) from error
+        if error.call == SHARING:
             raise UnsupportedError(
                 f"{what} cannot share the maps of program {source.maps_of}",
                 why=error.log,
@@ -181,10 +195,11 @@ def _load(
         # libbpf shares what is pinned already; new pins are the transaction's to make.
         library.bpf_map__set_pin_path(found, None)
     if source.maps_of:
-        shared = _share_maps(handle, source)
+        shared = share_maps(handle, source, lambda: _by_reference(source, frags))
         maps = {
             path: found for path, found in maps.items() if source.replaces and found not in shared
         }
+    use_pins(handle)
     try:
         libbpf.load_object(handle)
     except KernelError as error:
@@ -204,6 +219,26 @@ def _load(
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *map(library.bpf_map__fd, handles)]
     return {"arrays": list(arrays), "maps": list(maps)}, fds
+
+
+def _by_reference(source: chain.Source, frags: bool) -> Names:
+    """In the child: the names of a running program's maps, by the order of their first use.
+
+    That tells maps apart that are called alike as far as the kernel keeps their names, if the file
+    has the code of the running program: it is loaded with maps of its own to see that.
+    """
+    alone = source._replace(maps_of=0, pin_path=None, maps=())
+    _answer, fds = _load(alone, frags, None)
+    ours, code = libbpf.prog_info(fds[0]), image.Image.of(fds[0])
+    for fd in fds:
+        os.close(fd)
+    with libbpf.owned(libbpf.prog_fd(source.maps_of)) as running:
+        theirs = libbpf.prog_info(running)
+    if code is None or ours.tag != theirs.tag:
+        return {}
+    named = dict(code.names)
+    pairs = zip(theirs.map_ids, ours.map_ids, strict=False)
+    return {there: named[here] for there, here in pairs if here in named}
 
 
 def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
@@ -258,72 +293,6 @@ def _sharing_hint(source: chain.Source) -> str:
         )
     force = "" if source.forced else ", or --force to leave out maps that it lacks"
     return f"give the object file that the running program was loaded from{force}"
-
-
-def _share_maps(handle: int, source: chain.Source) -> set[int]:
-    """Have an object use a running program's maps, each found by its name; returns the handles.
-
-    All of them, unless it is `forced`. A program that replaces the other has constants of its own,
-    and program arrays, which are code: both only where `source.maps` says ``keep``.
-
-    Raises KernelError, its log a line a map, where one does not fit. The kernel keeps 15 characters
-    of a name; internal maps are named after the object and their section, such as .bss.
-    """
-    library = libbpf.lib()
-    with libbpf.owned(libbpf.prog_fd(source.maps_of)) as fd:
-        there = [libbpf.map_fd(number) for number in libbpf.prog_info(fd).map_ids]
-    left = {number: libbpf.map_info(number) for number in there}
-    left = {number: info for number, info in left.items() if info.name != image.NAME}
-    said, shared, wrong = dict(source.maps), set[int](), list[str]()
-    for found in libbpf.maps(handle):
-        name = library.bpf_map__name(found).decode()
-        _object, dot, section = name.partition(".")
-        asked = said.pop(name, None) or (said.pop(f".{section}", None) if dot else None)
-        wanted = [
-            number
-            for number, info in left.items()
-            if info.name == name[:15] or (dot and info.name.endswith(f".{section}"))
-        ]
-        ours = libbpf.map_shape(found)
-        is_own = ours.type == uapi.BPF_MAP_TYPE_PROG_ARRAY or section.startswith(_CONSTANTS)
-        if asked == "new" or (source.replaces and is_own and not asked):
-            if asked:
-                library.bpf_map__set_pin_path(found, None)
-            for number in wanted:
-                del left[number]
-            continue
-        if asked not in (None, "keep"):
-            for number in wanted:
-                del left[number]
-            try:
-                wanted = [libbpf.get(asked)]
-            except KernelError as error:
-                wrong.append(f"map {name}: {asked}: {os.strerror(error.errno or 0)}")
-                continue
-            left[wanted[0]] = libbpf.map_info(wanted[0])
-        if not wanted:
-            if asked:
-                wrong.append(f"map {name}: the running program has none of that name")
-            continue  # one that the running program does not use
-        theirs = left[wanted[0]].shape
-        if not ours.max_entries:  # libbpf asks for one for each CPU
-            ours = ours._replace(max_entries=theirs.max_entries)
-        if len(wanted) > 1:
-            wrong.append(f"map {name}: {len(wanted)} maps of that name run")
-        elif ours != theirs:
-            wrong.append(f"map {name}: {ours} in the file, {theirs} as it runs")
-        else:
-            libbpf.call("bpf_map__reuse_fd", found, wanted[0])
-            library.bpf_map__set_pin_path(found, None)
-            shared.add(found)
-        for number in wanted:
-            del left[number]
-    wrong += [f"map {name} is not in the file" for name in said]
-    if not source.forced:
-        wrong += [f"map {info.name} runs, and is not in the file" for info in left.values()]
-    if wrong:
-        raise KernelError(_SHARING, errno.EINVAL, "\n".join(wrong))
-    return shared
 
 
 def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:

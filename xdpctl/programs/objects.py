@@ -145,14 +145,18 @@ def _choose(
     """The program that is meant."""
     listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
     if section is None and program is None:
-        untyped = (uapi.BPF_PROG_TYPE_UNSPEC,) if first_of_several else ()
-        fitting = [found for found in candidates if found.is_xdp or found.type in untyped]
+        fitting = [found for found in candidates if found.is_xdp]
+        untyped = [found for found in candidates if found.type == uapi.BPF_PROG_TYPE_UNSPEC]
+        if first_of_several:
+            fitting = [found for found in candidates if found in (*fitting, *untyped)]
+        elif not fitting and len(untyped) == 1:
+            fitting = untyped  # its section tells libbpf nothing, and it is all that can be meant
         if not fitting:
             raise BadObjectError(
                 f"no XDP program in {path}",
                 why=f"it has {listing}" if listing else "it has no program at all",
-                hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one in '
-                "another section has to be named with -n PROGRAM",
+                hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one of '
+                "several in other sections has to be named with -n PROGRAM",
                 number=errno.EINVAL if candidates else errno.ENOENT,
             )
     else:

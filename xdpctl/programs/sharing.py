@@ -1,0 +1,203 @@
+"""Whose maps a program uses: those of one that runs, those that are pinned, or its own.
+
+All of this works on an object that libbpf has open, in the child process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Mapping
+
+from ..errors import KernelError
+from ..kernel import libbpf, maps, records, uapi
+from ..model.chain import Source
+from . import image
+
+SHARING, PINNED = "sharing maps", "using a pinned map"
+"""What a KernelError calls these; its log has the reason, a line a map."""
+
+_CONSTANTS = ("rodata", "kconfig")
+_FD = "/proc/self/fd"
+
+Names = Mapping[int, str]
+"""The full names of maps by id, as their file has them; the kernel keeps 15 characters."""
+
+
+def shape_in_kernel(handle: int, shape: records.MapShape) -> records.MapShape:
+    """The shape that the kernel gives to a map of an object.
+
+    It adds a flag to device maps, forgets flags that concern a descriptor alone, and rounds the
+    entries of some LRU maps. So a map is made to look at, and not kept.
+    """
+    inner = libbpf.lib().bpf_map__inner_map(handle)
+    try:
+        with contextlib.ExitStack() as closing:
+
+            def make(one: records.MapShape, inner_fd: int = 0) -> int:
+                fd = maps.create(one, inner_fd)
+                closing.callback(os.close, fd)
+                return fd
+
+            fd = make(shape, make(libbpf.map_shape(inner)) if inner else 0)
+            return libbpf.map_info(fd).shape
+    except KernelError:
+        return shape  # a type that wants more than a shape: it is compared as it was asked for
+
+
+def difference(handle: int, theirs: records.MapInfo) -> str:
+    """In what a map of an object is another than one that is there; empty where it is not."""
+    ours = libbpf.map_shape(handle)
+    if not ours.max_entries:  # libbpf asks for one for each CPU
+        ours = ours._replace(max_entries=theirs.max_entries)
+    if ours == theirs.shape or shape_in_kernel(handle, ours) == theirs.shape:
+        return ""
+    return f"{ours} in the file, {theirs.shape} as it runs"
+
+
+def use_pins(handle: int) -> None:
+    """Have an object use what is pinned where its maps want to be pinned.
+
+    libbpf does so by itself, but takes the flags that the kernel adds to device maps for a
+    difference until 1.6. Raises KernelError of PINNED.
+    """
+    library = libbpf.lib()
+    for found in libbpf.maps(handle):
+        path = library.bpf_map__pin_path(found)
+        if not path or not os.path.lexists(path):
+            continue
+        name, where = library.bpf_map__name(found).decode(), os.fsdecode(path)
+        try:
+            fd = map_at(where)
+        except KernelError as error:
+            raise KernelError(
+                PINNED, error.errno or 0, f"map {name}: {where}: {error.log}"
+            ) from error
+        with libbpf.owned(fd):
+            if differs := difference(found, libbpf.map_info(fd)):
+                differs = differs.replace("as it runs", f"at {where}")
+                raise KernelError(PINNED, errno.EINVAL, f"map {name}: {differs}")
+            libbpf.call("bpf_map__reuse_fd", found, fd)
+            library.bpf_map__set_pin_path(found, None)
+
+
+def map_at(path: str) -> int:
+    """The descriptor of a pinned map. Raises KernelError, its log the reason."""
+    try:
+        fd = libbpf.get(path)
+    except KernelError as error:
+        raise KernelError(error.call, error.errno or 0, os.strerror(error.errno or 0)) from error
+    kind = os.readlink(f"{_FD}/{fd}").removeprefix("anon_inode:")
+    if kind != "bpf-map":
+        os.close(fd)
+        what = {"bpf-prog": "a program", "bpf_link": "a link"}.get(kind, kind)
+        raise KernelError("bpf_obj_get", errno.EINVAL, f"{what} is pinned there, and no map")
+    return fd
+
+
+def share_maps(handle: int, source: Source, ordered: Callable[[], Names] = dict) -> set[int]:
+    """Have an object use a running program's maps, each found by its name; returns the handles.
+
+    All of them, unless it is `forced`. A program that replaces the other has constants of its own,
+    and program arrays, which are code: both only where `source.maps` says ``keep``. What the names
+    do not tell apart `ordered` may, which names maps by their ids.
+
+    Raises KernelError of SHARING, its log a line a map, where one does not fit. Internal maps are
+    named after the object and their section, such as .bss.
+    """
+    found = _Sharing(source, ordered)
+    for one in libbpf.maps(handle):
+        found.share(one)
+    wrong = found.wrong + [f"map {name} is not in the file" for name in found.said]
+    if not source.forced:
+        wrong += [f"map {info.name} runs, and is not in the file" for info in found.left.values()]
+    if wrong:
+        raise KernelError(SHARING, errno.EINVAL, "\n".join(wrong))
+    return found.shared
+
+
+class _Sharing:
+    """The maps of a running program, by descriptor, while they are dealt out."""
+
+    def __init__(self, source: Source, ordered: Callable[[], Names]) -> None:
+        with libbpf.owned(libbpf.prog_fd(source.maps_of)) as fd:
+            there = [libbpf.map_fd(number) for number in libbpf.prog_info(fd).map_ids]
+        self.source, self._ordered = source, ordered
+        self.left = {number: libbpf.map_info(number) for number in there}
+        self.names = dict[int, str]()
+        for number, info in list(self.left.items()):
+            if info.name == image.NAME:
+                del self.left[number]
+                record = maps.record(number, info, uapi.BPF_F_RDONLY_PROG)
+                code = image.Image.unpack(record) if record else None
+                self.names = dict(code.names) if code else {}
+        self.said = dict(source.maps)
+        self.shared, self.wrong = set[int](), list[str]()
+
+    def share(self, handle: int) -> None:
+        """Give a map of the object that of the running program, if it is to have that."""
+        library, source = libbpf.lib(), self.source
+        name = library.bpf_map__name(handle).decode()
+        section = name.partition(".")[2]
+        asked = self.said.pop(name, None) or (self.said.pop(f".{section}", "") if section else "")
+        wanted = self._called(name, section)
+        if asked not in ("", "keep", "new"):
+            self._drop(wanted)
+            try:
+                wanted = [map_at(asked)]
+            except KernelError as error:
+                self.wrong.append(f"map {name}: {asked}: {error.log}")
+                return
+            self.left[wanted[0]] = libbpf.map_info(wanted[0])
+        is_array = library.bpf_map__type(handle) == uapi.BPF_MAP_TYPE_PROG_ARRAY
+        is_own = is_array or section.startswith(_CONSTANTS)
+        if asked == "new" or (source.replaces and is_own and not asked):
+            if asked:
+                library.bpf_map__set_pin_path(handle, None)
+        elif wanted:
+            self._give(handle, name, wanted)
+        elif asked:
+            self.wrong.append(f"map {name}: the running program has none of that name")
+        # else it is one that the running program does not use
+        self._drop(wanted)
+
+    def _give(self, handle: int, name: str, wanted: list[int]) -> None:
+        if len(wanted) > 1:
+            self.wrong.append(f"map {name}: {len(wanted)} maps of that name run")
+        elif differs := difference(handle, self.left[wanted[0]]):
+            self.wrong.append(f"map {name}: {differs}{self._pinned(handle, name)}")
+        else:
+            libbpf.call("bpf_map__reuse_fd", handle, wanted[0])
+            libbpf.lib().bpf_map__set_pin_path(handle, None)
+            self.shared.add(handle)
+
+    def _pinned(self, handle: int, name: str) -> str:
+        """What else there is to know of a map that does not fit: a new one would not be new."""
+        path = libbpf.lib().bpf_map__pin_path(handle)
+        if not (self.source.replaces and path and os.path.lexists(path)):
+            return ""
+        return f"; {os.fsdecode(path)} is its pin: {name}=new takes one that is not pinned"
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self.left[number]
+
+    def _called(self, name: str, section: str) -> list[int]:
+        """The maps that may be meant by a name."""
+        found = self._by_name(name, section)
+        if len(found) > 1 and not self.names:
+            self.names = dict(self._ordered()) or {0: ""}  # is asked once
+            found = self._by_name(name, section)
+        return found
+
+    def _by_name(self, name: str, section: str) -> list[int]:
+        return [
+            number
+            for number, info in self.left.items()
+            if (full := self.names.get(info.id, "")) == name
+            or (
+                not full
+                and (info.name == name[:15] or (section and info.name.endswith(f".{section}")))
+            )
+        ]
