@@ -133,11 +133,34 @@ class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a
         self.exit_code = 128 + signum
 
 
+_LIBBPF = {
+    4000: "libelf failed",
+    4001: "the format of the object is invalid",
+    4002: "the object's kernel version is missing or invalid",
+    4003: "the object is of the other byte order",
+    4004: "a fault in libbpf itself",
+    4005: "a relocation failed",
+    4006: "the program could not be loaded",
+    4007: "the verifier refused the program",
+    4008: "the program is too large",
+    4009: "the program is for another version of the kernel",
+    4010: "the kernel does not know this type of program",
+    4011: "an answer over netlink was for another process",
+    4012: "an answer over netlink was out of order",
+    4013: "an answer over netlink cannot be read",
+}
+"""libbpf's own numbers, which go on where those of the system end (<bpf/libbpf.h>)."""
+
+
+def _words(code: int) -> str:
+    return _LIBBPF.get(code) or os.strerror(code)
+
+
 class KernelError(OSError):
     """A kernel call failed: `call` names it, `log` is what libbpf or the verifier said."""
 
     def __init__(self, call: str, code: int, log: str = "") -> None:
-        super().__init__(code, os.strerror(code))
+        super().__init__(code, _words(code))
         self.call = call
         self.log = log
 
@@ -151,7 +174,7 @@ class KernelError(OSError):
 
     def __str__(self) -> str:
         name = errno.errorcode.get(self.errno or 0, str(self.errno))
-        return f"{self.call}: {os.strerror(self.errno or 0)} ({name})"
+        return f"{self.call}: {self.strerror} ({name})"
 
 
 def explained(error: OSError) -> XdpctlError:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_adopt import bare
 from tests.kernel.tool import Tool
+from tests.unit.samples import compiled
 
 FIELD: dict[str, tuple[str, ...]] = {
     "count": (),
@@ -99,3 +100,86 @@ def by_ip(veth: net.Veth, path: Path) -> Iterator[int]:
         yield oracle.xdp_prog_id(veth.ifindex)[0]
     finally:
         net.ip("link", "set", "dev", veth.dev, "xdpdrv", "off")
+
+
+# --- what is told of objects that cannot run ----------------------------------------------------
+
+_F = 'SEC("xdp") int f(struct xdp_md *ctx) {{ {0} }}'
+_HASH = "struct {{ int (*type)[{0}]; int (*key_size)[4]; int (*value_size)[8]; }}"
+_LOOKUP = "static void *(*lookup)(void *, const void *) = (void *)1;"
+_KSYM = '__attribute__((section(".ksyms")))'
+
+TOLD: dict[str, tuple[str, int, str]] = {
+    "a function of no kernel": (
+        f"extern int bpf_none(void *) {_KSYM};" + _F.format("return bpf_none(ctx);"),
+        7,
+        "have no bpf_none, which it uses",
+    ),
+    "a variable of no kernel": (
+        f"extern const int none {_KSYM};" + _F.format("return none;"),
+        7,
+        "have no none, which it uses",
+    ),
+    "a symbol of no kernel": (
+        f"extern const void none {_KSYM};" + _F.format("return (long)&none;"),
+        7,
+        "no symbol none",
+    ),
+    "a configuration of no kernel": (
+        'extern int CONFIG_NONE __attribute__((section(".kconfig")));'
+        + _F.format("return CONFIG_NONE;"),
+        7,
+        "it wants to know CONFIG_NONE",
+    ),
+    "a map of no entries": (
+        f'{_HASH.format(1)} flows SEC(".maps"); {_LOOKUP}'
+        + _F.format("int key = 0; return lookup(&flows, &key) ? 2 : 1;"),
+        4,
+        "map flows has 0 entries",
+    ),
+    "an array of no entries": (
+        f'{_HASH.format(2)} flows SEC(".maps"); {_LOOKUP}'
+        + _F.format("int key = 0; return lookup(&flows, &key) ? 2 : 1;"),
+        4,
+        "map flows has 0 entries",
+    ),
+    "a helper of no kernel": (
+        "static int (*helper)(void *) = (void *)9999;" + _F.format("return helper(ctx);"),
+        5,
+        "helper 9999 is one of another kernel",
+    ),
+}
+
+
+@kinds("fused")
+@pytest.mark.parametrize("case", TOLD)
+def test_what_is_told_of_an_object(tool: Tool, veth: net.Veth, tmp_path: Path, case: str) -> None:
+    source, code, text = TOLD[case]
+    result = tool.try_("load", veth.dev, compiled(tmp_path, source, "-Wno-everything"))
+    assert (result.code, text in result.err) == (code, True), result.err
+
+
+@kinds("fused")
+def test_a_pin_is_no_object(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Reading one gives an input/output error, which is nobody's fault."""
+    tool("load", veth.dev, objects["pinned"])
+    with oracle.prog_fd(tool.ids(veth.dev)[0]) as program:
+        oracle.pin(program, tool.bpffs / "program")
+    for name, kind in (("packets", "map"), ("program", "program")):
+        result = tool.try_("load", veth.dev, tool.bpffs / name)
+        assert (result.code, f"the pin of a {kind}" in result.err) == (4, True), result.err
+    (tool.bpffs / "program").unlink()
+
+
+@kinds("fused")
+def test_a_pin_of_another_map(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """What is said is what helps: the pin is in the way of new maps, too."""
+    tool("load", veth.dev, objects["pass"])
+    with oracle.map_create(2, 4, 8, 3) as other:
+        oracle.pin(other, tool.bpffs / "packets")
+    result = tool.try_("load", veth.dev, objects["pinned"])
+    assert (result.code, "-p DIR pins its maps elsewhere" in result.err) == (7, True), result.err
+    assert f"3 entries, flags 0x0 at {tool.bpffs}/packets" in result.err
+    result = tool.try_("replace", veth.dev, "pass", objects["pinned"], "--maps", "new")
+    assert (result.code, "--maps MAP=new" in result.err) == (7, True), result.err
+    tool("load", veth.dev, objects["pinned"], "-p", tool.bpffs / "elsewhere")

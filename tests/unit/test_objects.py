@@ -345,5 +345,6 @@ def test_maps_that_want_btf() -> None:
     """Libbpf's words, and what to do about them."""
     with pytest.raises(BadObjectError) as caught:
         objects.member(built("stripped_count"))
-    assert "BTF is required" in caught.value.why
+    assert "BTF is required" in caught.value.details
+    assert "BTF, which it lacks" in caught.value.why
     assert "clang -g" in caught.value.hint

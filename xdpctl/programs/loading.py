@@ -10,17 +10,14 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadObjectError, KernelError, UnsupportedError, VerifierError, XdpctlError
+from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
-from ..host.rights import explain_refusal
 from ..kernel import abi, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model import chain
-from . import image
+from . import image, sharing
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
-
-LOG_LINES = 12
-"""How many lines of the verifier's log an error shows."""
+from .words import libbpf_words, refused
 
 _CALLING, _FILLING = "making tail calls", "filling program arrays"
 _NO_OFFLOAD = (
@@ -127,7 +124,7 @@ def load(
                 details=libbpf_words(error),
                 number=error.errno,
             ) from error
-        raise explain(what, error, ext=bool(target)) from error
+        raise refused(what, error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
@@ -137,16 +134,16 @@ def _load(
     source: chain.Source,
     frags: bool,
     target: tuple[int, str] | None,
-    refused: KernelError | None = None,
+    fault: KernelError | None = None,
     *,
     apart: bool = False,
     ifindex: int = 0,
 ) -> tuple[Any, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
 
-    After its way was `refused`, the program may lack BTF, or have what does not fit the function
-    that it is to replace, as older compilers write it. The kernel looks at that before the code. So
-    it is verified by itself, and its image is loaded with BTF of ours.
+    If a first way ended by a `fault`, the program may lack BTF, or have what does not fit the
+    function that it is to replace, as older compilers write it. The kernel looks at that before the
+    code. So it is verified by itself, and its image is loaded with BTF of ours.
     """
     library = libbpf.lib()
     handle = open_object(source.path, source.data, source.pin_path)
@@ -169,7 +166,7 @@ def _load(
             library.bpf_program__set_expected_attach_type(program, attach_type)
         else:
             library.bpf_program__set_autoload(program, False)
-    as_ext = target is not None and not refused
+    as_ext = target is not None and not fault
     kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
     library.bpf_program__set_type(chosen, kind)
     library.bpf_program__set_expected_attach_type(chosen, attach_type)
@@ -206,13 +203,13 @@ def _load(
         raise KernelError(
             "verifier" if log.value else error.call,
             error.errno or errno.EINVAL,
-            log.value.decode(errors="replace") or error.log,
+            log.value.decode(errors="replace") or error.log + sharing.without_entries(handle),
         ) from error
     program_fd = library.bpf_program__fd(chosen)
     code = image.capture(handle, chosen, program_fd, frags)
-    if target and refused:
+    if target and fault:
         if code is None:
-            raise refused
+            raise fault
         program_fd = _load_anew(source.program, code, target)
     elif code and not ifindex:  # the image is for a root of another kind
         code.bound_to(program_fd)
@@ -280,7 +277,7 @@ def _load_image(
     try:
         fd = _load_ext(name, code, target) if target else code.load_xdp(name)
     except KernelError as error:
-        raise explain(what, error, ext=bool(target)) from error
+        raise refused(what, error, ext=bool(target)) from error
     tables = (source.tables or {}).items()
     return Loaded(fd, {table: os.dup(number) for table, number in tables}, {})
 
@@ -293,38 +290,3 @@ def _sharing_hint(source: chain.Source) -> str:
         )
     force = "" if source.forced else ", or --force to leave out maps that it lacks"
     return f"give the object file that the running program was loaded from{force}"
-
-
-def explain(what: str, error: KernelError, *, ext: bool) -> XdpctlError:
-    """Why a member could not be loaded."""
-    refusal = explain_refusal(error, what, ext=ext)
-    if refusal and error.call != "verifier":
-        return refusal
-    if error.call == "verifier":
-        return VerifierError(
-            f"the verifier refused {what}",
-            why=reason(error.log),
-            hint="-v shows the verifier's whole log",
-            details=error.log,
-        )
-    if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
-        return UnsupportedError(f"this kernel cannot load {what}", why=libbpf_words(error))
-    return BadObjectError(f"cannot load {what}", why=libbpf_words(error) or str(error))
-
-
-def reason(log: str) -> str:
-    """The part of a verifier's log that says why: its end, but for newer kernels (seen on 7.3).
-
-    Those explain the reason in a report behind it, which starts with "Verification failed".
-    """
-    lines = [line for line in log.splitlines() if line.strip()]
-    for number, line in enumerate(lines):
-        if line.startswith("Verification failed"):
-            return "\n".join(lines[max(number - 3, 0) : number + LOG_LINES])
-    return "\n".join(lines[-LOG_LINES:])
-
-
-def libbpf_words(error: KernelError) -> str:
-    """libbpf's warnings, without its debug lines."""
-    lines = [line.strip().removeprefix("libbpf: ") for line in error.log.splitlines()]
-    return "\n".join(line for line in lines if line)[-2000:]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,13 @@ from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from ..model import chain
 from . import clang
 from .clang import Build
-from .loading import libbpf_words, open_object
+from .loading import open_object
+from .words import unusable
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
 _FOREIGN_ATTACH = {uapi.BPF_XDP_DEVMAP: "devmap", uapi.BPF_XDP_CPUMAP: "cpumap"}
+_NO_SECTION = ".text"
+"""Where a compiler puts functions that are given no section."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,34 @@ class Candidate:
 def read(path: str, most: int = -1) -> bytes:
     """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
     limit = files.SOURCE if clang.is_source(path) else files.OBJECT
-    return files.read(path, limit, most=most, number=libbpf.LIBBPF_ERRNO__LIBELF)
+    try:
+        return files.read(path, limit, most=most, number=libbpf.LIBBPF_ERRNO__LIBELF)
+    except BadObjectError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EIO:
+            _check_no_pin(path)  # what the pin of a program answers
+        raise
+
+
+def _check_no_pin(path: str) -> None:
+    """Raise BadObjectError if something is pinned at a path, as far as this process may know."""
+    try:
+        fd = libbpf.get(path)
+    except KernelError:
+        return
+    with libbpf.owned(fd):
+        kind = os.readlink(f"/proc/self/fd/{fd}").rpartition(":")[2]
+    kind = {"bpf-map": "map", "bpf-prog": "program", "bpf_link": "link"}.get(kind, kind)
+    raise BadObjectError(
+        f"{path} is no file",
+        why=f"it is the pin of a {kind} in a BPF file system",
+        hint="give the object file, or the C source, that the program is made of",
+    )
 
 
 def _check_elf(path: str, data: bytes) -> None:
     if not data.startswith(b"\x7fELF"):
+        _check_no_pin(path)  # that of a map can be read, and shows what is in it
         raise BadObjectError(
             f"{path} is not an ELF object file",
             hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o; a source is "
@@ -147,15 +174,18 @@ def _choose(
     if section is None and program is None:
         fitting = [found for found in candidates if found.is_xdp]
         untyped = [found for found in candidates if found.type == uapi.BPF_PROG_TYPE_UNSPEC]
+        plain = [found.name for found in untyped if found.section == _NO_SECTION]
         if first_of_several:
             fitting = [found for found in candidates if found in (*fitting, *untyped)]
-        elif not fitting and len(untyped) == 1:
+        elif not fitting and len(untyped) == 1 and not plain:
             fitting = untyped  # its section tells libbpf nothing, and it is all that can be meant
         if not fitting:
             raise BadObjectError(
                 f"no XDP program in {path}",
                 why=f"it has {listing}" if listing else "it has no program at all",
-                hint='an XDP program stands in a section named "xdp" or "xdp.frags"; one of '
+                hint=f'{plain[0]} has no section of its own: write SEC("xdp") before it'
+                if len(plain) == len(candidates) > 0
+                else 'an XDP program stands in a section named "xdp" or "xdp.frags"; one of '
                 "several in other sections has to be named with -n PROGRAM",
                 number=errno.EINVAL if candidates else errno.ENOENT,
             )
@@ -216,22 +246,7 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
     try:
         answer, _fds = in_child(path, work)
     except KernelError as error:
-        words = libbpf_words(error)
-        what = f"{path} is not a usable BPF object"
-        if "'maps'" in words:  # the section's name, in each release's words
-            raise BadObjectError(
-                what,
-                why='its maps are legacy definitions, SEC("maps"), which libbpf reads up to 0.8',
-                hint='define them in SEC(".maps") and compile it again, with clang -g; as it is, '
-                "only a tool with a libbpf before 1.0 loads it",
-                details=words,
-            ) from error
-        raise BadObjectError(
-            what,
-            why=words or str(error),
-            hint="compile it again, with clang -g (maps want BTF, and the section .maps); the file "
-            "may also be truncated or corrupt",
-        ) from error
+        raise unusable(path, error) from error
     candidates = [Candidate(**values) for values in answer]
     for found in candidates:
         _check_config(path, found)

@@ -20,6 +20,8 @@ SHARING, PINNED = "sharing maps", "using a pinned map"
 
 _CONSTANTS = ("rodata", "kconfig")
 _FD = "/proc/self/fd"
+# Storages of sockets, cgroups, tasks and inodes, and structures of operations (<linux/bpf.h>).
+_ENDLESS = (19, 21, 24, 26, 28, 29, 32)
 
 Names = Mapping[int, str]
 """The full names of maps by id, as their file has them; the kernel keeps 15 characters."""
@@ -54,6 +56,19 @@ def difference(handle: int, theirs: records.MapInfo) -> str:
     if ours == theirs.shape or shape_in_kernel(handle, ours) == theirs.shape:
         return ""
     return f"{ours} in the file, {theirs.shape} as it runs"
+
+
+def without_entries(handle: int) -> str:
+    """A line for each map of an object that the kernel cannot make, as it has no entries."""
+    library = libbpf.lib()
+    found = [
+        library.bpf_map__name(one).decode()
+        for one in libbpf.maps(handle)
+        if library.bpf_map__fd(one) < 0
+        and not library.bpf_map__max_entries(one)
+        and library.bpf_map__type(one) not in _ENDLESS
+    ]
+    return "".join(f"\nmap '{name}' has 0 entries" for name in found)
 
 
 def use_pins(handle: int) -> None:

@@ -22,7 +22,7 @@ from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
 from ..model.state import Place
-from ..programs import image, loading
+from ..programs import image, loading, words
 from ..programs.image import Image
 from . import dispatcher, fused
 from .count_code import Counter
@@ -237,7 +237,7 @@ class Construction:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
                 raise image.array_of_another_kind(what, "ext") from error
-            raise loading.explain(what, error, ext=True) from error
+            raise words.refused(what, error, ext=True) from error
         self.closing.callback(os.close, new)
         program_id = libbpf.prog_info(new).id
         self.renewed[member.id] = program_id

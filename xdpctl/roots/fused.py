@@ -25,7 +25,7 @@ from ..model.chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from ..model.record import FUSED, FUSED_RECORD, Config
 from ..programs import image
 from ..programs.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
-from ..programs.loading import reason
+from ..programs.words import reason
 from . import count_code
 from .count_code import Counter, Mask
 

@@ -33,7 +33,7 @@ from ..model.chain import (
 )
 from ..model.plan import Plan
 from ..model.state import State
-from ..programs import image, loading
+from ..programs import image, loading, words
 from ..programs.image import Image
 from ..roots import dispatcher
 from ..roots.construct import Rehearsal, check_same
@@ -355,7 +355,7 @@ class _Programs:
         try:
             return self.own(image.load(kind, name, text, gpl=code.gpl))
         except KernelError as error:
-            raise loading.explain(f"{name} for a trial", error, ext=False) from error
+            raise words.refused(f"{name} for a trial", error, ext=False) from error
 
     def _alone(self, member: Member, fd: int) -> int:
         """An EXT program behind a root of its own: the kernel does not run it else."""
