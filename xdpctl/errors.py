@@ -123,6 +123,12 @@ class UnconfirmedError(XdpctlError):
     exit_code = 15
 
 
+class OutputError(XdpctlError):
+    """What was done could not be told: an output is closed, or full."""
+
+    exit_code = 16
+
+
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
     """A signal ended the command before its change was live; what it had begun was undone."""
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
 from tests.unit.samples import blocked, ending_signals, send, sent_while_blocking
 from xdpctl.errors import Interrupted
-from xdpctl.host import signals
+from xdpctl.host import child, signals
 
 handlers = pytest.fixture(ending_signals)
 ALL = pytest.mark.parametrize("number", signals.ENDING)
@@ -157,3 +163,100 @@ def test_signals_that_the_caller_blocks_stay_blocked() -> None:
         assert blocked() & {*signals.ENDING, signal.SIGUSR1} == {signal.SIGHUP, signal.SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- what the interpreter drops -----------------------------------------------------------------
+
+
+def _in_finalizer(number: int) -> None:
+    class Dropping:
+        def __del__(self) -> None:
+            send(number)
+
+    Dropping()
+
+
+def _in_callback(number: int) -> None:
+    ctypes.CFUNCTYPE(None)(lambda: send(number))()
+
+
+def _in_fork(number: int) -> None:
+    """In what the interpreter runs in the parent after each fork, once."""
+    left = [number]
+
+    def once() -> None:
+        if left:
+            send(left.pop())
+
+    os.register_at_fork(after_in_parent=once)
+    child.forked(lambda: time.sleep(60))
+
+
+@ALL
+@pytest.mark.parametrize("drop", [_in_finalizer, _in_callback, _in_fork])
+@pytest.mark.usefixtures("handlers")
+def test_what_the_interpreter_drops_is_raised_again(
+    number: signal.Signals, drop: Callable[[int], None]
+) -> None:
+    """Where C code calls Python an exception goes nowhere; the signal has not gone."""
+    with pytest.raises(Interrupted) as caught:  # noqa: PT012 - when it is raised is the question
+        drop(number)
+        time.sleep(5)
+    assert caught.value.exit_code == 128 + number
+    send(number)  # once, as ever
+
+
+def test_a_child_takes_no_part_in_signals() -> None:
+    """They are its parent's, which ends it: Ctrl-C on a terminal is sent to both."""
+    read, write = os.pipe()
+
+    def work() -> None:
+        for number in signals.ENDING:
+            send(number)
+        os.write(write, b"here")
+
+    pid = child.forked(work)
+    os.close(write)
+    with open(read, "rb") as told:
+        assert told.read() == b"here"
+    os.waitpid(pid, 0)
+
+
+# --- from the first instant to the last ---------------------------------------------------------
+
+_MEANWHILE = """
+import os, signal, sys
+import xdpctl.__main__ as entry
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["--version"]
+entry.main()
+"""
+
+
+@ALL
+@pytest.mark.parametrize("module", ["xdpctl.cli", "click", "xdpctl.view"])
+def test_a_signal_while_modules_are_imported(number: signal.Signals, module: str) -> None:
+    code = _MEANWHILE.format(module=module, number=int(number))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == f"xdpctl: interrupted by signal {number:d}\n"
+
+
+@ALL
+def test_a_signal_at_the_very_end(number: signal.Signals) -> None:
+    """All is done, and said: it ends with 0."""
+    code = (
+        "import atexit, os, sys\n"
+        "from xdpctl.__main__ import main\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\n"
+        "sys.argv[1:] = ['--version']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

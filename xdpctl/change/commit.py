@@ -21,7 +21,7 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..errors import UnsupportedError, XdpctlError
+from ..errors import OutputError, UnsupportedError, XdpctlError
 from ..host import signals
 from ..kernel import libbpf, libc
 from ..model.chain import USUAL
@@ -108,7 +108,7 @@ class Commit:
         with signals.blocked():
             number, text, ids = hook.flip(root_fd, self.report.root_id)
             undo.pop_all()
-            signals.hold()  # what comes now comes too late: all that was asked is done
+            signals.hold(live=True)  # what comes now comes too late: all that was asked is done
             self.flipped = True
             if self.watchdog:
                 self.watchdog.release()
@@ -125,6 +125,9 @@ class Commit:
         except Exception as error:
             # Whoever listens may be gone (a closed pipe). That undoes a change which is not made
             # yet; one that is live is brought to its end first.
+            if isinstance(error, OutputError) and not self.flipped:
+                what = f"nothing was changed: {error.what}"
+                raise XdpctlError(what, number=error.number) from error
             if not self.flipped:
                 raise
             self.unheard = error

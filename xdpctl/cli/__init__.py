@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
-import io
 import os
 import signal
 import sys
 
 import click
 
-from ..errors import Interrupted, KernelError, UsageError, XdpctlError, explained
-from ..host import signals
+from ..errors import Interrupted, KernelError, OutputError, UsageError, XdpctlError, explained
+from ..host import output, signals
 from ..view import document, words
 from .common import Settings, common_options
 
@@ -96,16 +97,22 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command line and exit with its code (xdpctl(8), EXIT STATUS)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # File names need not be text, and what was done has to be said all the same.
-            stream.reconfigure(errors="backslashreplace")
+    """Run a command line and end the process with its code (xdpctl(8), EXIT STATUS)."""
+    with output.prepared() as streams:
+        code = _main(arguments)
+        if error := output.untold(streams):
+            code = code or _told_of(error, Settings())
+    sys.exit(code)
+
+
+def _main(arguments: list[str] | None) -> int:
     if arguments is None and os.path.basename(sys.argv[0]) == "xdp-loader":
         from . import xdp_loader
 
-        sys.exit(xdp_loader.run(sys.argv[1:]))
-    sys.exit(run(arguments))
+        return xdp_loader.run(sys.argv[1:], ends=True)
+    settings = Settings()
+    settings.ends = True
+    return run(arguments, settings)
 
 
 def run(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
@@ -114,7 +121,7 @@ def run(arguments: list[str] | None = None, settings: Settings | None = None) ->
     # Known from the start, so that an error in the words before it comes as JSON too.
     settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        with signals.handled():
+        with signals.handled(last=settings.ends):
             return _run(arguments, settings)
     except (Interrupted, KeyboardInterrupt) as error:
         return _report(
@@ -131,7 +138,7 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
     except XdpctlError as error:
         return _report(error, settings)
     except _NoCommandError as error:
-        click.echo(str(error), err=True)
+        output.say(str(error), err=True)
         return UsageError.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -141,29 +148,31 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
         raise Interrupted(signal.SIGINT) from None
     except KernelError as error:
         return _report(error.explained(), settings)
-    except BrokenPipeError:
-        _drop_output()  # who read it has gone
-        return XdpctlError.exit_code
     except OSError as error:
-        _drop_output()
         return _report(explained(error), settings)
+    except MemoryError:
+        return _report(explained(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), settings)
     return int(code or 0)
 
 
-def _drop_output() -> None:
-    """Keep the interpreter from failing once more, at its end, on output that cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
+def _told_of(error: OutputError, settings: Settings) -> int:
+    """How a command ends that could not tell what it did."""
+    if error.number == errno.EPIPE and not signals.is_live():
+        return XdpctlError.exit_code  # who read it has seen enough
+    output.say(f"{settings.program}: {error.what}", err=True)
+    return settings.ended_by(error)
 
 
 def _report(error: XdpctlError, settings: Settings) -> int:
+    if isinstance(error, OutputError):
+        return _told_of(error, settings)
     if settings.verbose > 1:
         import traceback
 
-        traceback.print_exception(error)
-    click.echo(f"{settings.program}: {words.error_text(error, settings)}", err=True)
+        output.say("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+    output.say(f"{settings.program}: {words.error_text(error, settings)}", err=True)
     if settings.json:
-        document.show_error(error)
+        with contextlib.suppress(OutputError):  # the error itself says more
+            document.show_error(error)
+            sys.stdout.flush()
     return settings.ended_by(error)

@@ -14,7 +14,7 @@ import click
 from .. import __version__
 from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError, UsageError, XdpctlError
-from ..host import interfaces, locks, rights
+from ..host import interfaces, locks, output, rights
 from ..model.chain import MAX_PRIORITY, parse_actions
 from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
@@ -81,6 +81,8 @@ class Settings(Style):
     first_of_several: bool = False
     most: int | None = None
     asks: bool = True
+    # The process ends with the command.
+    ends: bool = False
 
     def ended_by(self, error: XdpctlError) -> int:
         """The exit code of an error that has been printed."""
@@ -135,7 +137,7 @@ class Settings(Style):
 
     def _tell(self, text: str) -> None:
         if not self.quiet:
-            click.echo(f"{self.program}: {text}", err=True)
+            output.say(f"{self.program}: {text}", err=True)
 
     def _mount_wanted(self, path: str) -> bool:
         if os.environ.get("LIBXDP_BPFFS_AUTOMOUNT") == "1":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ..errors import Interrupted, XdpctlError, explained
+from ..errors import Interrupted, OutputError, XdpctlError, explained
+from ..host import output
 from ..host.interfaces import Failure, Interface
 from ..view import words
 from .common import Settings
@@ -34,8 +35,8 @@ def each(found: Iterable[Interface], work: Callable[[Interface], T]) -> Iterator
             if ended:
                 raise ended
             outcome = work(interface)
-        except BrokenPipeError:
-            raise  # who reads the output has gone, whatever the interface
+        except OutputError:
+            raise  # whatever the interface
         except (XdpctlError, OSError) as error:
             known = error if isinstance(error, XdpctlError) else explained(error)
             outcome = Failure(interface, known)
@@ -45,7 +46,7 @@ def each(found: Iterable[Interface], work: Callable[[Interface], T]) -> Iterator
 
 def tell(failure: Failure, settings: Settings) -> None:
     """Tell on standard error what failed."""
-    click.echo(f"{settings.program}: {words.failure_text(failure, settings)}", err=True)
+    output.say(f"{settings.program}: {words.failure_text(failure, settings)}", err=True)
 
 
 def end(outcomes: Sequence[object], settings: Settings) -> None:
@@ -57,7 +58,7 @@ def end(outcomes: Sequence[object], settings: Settings) -> None:
     if failed:
         names = ", ".join(one.interface.name for one in failed)
         text = f"{len(failed)} of {len(outcomes)} interfaces failed: {names}"
-        click.echo(f"{settings.program}: {text}", err=True)
+        output.say(f"{settings.program}: {text}", err=True)
         codes = {settings.ended_by(one.error) for one in failed}
         mixed = settings.ended_by(XdpctlError(text))
         raise click.exceptions.Exit(codes.pop() if len(codes) == 1 else mixed)

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import click
-
 from .. import __version__
 from ..errors import (
     BadObjectError,
@@ -27,6 +25,7 @@ from ..errors import (
     Interrupted,
     LockTimeoutError,
     NotFoundError,
+    OutputError,
     RaceError,
     RightsError,
     UnconfirmedError,
@@ -36,7 +35,7 @@ from ..errors import (
     VerifierError,
     XdpctlError,
 )
-from ..host import rights
+from ..host import output, rights
 from ..host.interfaces import Interface
 from ..model import chain
 from ..model.record import LIBXDP_SLOTS
@@ -113,6 +112,7 @@ _ERRNO_ELSE: dict[type[XdpctlError], int] = {
     VerifierError: errno.EACCES,
     UnsupportedError: errno.EOPNOTSUPP,
     BpffsError: errno.ENOENT,
+    OutputError: errno.EIO,
 }
 
 
@@ -163,26 +163,30 @@ class _Settings(Settings):
         return exit_code(self.command, error)
 
 
-def run(words: Sequence[str]) -> int:
-    """Run a command line of xdp-loader; returns its exit code, with errors printed."""
+def run(words: Sequence[str], *, ends: bool = False) -> int:
+    """Run a command line of xdp-loader; returns its exit code, with errors printed.
+
+    `ends`: the process ends with it.
+    """
     from . import _report
     from . import run as run_xdpctl
 
     command = next((name for name in commands() if name.startswith(words[0])), "") if words else ""
     if words and not command:
-        click.echo(f"Command '{words[0]}' is unknown, try '{NAME} help'.", err=True)
+        output.say(f"Command '{words[0]}' is unknown, try '{NAME} help'.", err=True)
         return 1
     if not words or command == "help":
-        click.echo(_listing(), err=True)
+        output.say(_listing(), err=True)
         return NO_HELP
     settings = _Settings(command)
+    settings.ends = ends
     try:
         given, places = _read(command, words[1:])
         if "help" in given:
-            click.echo(_help(command))
+            output.say(_help(command))
             return 1
         if "version" in given:
-            click.echo(_version())
+            output.say(_version())
             return 1
         arguments = translated(command, given, places)
         if os.environ.get("LIBXDP_SKIP_DISPATCHER") == "1" and len(places) == 2:
@@ -281,7 +285,7 @@ def _placed(command: str, places: Sequence[str]) -> Iterator[None]:
     """What commands print goes where it does with xdp-loader: reports to standard error."""
     if command == "clean":
         where = places[0] if places else "all interfaces"
-        click.echo(f"Cleaning up detached XDP program links for {where}")
+        output.say(f"Cleaning up detached XDP program links for {where}")
     if command in ("status", "features"):
         yield
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..bpffs.mount import Bpffs
-from ..errors import BpffsError, KernelError, UnsupportedError, XdpctlError
+from ..errors import BpffsError, Interrupted, KernelError, UnsupportedError, XdpctlError
 from ..host import cache, rights
 from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, netlink
@@ -241,6 +241,8 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
     told: dict[int, Features] = {}
     try:
         told = {one.interface.ifindex: one for one in features.read(interfaces)}
+    except Interrupted:
+        raise
     except XdpctlError as error:
         found.netdev = error.why or error.what
     with netlink.route() as route:
@@ -309,6 +311,8 @@ def _look_at_hooks(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]
                 if root.owner != "xdpctl" and root.link_id:
                     nic.runs += _held(root.link_id)
             make_plan(state, state.chain.with_added([Member(experiments.NAME)]))
+        except Interrupted:
+            raise
         except XdpctlError as error:
             nic.busy = error
 

@@ -10,21 +10,38 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from ..errors import BadObjectError, KernelError, XdpctlError
+from ..errors import BadObjectError, Interrupted, KernelError, XdpctlError
 from ..kernel import libc
+from . import signals
 
 _CPU_SECONDS = 120
 
 
 def forked(work: Callable[[], object]) -> int:
     """A child process that does some work and ends, with its parent at the latest; its id."""
-    parent = os.getpid()
-    if pid := os.fork():
-        return pid
+    parent, pid = os.getpid(), 0
+    try:
+        # The interpreter drops what a handler raises in the middle of a fork.
+        with signals.blocked():
+            if not (pid := os.fork()):
+                _run(parent, work)
+    except Interrupted:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+    return pid
+
+
+def _run(parent: int, work: Callable[[], object]) -> NoReturn:
+    """In the child, whose parent is the one that signals tell of; it never comes back."""
     # Nothing of the parent's clean-up may run here: whatever happens, this process just ends.
     try:
+        for number in signals.ENDING:
+            signal.signal(number, lambda _number, _frame: None)  # not ignored by what it starts
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         libc.die_with_parent()
         if os.getppid() == parent:
             work()

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..errors import Interrupted
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_state = {"interrupts": True, "late": 0}
+_AGAIN = 0.002
+"""Seconds after which a signal is handled again whose exception was dropped."""
+
+_state = {"interrupts": True, "late": 0, "dropped": 0, "live": 0}
 
 
 def _handle(signum: int, _frame: object) -> None:
@@ -24,25 +29,73 @@ def _handle(signum: int, _frame: object) -> None:
     _state["late"] = signum
 
 
+def _handle_dropped(_signum: int, frame: object) -> None:
+    number, _state["dropped"] = _state["dropped"], 0
+    if number:
+        _state["interrupts"] = True
+        _handle(number, frame)
+
+
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
-    """Turn signals into Interrupted for the length of a command."""
-    _state.update(interrupts=True, late=0)
-    before = {}
+def _none_dropped() -> Iterator[None]:
+    """Raise Interrupted again where the interpreter drops it.
+
+    It does so where C code calls Python: in callbacks of ctypes and at a fork, in finalizers.
+    """
+    hook = sys.unraisablehook
+
+    def unraisable(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, Interrupted):
+            _state["dropped"] = dropped.exc_value.exit_code - 128
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            hook(dropped)
+
+    before = signal.signal(signal.SIGALRM, _handle_dropped)
+    sys.unraisablehook = unraisable
     try:
-        for number in ENDING:
-            before[number] = signal.signal(number, _handle)
         yield
     finally:
+        _state["dropped"] = 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def handled(*, last: bool = False) -> Iterator[None]:
+    """Turn signals into Interrupted for the length of a command.
+
+    `last`: the process ends with it, and no signal changes how.
+    """
+    _state.update(interrupts=True, late=0, live=0)
+    before: dict[int, Any] = {}
+    try:
+        with _none_dropped():
+            for number in ENDING:
+                before[number] = signal.signal(number, _handle)
+            yield
+    finally:
         hold()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_IGN if last else handler)
         _state["late"] = 0
 
 
-def hold() -> None:
-    """From here on a signal comes too late; it is noted."""
+def is_late() -> bool:
+    """Whether a signal would come too late: a change is live, or the command ends already."""
+    return not _state["interrupts"]
+
+
+def is_live() -> bool:
+    """Whether the command has changed an interface."""
+    return bool(_state["live"])
+
+
+def hold(*, live: bool = False) -> None:
+    """From here on a signal comes too late; it is noted. A change may be `live` now."""
     _state["interrupts"] = False
+    _state["live"] |= live
 
 
 def release() -> None:

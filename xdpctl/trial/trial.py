@@ -17,7 +17,15 @@ from dataclasses import dataclass
 
 from ..bpffs import homes
 from ..bpffs.mount import Bpffs
-from ..errors import GateError, KernelError, RaceError, UnsupportedError, UsageError, XdpctlError
+from ..errors import (
+    GateError,
+    Interrupted,
+    KernelError,
+    RaceError,
+    UnsupportedError,
+    UsageError,
+    XdpctlError,
+)
 from ..kernel import abi, libbpf, uapi
 from ..model.chain import (
     ACTIONS,
@@ -160,6 +168,8 @@ def attempt(
         present, unknown = _present(state), ""
         try:
             before = _line(present, run, closing)
+        except Interrupted:
+            raise
         except (XdpctlError, KernelError) as error:
             told = error.explained() if isinstance(error, KernelError) else error
             before, unknown = None, f"{told.what}: {told.why}" if told.why else told.what

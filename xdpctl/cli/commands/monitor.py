@@ -7,7 +7,7 @@ import contextlib
 import click
 
 from ...errors import Interrupted, UsageError
-from ...host import rights
+from ...host import output, rights
 from ...view import incidents
 from .. import complete
 from ..common import Settings, common_options
@@ -47,7 +47,7 @@ def command(settings: Settings, interface: str | None, interval: float, count: i
         scene = Scene(counts, bpffs, interface)
         if not settings.quiet:
             lacking = f"; this kernel has no {', '.join(counts.lacking)}" if counts.lacking else ""
-            click.echo(f"xdpctl: counting on {interface or 'all interfaces'}{lacking}", err=True)
+            output.say(f"xdpctl: counting on {interface or 'all interfaces'}{lacking}", err=True)
         incidents.incidents(scene.look, settings, interval, count)
         if scene.lost:
-            click.echo(f"xdpctl: {scene.lost} more packets were of too many kinds", err=True)
+            output.say(f"xdpctl: {scene.lost} more packets were of too many kinds", err=True)

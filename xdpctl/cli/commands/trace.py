@@ -12,7 +12,7 @@ import click
 
 from ... import __version__
 from ...errors import Interrupted, UsageError, XdpctlError
-from ...host import rights
+from ...host import output, rights
 from ...host.interfaces import Interface
 from ...model import chain
 from ...traffic import pcapng
@@ -96,7 +96,7 @@ def command(
                 views.packet(packet, settings)
     if not settings.quiet and (write or trace.lost):
         lost = f", {trace.lost} more were lost: the buffer had no room" if trace.lost else ""
-        click.echo(f"xdpctl: {shown} packets{lost}", err=True)
+        output.say(f"xdpctl: {shown} packets{lost}", err=True)
 
 
 def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
