@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterator
 from typing import Self
 
-from ..errors import BpffsError
-from ..host import locks
+from ..errors import BpffsError, XdpctlError
+from ..host import lasting, locks
 from ..host.interfaces import mount_point
 from ..kernel import libc
 from . import pin
@@ -20,16 +20,22 @@ DEFAULT_BPFFS = "/sys/fs/bpf"
 class Bpffs:
     """A mounted BPF file system."""
 
-    def __init__(self, path: str, patience: locks.Patience | None = None) -> None:
+    def __init__(
+        self, path: str, patience: locks.Patience | None = None, *, outlives: bool = False
+    ) -> None:
+        """`outlives`: what is pinned is to be there when this process has ended."""
         self.path = path
+        self.outlives = outlives
         self.xdp = f"{path}/xdp"
         self.patience = patience or locks.Patience()
 
     @classmethod
-    def chosen(cls, path: str | None, patience: locks.Patience | None = None) -> Self:
+    def chosen(
+        cls, path: str | None, patience: locks.Patience | None = None, *, outlives: bool = False
+    ) -> Self:
         """The one that was asked for, else that of the environment, else the usual one."""
         path = path or os.environ.get("LIBXDP_BPFFS") or DEFAULT_BPFFS
-        return cls(path.rstrip("/"), patience)
+        return cls(path.rstrip("/"), patience, outlives=outlives)
 
     def check(self) -> None:
         """Raise BpffsError unless the path lies on a bpffs that can be written, by root alone."""
@@ -39,13 +45,41 @@ class Bpffs:
             raise BpffsError(
                 f"{self.path} is no BPF file system",
                 why="programs are kept alive by pins in a bpffs",
-                hint=f"mount -t bpf bpf {self.path}  (or set LIBXDP_BPFFS_AUTOMOUNT=1)",
+                hint=f"mount -t bpf bpf {self.path}  (or set LIBXDP_BPFFS_AUTOMOUNT=1)"
+                if not self.outlives or lasting.is_shared("mnt") or lasting.is_kept("mnt")
+                else _from_outside(),
             )
         if "ro" in options:
             raise BpffsError(
                 f"the BPF file system at {self.path} is read-only",
                 why="its mount options say so",
                 hint=f"mount -o remount,rw {self.path}",
+            )
+
+    def check_lasting(self, path: str) -> None:
+        """Raise BpffsError where a pin would go with this process, as its mount does.
+
+        XdpctlError where the interfaces would: nobody else has the network namespace.
+        """
+        while not os.path.lexists(path):
+            path = os.path.dirname(path) or "."  # made by the load
+        if not (
+            lasting.is_shared("mnt")
+            or lasting.is_mounted_elsewhere(os.stat(path).st_dev)
+            or lasting.is_kept("mnt")
+            or lasting.is_older_than_us(path)
+        ):
+            raise BpffsError(
+                f"what is pinned in {path} would be gone when this command ends",
+                why="it is mounted in a mount namespace that nobody else is in, such as "
+                "ip netns exec and unshare --mount make: the mount goes with it, and the pins",
+                hint=_from_outside(),
+            )
+        if lasting.sees_all() and not (lasting.is_shared("net") or lasting.is_kept("net")):
+            raise XdpctlError(
+                "what is loaded would be gone when this command ends",
+                why="nobody else is in its network namespace: the interfaces go with it",
+                hint="make one that stays (ip netns add NAME) and use --netns NAME",
             )
 
     def check_safe(self) -> None:
@@ -96,6 +130,12 @@ class Bpffs:
         with pin.failing("mount a BPF file system at", self.path):
             os.makedirs(self.path, exist_ok=True)
             libc.mount("bpf", self.path, "bpf")
+        if self.outlives:
+            try:
+                self.check_lasting(self.path)
+            except XdpctlError:
+                libc.unmount(self.path)
+                raise
 
     @contextlib.contextmanager
     def pins_locked(self) -> Iterator[None]:
@@ -118,3 +158,12 @@ class Bpffs:
                             pending.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path
+
+
+def _from_outside() -> str:
+    """What to do where nothing that is mounted here stays."""
+    name = (lasting.names() or ["NAME"])[0]
+    return (
+        f"run it outside of this mount namespace: xdpctl --netns {name} ..., without ip netns exec "
+        "or unshare"
+    )

@@ -74,6 +74,7 @@ def transact(
         unknown = plan.flip in ("attach", "update") and planner.refused is None
         if unknown and planner.falls_back(plan):
             plan = planner.plan(state)
+        _check_lasting(bpffs, plan)
         check(state, plan)
         return Report(plan, state)
 
@@ -95,6 +96,7 @@ def transact(
             if overdue := _overdue(bpffs, state, terms):
                 continue
             plan = planner.plan(state)
+            _check_lasting(bpffs, plan)
             check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
             try:
@@ -115,6 +117,15 @@ def transact(
         why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
         hint="find out who does, then try again",
     )
+
+
+def _check_lasting(bpffs: Bpffs, plan: Plan) -> None:
+    """Raise BpffsError where the chain, or a map's pin, would go with this process."""
+    if not bpffs.outlives or plan.flip in ("none", "detach"):
+        return
+    sources = [member.source for member in plan.joining if member.source]
+    for path in sorted({bpffs.path}.union(one.pin_path for one in sources if one.pin_path)):
+        bpffs.check_lasting(path)
 
 
 def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:

@@ -81,7 +81,7 @@ class Settings(Style):
     first_of_several: bool = False
     most: int | None = None
     asks: bool = True
-    # The process ends with the command.
+    # The process ends with the command: what it keeps has to be kept by others, too.
     ends: bool = False
 
     def ended_by(self, error: XdpctlError) -> int:
@@ -92,7 +92,8 @@ class Settings(Style):
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
         if self.netns:
             _enter_netns(self.netns)
-        bpffs = Bpffs.chosen(self.bpffs, locks.Patience(self.lock_timeout, self._tell))
+        patience = locks.Patience(self.lock_timeout, self._tell)
+        bpffs = Bpffs.chosen(self.bpffs, patience, outlives=self.ends and changes)
         wanted = changes and not self.dry_run and not bpffs.is_mounted()
         if wanted and self._mount_wanted(bpffs.path):
             rights.require()

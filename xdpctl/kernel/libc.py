@@ -72,6 +72,12 @@ def mount(source: str, target: str, kind: str) -> None:
         raise KernelError("mount", ctypes.get_errno())
 
 
+def unmount(target: str) -> None:
+    """umount(2)."""
+    if lib().umount2(os.fsencode(target), 0) < 0:
+        raise KernelError("umount2", ctypes.get_errno())
+
+
 def unshare(flags: int) -> None:
     """unshare(2)."""
     if lib().unshare(flags) < 0:
