@@ -6,15 +6,17 @@ what is missing. Without "xdp_link" nothing here can run, and the directory skip
 A test of the tool runs for both kinds of root; those of one kind alone say so, and why, with
 `kinds("ext")`. XDPCTL_KINDS=fused in the environment leaves the other kind out altogether: the
 tests then run natively where EXT programs are refused, beside whatever else the machine does.
-XDPCTL_FUSED=0/2 is for the first of two guests that share the tests on fused roots between them.
+XDPCTL_SHARED names a directory for guests that share tests between them: each such test runs in the
+guest that comes to it first, if that one's kernel can run it. Shared are the tests marked one_guest
+and, with XDPCTL_SHARED_FUSED=yes, those on fused roots that are not marked every_kernel.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +47,12 @@ def kinds(*only: Kind) -> pytest.MarkDecorator:
     return pytest.mark.kinds(*only)
 
 
+one_guest = pytest.mark.one_guest
+"""A mark: what it tests is xdpctl's own logic, and the same on each kernel that can run it."""
+every_kernel = pytest.mark.every_kernel
+"""A mark: on a fused root, too, it depends on the kernel."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell lets what it runs in the background ignore it, and scripts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
         served.start()
     config.addinivalue_line("markers", "kinds(*kinds): run for these kinds of root alone")
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
+    config.addinivalue_line("markers", "one_guest: the same on each kernel that can run it")
+    config.addinivalue_line("markers", "every_kernel: not shared between guests")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")
 
 
@@ -65,15 +75,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out kinds that a test is not about: such a test does not exist, and is not skipped."""
     wanted = os.environ.get("XDPCTL_KINDS", ",".join(KINDS)).split(",")
-    share, shares = map(int, os.environ.get("XDPCTL_FUSED", "0/1").split("/"))
     chosen, others = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
-        if kind == "fused":
-            meant = meant and zlib.crc32(item.nodeid.encode()) % shares == share
         (chosen if meant else others).append(item)
-    items[:] = chosen
+    # What others may run comes last: guests that began with different work end at the same time.
+    items[:] = sorted(chosen, key=_is_shared)
     config.hook.pytest_deselected(items=others)
 
 
@@ -82,11 +90,41 @@ def _kind_of(item: pytest.Item) -> Kind | None:
     return callspec.params.get("kind") if callspec and HERE in item.path.parents else None
 
 
+def _is_shared(item: pytest.Item) -> bool:
+    if "XDPCTL_SHARED" not in os.environ or item.get_closest_marker("every_kernel"):
+        return False
+    fused = os.environ.get("XDPCTL_SHARED_FUSED") == "yes" and _kind_of(item) == "fused"
+    return fused or item.get_closest_marker("one_guest") is not None
+
+
+def _claimed(item: pytest.Item) -> bool:
+    """Whether this guest is the first to come to a shared test."""
+    name = hashlib.sha256(item.nodeid.encode()).hexdigest()[:32]
+    try:
+        os.mkdir(os.path.join(os.environ["XDPCTL_SHARED"], name))
+    except FileExistsError:
+        return False
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    # One that this kernel cannot run is left to the others, and reported as skipped by this one.
+    if not _is_shared(item) or _missing(item) or _claimed(item):
+        return None
+    item.session._setupstate.teardown_exact(nextitem)  # which the test would have done
+    return True
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if HERE not in item.path.parents:
-        return
+    if HERE in item.path.parents and (missing := _missing(item)):
+        pytest.skip(f"missing: {missing}")
+
+
+def _missing(item: pytest.Item) -> str:
+    """What a test needs and this kernel or user lacks; "" if it can run."""
     if os.geteuid():
-        pytest.skip("missing: root")
+        return "root"
     kind, wanted = _kind_of(item), ["xdp_link"]
     for mark in item.iter_markers("needs"):
         wanted += mark.args
@@ -96,7 +134,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         wanted = [capability for capability in wanted if capability not in EXT_ALONE]
     for capability in wanted:
         if reason := oracle.lacks(capability):
-            pytest.skip(f"missing: {capability} ({reason})")
+            return f"{capability} ({reason})"
+    return ""
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
 from xdpctl.cli import run
 from xdpctl.kernel import libbpf, uapi
 from xdpctl.model.chain import Source
 from xdpctl.programs import loading
+
+pytestmark = one_guest
 
 Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]]
 

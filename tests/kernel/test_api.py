@@ -11,12 +11,14 @@ import pytest
 
 import xdpctl
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_holders import gone
 from tests.kernel.tool import Tool
 from xdpctl.api import maps
 from xdpctl.errors import HookBusyError, NotFoundError, UsageError, XdpctlError
 from xdpctl.view import change, status
+
+pytestmark = one_guest
 
 BPF_MAP_TYPE_HASH = 1
 FRAMES = net.udps(10)

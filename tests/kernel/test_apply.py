@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.test_trial import record
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(20)
 

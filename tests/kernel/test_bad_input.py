@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.policy import refusing_ext
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
@@ -23,6 +23,8 @@ from xdpctl.model.chain import Chain
 from xdpctl.model.record import LIBXDP_SLOTS, MAX_SLOTS
 from xdpctl.model.state import State
 from xdpctl.programs import objects as objects_of_xdpctl
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 

@@ -24,13 +24,15 @@ from typing import Any
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
 from xdpctl import attach
 from xdpctl.change.watchdog import NAME
 from xdpctl.cli import run
 from xdpctl.model.chain import XDP_DROP, Rules, parse_actions
+
+pytestmark = one_guest
 
 FRAMES = net.udps(20)
 RULES = Rules(on_vacant=XDP_DROP)

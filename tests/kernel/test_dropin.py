@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import ROOT, Result, Tool
 from xdpctl.cli import xdp_loader
 
 # The real one knows no other kind of root.
-pytestmark = kinds("ext")
+pytestmark = [kinds("ext"), one_guest]
 
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 Run = Callable[..., Result]

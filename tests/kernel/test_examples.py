@@ -15,9 +15,11 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_debian import list_ports
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = one_guest
 
 EXAMPLES = ROOT / "examples"
 FRAMES = net.udps(20)

@@ -11,7 +11,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.test_bad_input import Before, failing
 from tests.kernel.tool import Tool
 from xdpctl.errors import KernelError
@@ -19,6 +19,8 @@ from xdpctl.host.locks import DEFAULT_TIMEOUT
 from xdpctl.kernel import libbpf, maps
 from xdpctl.model.chain import Kind
 from xdpctl.roots import dispatcher
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 

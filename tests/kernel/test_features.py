@@ -7,12 +7,12 @@ import subprocess
 import pytest
 
 from tests.kernel import net
-from tests.kernel.conftest import kinds
+from tests.kernel.conftest import every_kernel, kinds
 from tests.kernel.test_matrix import PEERS
 from tests.kernel.tool import Tool
 from xdpctl.cli import xdp_loader
 
-pytestmark = kinds("fused")  # no root is involved: one run of each
+pytestmark = [kinds("fused"), every_kernel]  # no root is involved: one run of each
 
 
 def has_family() -> bool:

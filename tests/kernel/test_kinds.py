@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.policy import refusing_ext
 from tests.kernel.test_bad_input import Before, unchanged
 from tests.kernel.test_fused import Held
@@ -15,6 +15,8 @@ from tests.kernel.test_holders import gone, root_of
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Result, Tool
 from xdpctl.model.chain import Kind
+
+pytestmark = one_guest
 
 FRAMES = net.udps(20)
 OTHER: dict[Kind, Kind] = {"ext": "fused", "fused": "ext"}

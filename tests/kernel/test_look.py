@@ -15,9 +15,11 @@ from typing import Any
 
 from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 

@@ -9,8 +9,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 SOAK = pytest.mark.soak
 NAMES = {"count": "count", "pass": "pass", "ret_2": "ret"}

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_races import hammered, load, tidy, warmed
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.host.interfaces import Interface
 from xdpctl.observe.reading import observe
+
+pytestmark = one_guest
 
 
 @dataclass(frozen=True)

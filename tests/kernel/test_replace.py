@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import api_holder, crash, net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.test_holders import until
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
 from xdpctl.cli import run
+
+pytestmark = one_guest
 
 FRAMES = net.udps(20)
 

@@ -17,11 +17,11 @@ import pytest
 
 import xdpctl
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_holders import gone, root_of, until
 from tests.kernel.tool import Tool
 
-pytestmark = needs("link_target")
+pytestmark = [needs("link_target"), one_guest]
 FRAMES = net.udps(10)
 MOST = 4
 ENDS = ("detach", "close", "end", "kill")

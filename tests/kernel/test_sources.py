@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tests.kernel import net, oracle
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_holders import gone, until
 from tests.kernel.test_trial import record
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 SOURCES = ROOT / "tests/bpf"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
@@ -22,6 +22,8 @@ from xdpctl.errors import HookBusyError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain
 from xdpctl.model.state import State
+
+pytestmark = one_guest
 
 FRAMES = net.udps(40)
 

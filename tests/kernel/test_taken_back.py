@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_confirm import FRAMES, facts, passed, until, watchdogs
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
@@ -21,6 +21,8 @@ from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import parse_actions
 from xdpctl.model.state import State
 from xdpctl.observe.reading import observe
+
+pytestmark = one_guest
 
 _ON, _PASS = parse_actions("pass,tx"), parse_actions("pass")
 SHAPES = [(_PASS, _ON), (_ON, _PASS), (_PASS, _ON, _PASS)]

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel import net, oracle, served
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.test_holders import gone
 from tests.kernel.test_holders import until as wait
 from tests.kernel.tool import ROOT, Result, Tool
+
+pytestmark = one_guest
 
 RATE = 2000
 

@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.differential import list_some, packets
 from tests.kernel.test_adopt import bare
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import DEFAULT_ACTIONS, parse_actions
 from xdpctl.traffic.pcap import Packet, read, write
+
+pytestmark = one_guest
 
 SOAK = 10_000
 Maps = dict[int, dict[bytes, bytes]]

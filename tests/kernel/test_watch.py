@@ -16,10 +16,12 @@ import pytest
 
 from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.test_holders import gone, until, vacate
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(10)
 

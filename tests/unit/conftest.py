@@ -17,7 +17,7 @@ import pytest
 
 @functools.cache
 def _has_clang() -> bool:
-    command = ["clang", "-target", "bpf", "-x", "c", "-c", "-o", "/dev/null", "/dev/null"]
+    command = ["clang", "-target", "bpf", "-x", "c", "-c", "-o", "-", "/dev/null"]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
     except OSError:
