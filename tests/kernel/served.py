@@ -224,9 +224,18 @@ def _arrange(request: dict[str, Any], fds: list[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
     os.environ.clear()
     os.environ.update(request["env"])
-    sys.path[0] = request["cwd"]
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole process
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.path[0] = request["cwd"] if request["words"][0] == "-m" else ""
+    names = (request["env"].get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    plain = next(filter(None, names), "C") in ("C", "POSIX", "C.UTF-8")
+    errors = "surrogateescape" if plain else "strict"
+    sys.stdin = open(0, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+    at_once = bool(request["env"].get("PYTHONUNBUFFERED"))
+    sys.stdout = io.TextIOWrapper(
+        open(1, "wb", 0 if at_once else -1, closefd=False),  # noqa: SIM115
+        encoding="utf-8",
+        errors=errors,
+        write_through=at_once,
+    )
     sys.stderr = io.TextIOWrapper(
         open(2, "wb", 0, closefd=False),  # noqa: SIM115
         encoding="utf-8",
@@ -258,6 +267,7 @@ def _run(words: list[str]) -> int:
             print(end.code, file=sys.stderr)
             code = 1
     except KeyboardInterrupt:
+        traceback.print_exc()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
