@@ -29,6 +29,11 @@ _COMPARISONS: dict[int, Callable[[int, int], bool]] = {
 _SIZES = {0x0: "=I", 0x3: "=Q"}
 
 
+def insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
+    """One instruction, written by its numbers: an oracle of its own beside kernel/asm.py."""
+    return struct.pack("=BBhi", code, dst | src << 4, off, imm)
+
+
 class Pointer(NamedTuple):
     """A place in memory."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.machine import insn
 from tests.unit.samples import ROOT, needs_root
 from xdpctl.api.attachment import attach
 from xdpctl.errors import (
@@ -21,10 +22,11 @@ from xdpctl.errors import (
     XdpctlError,
 )
 from xdpctl.kernel import libbpf, uapi
+from xdpctl.kernel.asm import LD_IMM64, PASS
 from xdpctl.model import chain
 from xdpctl.programs import bcc, loading, objects
 from xdpctl.programs.clang import Build
-from xdpctl.programs.image import PASS, Image, Tables
+from xdpctl.programs.image import Image, Tables
 
 SEEN = str(ROOT / "tests/bcc/seen.c")
 
@@ -181,8 +183,6 @@ class _BPF:
 
 
 def libbpf_map(fd: int) -> bytes:
-    from xdpctl.programs.image import LD_IMM64, insn
-
     return insn(LD_IMM64, dst=1, src=uapi.BPF_PSEUDO_MAP_FD, imm=fd) + insn(0)
 
 

@@ -21,7 +21,7 @@ from xdpctl.model.request import AskedMode
 from xdpctl.model.state import Place
 from xdpctl.programs import loading
 from xdpctl.programs.image import Image
-from xdpctl.roots import dispatcher, fused
+from xdpctl.roots import dispatcher, fused, fused_code
 from xdpctl.roots.construct import Construction
 from xdpctl.roots.hook import LostRace
 
@@ -37,7 +37,7 @@ class Kernel:
         self.behind: dict[int, int] = {}
         self.without_image: set[int] = set()
         self.last = 100
-        self.parts: list[fused.Part] = []
+        self.parts: list[fused_code.Part] = []
         self.hooked: list[tuple[int, int]] = []
         self.sources: list[Source] = []
         self.tags: dict[int, str] = {}

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.unit.machine import Machine, Pointer
-from xdpctl.kernel import uapi
+from tests.unit.machine import Machine, Pointer, insn
+from xdpctl.kernel import asm, uapi
+from xdpctl.kernel.asm import LD_IMM64, Code
 from xdpctl.model.chain import VACANT
-from xdpctl.programs.image import LD_IMM64, insn
 from xdpctl.roots import count_code
 from xdpctl.roots.count_code import ROW_SIZE, Counted, Counter, Mask
 
@@ -27,7 +27,8 @@ class Row:
         self.looks = 0
         self.masks = bytearray(4 * count_code.MASK_SIZE)
 
-    def machine(self, code: bytes) -> Machine:
+    def machine(self, code: bytes | Code) -> Machine:
+        code = code if isinstance(code, bytes) else asm.assemble(code)
         calls: dict[int, Callable[..., object]] = {
             uapi.BPF_FUNC_map_lookup_elem: self._lookup,
             uapi.BPF_FUNC_ktime_get_ns: self._clock,
@@ -111,4 +112,4 @@ def test_tracing_programs_read_the_mask_of_their_row(mask: tuple[int, int], cell
 
 
 def test_maps_are_named_by_id() -> None:
-    assert insn(LD_IMM64, dst=1, src=1, imm=40) in count_code.enter(COUNTER)
+    assert insn(LD_IMM64, dst=1, src=1, imm=40) in asm.assemble(count_code.enter(COUNTER))

@@ -11,17 +11,19 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.machine import insn
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
-from xdpctl.kernel import libbpf, maps, records, uapi
+from xdpctl.kernel import asm, libbpf, maps, records, uapi
+from xdpctl.kernel.asm import CALL, LD_IMM64
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.record import FUSED, MAX_SLOTS, Config
 from xdpctl.observe.members import config_of
 from xdpctl.programs import image
-from xdpctl.programs.image import CALL, LD_IMM64, Image, insn
-from xdpctl.roots import fused
+from xdpctl.programs.image import Image
+from xdpctl.roots import fused, fused_code
 from xdpctl.roots.count_code import Counter
-from xdpctl.roots.fused import Part
+from xdpctl.roots.fused_code import Part
 
 MOV32, MOV64, JEQ32, JNE32, EXIT = 0xB4, 0xBF, 0x16, 0x56, 0x95
 LDX_W, XOR32, JNE64, JA = 0x61, 0xAC, 0x55, 0x05
@@ -175,7 +177,7 @@ def test_any_chain_decides_as_a_dispatcher_does(seed: int) -> None:
         rules = (
             USUAL if chance.random() < 0.5 else Rules(chance.randint(0, 2), chance.randint(1, 2))
         )
-        code, _names = fused.assemble(parts, rules, in_line=chance.random() < 0.7)
+        code, _names = fused_code.assemble(parts, rules, in_line=chance.random() < 0.7)
         # A held program is never the root itself.
         held = any(one.array_id for one in parts)
         expected = rule(masks, answers, dispatched=held, rules=rules)
@@ -185,7 +187,7 @@ def test_any_chain_decides_as_a_dispatcher_does(seed: int) -> None:
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("mask", [0, PASS, DROP, PASS | DROP, 0x1F])
 def test_each_verdict_under_each_mask(verdict: int, mask: int) -> None:
-    code, _names = fused.assemble([part(verdict, mask), part(3)])
+    code, _names = fused_code.assemble([part(verdict, mask), part(3)])
     goes_on = verdict == 31 or (verdict < 32 and mask >> verdict & 1)
     assert Machine(code).run() == (3 if goes_on else verdict)
 
@@ -193,11 +195,11 @@ def test_each_verdict_under_each_mask(verdict: int, mask: int) -> None:
 def test_a_lone_program_is_the_root_itself() -> None:
     for mask in (0, PASS):
         alone = part(31, mask)
-        assert fused.assemble([alone]) == (alone.image.code, {0: FUSED})
+        assert fused_code.assemble([alone]) == (alone.image.code, {0: FUSED})
     # Any other hands on somewhere, and a held one has to be able to go.
-    assert Machine(fused.assemble([part(1, DROP)])[0]).run() == 2
-    assert Machine(fused.assemble([part(1, PASS, array_id=7)])[0]).run() == 2
-    assert Machine(fused.assemble([part(1, PASS, array_id=7)])[0], {7: 1}).run() == 1
+    assert Machine(fused_code.assemble([part(1, DROP)])[0]).run() == 2
+    assert Machine(fused_code.assemble([part(1, PASS, array_id=7)])[0]).run() == 2
+    assert Machine(fused_code.assemble([part(1, PASS, array_id=7)])[0], {7: 1}).run() == 1
 
 
 @pytest.mark.parametrize("count", [2, 10, 200])
@@ -209,14 +211,14 @@ def test_the_usual_verdict_costs_so_many_instructions_a_slot(count: int, in_line
     """
     masks = [PASS, PASS | DROP | TX]
     parts = [part(2, masks[slot % 2]) for slot in range(count)]
-    machine = Machine(fused.assemble(parts, in_line=in_line)[0])
+    machine = Machine(fused_code.assemble(parts, in_line=in_line)[0])
     assert machine.run() == 2
     assert machine.steps == 3 + (2 + 2 if in_line else 3 + 2) * count
 
 
 def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
     def functions(*parts: Part) -> list[str]:
-        return list(fused.assemble([*parts, part(2)])[1].values())[1:]
+        return list(fused_code.assemble([*parts, part(2)])[1].values())[1:]
 
     assert functions(part(2), part(1, stack=496)) == []
     held, deep, full = part(2, array_id=9), part(2, deep=True), part(2, stack=504)
@@ -227,7 +229,7 @@ def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
     assert functions(held, deep, full, tail, large) == named
     # All of it together has to be in reach of the jumps.
     half = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 13) + insn(EXIT), False, True))
-    code, names = fused.assemble([half, half, half])
+    code, names = fused_code.assemble([half, half, half])
     assert len(names) == 3
     assert Machine(code).run() == 2
     counted = part(2)._replace(counter=Counter(5, 0))
@@ -245,7 +247,7 @@ def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
     ],
 )
 def test_how_deep_a_function_seems_to_use_the_stack(code: bytes, bytes_used: int) -> None:
-    assert fused._depth(code) == bytes_used
+    assert asm.stack_depth(code) == bytes_used
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -272,8 +274,8 @@ def test_every_function_has_a_name_of_its_own() -> None:
     members = [fresh("a" * 300), fresh("a"), fresh("a"), fresh("b c")]
     parts = [part(2, deep=True)._replace(member=one) for one in members]
     parts[2] = parts[2]._replace(array_id=7)
-    code, names = fused.assemble(parts)
-    given = image._function_names(image.starts(code), names)
+    code, names = fused_code.assemble(parts)
+    given = image._function_names(asm.starts(code), names)
     assert given == [
         FUSED,
         *(f"prog0_{'a' * 94}", f"prog0_{'a' * 94}_1"),
@@ -282,7 +284,7 @@ def test_every_function_has_a_name_of_its_own() -> None:
         *("prog3_b_c", "prog3_b_c_1"),
     ]
     assert all(re.fullmatch(r"[A-Za-z_]\w{,126}", name) for name in given)  # KSYM_NAME_LEN: 128
-    assert set(names) <= set(image.starts(code))
+    assert set(names) <= set(asm.starts(code))
 
 
 def test_maps_of_all_members_and_arrays_of_held_ones() -> None:
@@ -291,7 +293,7 @@ def test_maps_of_all_members_and_arrays_of_held_ones() -> None:
         return part(2)._replace(image=Image(load + answering(2), frags=False, gpl=True))
 
     parts = [using(31), using(32), using(31), using(33)._replace(array_id=99)]
-    assert image.maps_of(fused.assemble(parts)[0]) == {31, 32, 99}
+    assert asm.maps_of(fused_code.assemble(parts)[0]) == {31, 32, 99}
 
 
 def test_gpl_only_helpers_are_for_chains_whose_every_function_allows_them() -> None:
@@ -512,6 +514,6 @@ def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -
 
 def test_as_many_members_as_there_are_slots() -> None:
     """Without functions of their own they leave room below Linux's 256 functions."""
-    code, names = fused.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)], in_line=False)
-    assert len(image.starts(code)) == len(names) == MAX_SLOTS + 1 < 256
+    code, names = fused_code.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)], in_line=False)
+    assert len(asm.starts(code)) == len(names) == MAX_SLOTS + 1 < 256
     assert Machine(code).run() == 2

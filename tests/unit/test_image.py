@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.machine import insn
 from xdpctl.errors import KernelError
-from xdpctl.kernel import libbpf, records, uapi
+from xdpctl.kernel import asm, libbpf, records, uapi
+from xdpctl.kernel.asm import CALL, INSN_SIZE, LD_IMM64
 from xdpctl.programs import image
-from xdpctl.programs.image import CALL, INSN_SIZE, LD_IMM64, Image, insn
+from xdpctl.programs.image import Image
 
 MOV, EXIT = 0xB4, insn(0x95)
 
@@ -60,9 +62,9 @@ def test_functions_begin_where_something_leads() -> None:
         + EXIT  # 7
         + EXIT  # 8
     )
-    assert image.starts(code) == [0, 5, 7, 8]
-    assert image.starts(EXIT) == [0]
-    assert image.starts(b"".join(DECOYS)) == [0]
+    assert asm.starts(code) == [0, 5, 7, 8]
+    assert asm.starts(EXIT) == [0]
+    assert asm.starts(b"".join(DECOYS)) == [0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -73,18 +75,18 @@ def test_maps_get_other_names_and_nothing_else_changes(seed: int) -> None:
     parts = [*DECOYS, EXIT, *map(map_fd, numbers), *(map_value(one, 64) for one in numbers[:2])]
     chance.shuffle(parts)
     code = b"".join(parts)
-    assert image.maps_of(code) == set(numbers)
+    assert asm.maps_of(code) == set(numbers)
     others = dict(zip(numbers, chance.sample(range(3, 2**31), 5), strict=True))
-    changed = image.with_maps(code, others)
+    changed = asm.with_maps(code, others)
     swapped = {map_fd(one): map_fd(other) for one, other in others.items()}
     swapped |= {map_value(one, 64): map_value(other, 64) for one, other in others.items()}
     assert changed == b"".join(swapped.get(part, part) for part in parts)
-    assert image.with_maps(changed, {new: old for old, new in others.items()}) == code
+    assert asm.with_maps(changed, {new: old for old, new in others.items()}) == code
 
 
 def test_a_map_without_another_name_is_an_error() -> None:
     with pytest.raises(KeyError):
-        image.with_maps(map_fd(7), {8: 9})
+        asm.with_maps(map_fd(7), {8: 9})
 
 
 # --- the record ---------------------------------------------------------------------------------

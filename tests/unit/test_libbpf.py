@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.machine import insn
 from xdpctl.errors import KernelError
-from xdpctl.kernel import abi, btf, libbpf, libc, records, uapi
-from xdpctl.programs import image
-from xdpctl.roots import fused
+from xdpctl.kernel import abi, asm, btf, libbpf, libc, records, uapi
+from xdpctl.kernel.asm import R1, R2
 
 pytestmark = pytest.mark.heavy
 
@@ -137,10 +137,10 @@ NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY"}
 
 CONSTANTS = {
     name: value
-    for module in (uapi, libbpf, libc, btf)
+    for module in (uapi, asm, libbpf, libc, btf)
     for name, value in vars(module).items()
     if re.fullmatch(r"[A-Z][A-Z0-9_]+|BPF_FUNC_\w+", name) and isinstance(value, int)
-    if name not in NEWER
+    if name not in NEWER and (module is not asm or name.startswith("BPF_"))
 }
 
 
@@ -178,29 +178,47 @@ def test_number_of_membarrier() -> None:
 
 # --- instructions -------------------------------------------------------------------------------
 
+HERE = asm.Label()
 OPCODES = {
-    "BPF_LD | BPF_IMM | BPF_DW": image.LD_IMM64,
-    "BPF_JMP | BPF_CALL": image.CALL,
-    "BPF_ALU | BPF_MOV | BPF_K": fused._MOV32_K,
-    "BPF_ALU64 | BPF_MOV | BPF_X": fused._MOV64_X,
-    "BPF_JMP32 | BPF_JEQ | BPF_K": fused._JEQ32_K,
-    "BPF_JMP32 | BPF_JNE | BPF_K": fused._JNE32_K,
-    "BPF_JMP | BPF_JNE | BPF_K": fused._JNE64_K,
-    "BPF_JMP | BPF_JA": fused._JA,
-    "BPF_JMP | BPF_EXIT": fused._EXIT,
-    "BPF_ALU64 | BPF_ADD | BPF_K": fused._ADD64_K,
-    "BPF_LDX | BPF_MEM | BPF_DW": fused._LDX_DW,
-    "BPF_STX | BPF_MEM | BPF_DW": fused._STX_DW,
-    "0xffU & BPF_CLASS(0xff)": fused._CLASS,
-    "BPF_LDX": fused._LDX,
-    "BPF_ST": fused._ST,
-    "BPF_STX": fused._STX,
-    "BPF_REG_10": fused._FRAME,
+    "BPF_LD | BPF_IMM | BPF_DW": asm.constant(R1, 2),
+    "BPF_ALU | BPF_MOV | BPF_K": asm.mov32(R1, 2),
+    "BPF_ALU64 | BPF_MOV | BPF_X": asm.mov64(R1, R2),
+    "BPF_ALU | BPF_ADD | BPF_X": asm.add32(R1, R2),
+    "BPF_ALU64 | BPF_ADD | BPF_K": asm.add64(R1, 2),
+    "BPF_ALU64 | BPF_SUB | BPF_X": asm.sub64(R1, R2),
+    "BPF_ALU | BPF_MUL | BPF_K": asm.mul32(R1, 2),
+    "BPF_ALU | BPF_OR | BPF_X": asm.or32(R1, R2),
+    "BPF_ALU64 | BPF_OR | BPF_X": asm.or64(R1, R2),
+    "BPF_ALU | BPF_AND | BPF_K": asm.and32(R1, 2),
+    "BPF_ALU64 | BPF_AND | BPF_X": asm.and64(R1, R2),
+    "BPF_ALU | BPF_RSH | BPF_X": asm.rsh32(R1, R2),
+    "BPF_ALU64 | BPF_RSH | BPF_K": asm.rsh64(R1, 2),
+    "BPF_ALU64 | BPF_LSH | BPF_K": asm.lsh64(R1, 2),
+    "BPF_ALU64 | BPF_MOD | BPF_K": asm.mod64(R1, 2),
+    "BPF_ALU | BPF_XOR | BPF_X": asm.xor32(R1, R2),
+    "BPF_LDX | BPF_MEM | BPF_W": asm.load32(R1, R2, 0),
+    "BPF_LDX | BPF_MEM | BPF_DW": asm.load64(R1, R2, 0),
+    "BPF_STX | BPF_MEM | BPF_W": asm.store32(R1, 0, R2),
+    "BPF_STX | BPF_MEM | BPF_DW": asm.store64(R1, 0, R2),
+    "BPF_ST | BPF_MEM | BPF_W": asm.store32(R1, 0, 2),
+    "BPF_ST | BPF_MEM | BPF_DW": asm.store64(R1, 0, 2),
+    "BPF_JMP | BPF_JA": asm.ja(HERE),
+    "BPF_JMP32 | BPF_JEQ | BPF_K": asm.jeq32(R1, 2, HERE),
+    "BPF_JMP | BPF_JEQ | BPF_K": asm.jeq64(R1, 2, HERE),
+    "BPF_JMP32 | BPF_JNE | BPF_K": asm.jne32(R1, 2, HERE),
+    "BPF_JMP | BPF_JNE | BPF_K": asm.jne64(R1, 2, HERE),
+    "BPF_JMP32 | BPF_JLE | BPF_K": asm.jle32(R1, 2, HERE),
+    "BPF_JMP | BPF_JLE | BPF_K": asm.jle64(R1, 2, HERE),
+    "BPF_JMP32 | BPF_JGT | BPF_K": asm.jgt32(R1, 2, HERE),
+    "BPF_JMP | BPF_CALL": asm.call(HERE),
+    "BPF_JMP | (BPF_CALL)": asm.call_helper(1),
+    "BPF_JMP | BPF_EXIT": asm.exit_(),
 }
 
 
 def test_opcodes() -> None:
-    assert dict(zip(OPCODES, numbers(list(OPCODES)), strict=True)) == OPCODES
+    found = {name: one.opcode for name, one in OPCODES.items()}
+    assert dict(zip(OPCODES, numbers(list(OPCODES)), strict=True)) == found
 
 
 def test_an_instruction_as_the_compiler_lays_it_out() -> None:
@@ -213,8 +231,8 @@ def test_an_instruction_as_the_compiler_lays_it_out() -> None:
             for code, dst, src, off, imm in values
         )
     )
-    assert printed.split() == [image.insn(*one).hex() for one in values]
-    assert numbers(["sizeof(struct bpf_insn)"]) == [image.INSN_SIZE]
+    assert printed.split() == [insn(*one).hex() for one in values]
+    assert numbers(["sizeof(struct bpf_insn)"]) == [asm.INSN_SIZE]
 
 
 def test_the_record_of_a_function() -> None:

@@ -12,9 +12,10 @@ import pytest
 from tests.unit.samples import compiled
 from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, libbpf, maps, records
+from xdpctl.kernel.asm import PASS
 from xdpctl.model.chain import Source
 from xdpctl.programs import sharing
-from xdpctl.programs.image import PASS, Image
+from xdpctl.programs.image import Image
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 

@@ -16,8 +16,9 @@ from xdpctl.errors import Interrupted, NotFoundError, UnsupportedError, XdpctlEr
 from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.state import State
-from xdpctl.traffic import trace
-from xdpctl.traffic.trace import ALL, Packet, Step, Trace, Wanted
+from xdpctl.traffic import trace, trace_code
+from xdpctl.traffic.trace import Packet, Step, Trace
+from xdpctl.traffic.trace_code import ALL, Wanted
 
 PATHS, PLACES, EVENTS = 40, 41, 42
 FRAME = bytes(range(100))
@@ -29,13 +30,13 @@ class Path:
 
     def __init__(self, wanted: Wanted = ANY, rules: Rules = USUAL) -> None:
         self.wanted, self.rules = wanted, rules
-        self.state = bytearray(trace._SIZE)
-        self.places = bytearray(trace._PLACES * trace._PLACE.size)
+        self.state = bytearray(trace_code.SIZE)
+        self.places = bytearray(trace_code.PLACES * trace_code.PLACE.size)
         self.sent: list[bytes] = []
 
     def place(self, number: int, codes: int, flags: int) -> None:
-        size = trace._PLACE.size
-        packed = trace._PLACE.pack(codes, flags, *self.rules[:2])
+        size = trace_code.PLACE.size
+        packed = trace_code.PLACE.pack(codes, flags, *self.rules[:2])
         self.places[number * size : (number + 1) * size] = packed
 
     def chain(self, *masks: int) -> None:
@@ -57,7 +58,7 @@ class Path:
             uapi.BPF_FUNC_ktime_get_ns: lambda *_: 12345,
             uapi.BPF_FUNC_xdp_output: self.send,
         }
-        code = trace.observer(place, PATHS, PLACES, EVENTS, self.wanted)
+        code = trace_code.observer(place, PATHS, PLACES, EVENTS, self.wanted)
         machine = Machine(code, {PLACES: self.places}, calls)
         machine.addresses = {7: Pointer(buffer, 0)}
         assert machine.run(r1=Pointer(arguments, 0))["r0"] == 0
@@ -143,8 +144,8 @@ def test_a_path_without_its_beginning_or_end_is_not_shown() -> None:
     path.place(4, 0, 5)
     path.answers(2, 1)
     assert path.sent == []
-    path.chain(*[PASS] * (trace._STEPS + 1))
-    path.answers(*[2] * (trace._STEPS + 1))
+    path.chain(*[PASS] * (trace_code._STEPS + 1))
+    path.answers(*[2] * (trace_code._STEPS + 1))
     assert path.sent == []
 
 
@@ -156,8 +157,8 @@ def test_a_program_that_is_not_known_any_more_gives_no_packet() -> None:
 def test_places_are_used_again_as_late_as_can_be() -> None:
     session = Trace(Bpffs("/bpffs"), INTERFACE, Wanted())
     session._links = {1: (1, -1)}
-    found = [session._free() for _ in range(trace._PLACES)]
-    assert found == [0, *range(2, trace._PLACES), 0]
+    found = [session._free() for _ in range(trace_code.PLACES)]
+    assert found == [0, *range(2, trace_code.PLACES), 0]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 from ..errors import XdpctlError
 from ..host.child import forked
-from ..kernel import abi, libbpf, libc, netlink, uapi
+from ..kernel import abi, asm, libbpf, libc, netlink, uapi
 from ..model.chain import Member
-from ..programs import image
 from ..programs.image import Image
 from ..roots import dispatcher, fused
+from ..roots.fused_code import Part
 
-_PASS = b"\xb4\0\0\0\2\0\0\0\x95\0\0\0\0\0\0\0"  # w0 = XDP_PASS; exit
 NAME = "xdpctl_doctor"
 _LARGE_MTU = 9000
 _DEADLINE = 20.0
@@ -60,9 +59,9 @@ def load(frags: bool = False) -> int:
     options = abi.ProgLoadOpts(
         expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
     )
-    size = len(_PASS) // image.INSN_SIZE
+    size = len(asm.PASS) // asm.INSN_SIZE
     kind, name = uapi.BPF_PROG_TYPE_XDP, NAME.encode()
-    return libbpf.call("bpf_prog_load", kind, name, b"GPL", _PASS, size, ctypes.byref(options))
+    return libbpf.call("bpf_prog_load", kind, name, b"GPL", asm.PASS, size, ctypes.byref(options))
 
 
 def ext() -> Trial:
@@ -82,8 +81,8 @@ def ext() -> Trial:
 
 def fuse() -> None:
     """Load a fused root of two programs; raises what `fused.build` does."""
-    code = Image(_PASS, frags=False, gpl=True)
-    parts = [fused.Part(Member(f"probe{number}"), 0, code) for number in range(2)]
+    code = Image(asm.PASS, frags=False, gpl=True)
+    parts = [Part(Member(f"probe{number}"), 0, code) for number in range(2)]
     fd, _info = fused.build(parts, 0)
     os.close(fd)
 

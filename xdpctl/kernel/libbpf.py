@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import KernelError, UnsupportedError
-from . import abi, libc, uapi
+from . import abi, asm, libc, uapi
 from .records import LinkInfo, MapInfo, MapShape, ProgInfo
 
 LIBBPF_WARN = 0
@@ -120,6 +120,24 @@ def maps(handle: int) -> Iterator[int]:
     found = None
     while found := lib().bpf_object__next_map(handle, found):
         yield found
+
+
+def instructions(program: int) -> bytes:
+    """The code of a program of an object, as libbpf relocated it."""
+    size = lib().bpf_program__insn_cnt(program) * asm.INSN_SIZE
+    return ctypes.string_at(lib().bpf_program__insns(program), size)
+
+
+def object_map_fd(map_handle: int) -> int:
+    """The descriptor of a map of an object; negative unless the object is loaded."""
+    fd: int = lib().bpf_map__fd(map_handle)
+    return fd
+
+
+def object_map_name(map_handle: int) -> bytes:
+    """The whole name of a map of an object: the kernel cuts long ones."""
+    name: bytes = lib().bpf_map__name(map_handle)
+    return name
 
 
 def set_initial_value(map_handle: int, value: bytes) -> None:

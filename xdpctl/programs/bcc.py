@@ -24,8 +24,8 @@ from ..errors import (
 )
 from ..host import rights
 from ..host.child import in_child
-from ..kernel import libbpf
-from .image import Image, Tables, maps_of, with_maps
+from ..kernel import asm, libbpf
+from .image import Image, Tables
 
 if TYPE_CHECKING:
     import ctypes
@@ -119,7 +119,7 @@ def compiled(
         if meant in found:  # else it is the parent's to say what is wrong
             licence = lib.bpf_module_license(module.module)
             code = _image(module.dump_func(meant.encode()), licence)
-        tables = _tables(module, lib, maps_of(code.code)) if code else {}
+        tables = _tables(module, lib, asm.maps_of(code.code)) if code else {}
         record = code.pack().hex() if code else ""
         return {"functions": found, "image": record, "tables": [*tables]}, [*tables.values()]
 
@@ -145,7 +145,7 @@ def functions(
         fds = [lib.bpf_table_fd(module.module, name.encode()) for name in tables]
         places = {fd: place for place, fd in enumerate(fds)}
         codes = {name: module.dump_func(name.encode()) for name in _functions(module, lib)}
-        return {name: with_maps(code, places).hex() for name, code in codes.items()}, []
+        return {name: asm.with_maps(code, places).hex() for name, code in codes.items()}, []
 
     answer, _fds = _in_child(path, work)
     return {name: bytes.fromhex(code) for name, code in answer.items()}
@@ -199,8 +199,8 @@ def _chosen(where: str, found: Sequence[str], program: str | None) -> str:
 
 
 def _image(code: bytes, licence: bytes) -> Image:
-    ids = {fd: libbpf.map_info(fd).id for fd in maps_of(code)}
-    return Image(with_maps(code, ids), frags=False, gpl=licence in _GPL)
+    ids = {fd: libbpf.map_info(fd).id for fd in asm.maps_of(code)}
+    return Image(asm.with_maps(code, ids), frags=False, gpl=licence in _GPL)
 
 
 def _tables(module: BPF, lib: ctypes.CDLL, ids: set[int]) -> dict[str, int]:

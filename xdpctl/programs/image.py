@@ -15,11 +15,11 @@ import os
 import re
 import struct
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import KernelError, UnsupportedError
-from ..kernel import abi, libbpf, maps, records, uapi
+from ..kernel import abi, asm, libbpf, maps, records, uapi
 from ..kernel.btf import of_functions
 
 NAME = "xdpctl_image"
@@ -35,57 +35,6 @@ LOG_SIZE = (1 << 24) - 1
 # The verifier's log: with each step, or errors and statistics alone (BPF_LOG_STATS).
 _STEPS, _BRIEF = 1, 4
 
-# struct bpf_insn (<linux/bpf.h>): opcode, registers (destination in the low four bits), offset,
-# immediate. BPF_LD | BPF_IMM | BPF_DW takes the place of two.
-_INSN = struct.Struct("=BBhi")
-INSN_SIZE = _INSN.size
-LD_IMM64, CALL = 0x18, 0x85
-_REFERENCES = re.compile(rb"[\x18\x85]")
-_MAPS = (uapi.BPF_PSEUDO_MAP_FD, uapi.BPF_PSEUDO_MAP_VALUE)
-
-
-def insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
-    """One instruction."""
-    return _INSN.pack(code, dst | src << 4, off, imm)
-
-
-PASS = insn(0xB4, imm=2) + insn(0x95)
-"""A program that passes every packet: w0 = XDP_PASS; exit."""
-
-
-def _references(code: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """The instructions that name something: number, opcode, source register, offset, immediate."""
-    for match in _REFERENCES.finditer(code[::INSN_SIZE]):
-        number = match.start()
-        opcode, registers, off, imm = _INSN.unpack_from(code, number * INSN_SIZE)
-        yield number, opcode, registers >> 4, off, imm
-
-
-def with_maps(code: bytes, names: Mapping[int, int]) -> bytes:
-    """The code with other names for its maps: ids for descriptors, or the other way round."""
-    changed = bytearray(code)
-    for number, opcode, source, _off, imm in _references(code):
-        if opcode == LD_IMM64 and source in _MAPS:
-            struct.pack_into("=i", changed, number * INSN_SIZE + 4, names[imm])
-    return bytes(changed)
-
-
-def maps_of(code: bytes) -> set[int]:
-    """What the code calls its maps."""
-    return {
-        imm
-        for _number, opcode, source, _off, imm in _references(code)
-        if opcode == LD_IMM64 and source in _MAPS
-    }
-
-
-def makes_tail_calls(code: bytes) -> bool:
-    """Whether any of its functions may go over to another program."""
-    return any(
-        (opcode, source, imm) == (CALL, 0, uapi.BPF_FUNC_tail_call)
-        for _number, opcode, source, _off, imm in _references(code)
-    )
-
 
 def array_of_another_kind(what: str, kind: str) -> UnsupportedError:
     """Why a member that makes tail calls stays on its kind of root.
@@ -99,18 +48,6 @@ def array_of_another_kind(what: str, kind: str) -> UnsupportedError:
         "that it was loaded for",
         hint="unload it, change the kind, and load it again",
     )
-
-
-def starts(code: bytes) -> list[int]:
-    """The number of each function's first instruction, as the verifier finds them, in order."""
-    found = {0}
-    for number, opcode, source, _off, imm in _references(code):
-        if (opcode, source) in (
-            (CALL, uapi.BPF_PSEUDO_CALL),
-            (LD_IMM64, uapi.BPF_PSEUDO_FUNC),
-        ):
-            found.add(number + 1 + imm)
-    return sorted(found)
 
 
 class Image(NamedTuple):
@@ -136,7 +73,9 @@ class Image(NamedTuple):
             return None
         magic, version, flags, size = _HEAD.unpack_from(record)
         code, rest = record[_HEAD.size :][:size], record[_HEAD.size + size :]
-        if (magic, version, size) != (_MAGIC, _VERSION, len(code)) or size % INSN_SIZE or not size:
+        if (magic, version, size) != (_MAGIC, _VERSION, len(code)):
+            return None
+        if size % asm.INSN_SIZE or not size:
             return None
         if rest and not flags & _NAMED:
             return None
@@ -191,24 +130,18 @@ def capture(handle: int, program: int, program_fd: int, frags: bool) -> Image | 
     None for a program that names something of a kernel module: a descriptor of the module's, which
     means nothing later.
     """
-    library = libbpf.lib()
-    size = library.bpf_program__insn_cnt(program) * INSN_SIZE
-    code = ctypes.string_at(library.bpf_program__insns(program), size)
-    for number, opcode, source, off, _imm in _references(code):
-        if (opcode, source) == (CALL, uapi.BPF_PSEUDO_KFUNC_CALL) and off:
-            return None
-        is_ksym = (opcode, source) == (LD_IMM64, uapi.BPF_PSEUDO_BTF_ID)
-        if is_ksym and _INSN.unpack_from(code, (number + 1) * INSN_SIZE)[3]:
-            return None
-    found = {library.bpf_map__fd(one): library.bpf_map__name(one) for one in libbpf.maps(handle)}
+    code = libbpf.instructions(program)
+    if asm.names_module(code):
+        return None
+    found = {libbpf.object_map_fd(one): libbpf.object_map_name(one) for one in libbpf.maps(handle)}
     ids = {fd: libbpf.map_info(fd).id for fd in found if fd >= 0}
-    used = maps_of(code)
+    used = asm.maps_of(code)
     names = tuple(
         (ids[fd], name.decode(errors="replace"))
         for fd, name in found.items()
         if fd in used and len(name) >= _KEPT
     )
-    return Image(with_maps(code, ids), frags, libbpf.prog_info(program_fd).gpl, names)
+    return Image(asm.with_maps(code, ids), frags, libbpf.prog_info(program_fd).gpl, names)
 
 
 def keep(program_fd: int, name: str, record: bytes) -> None:
@@ -251,9 +184,9 @@ def load(
     `target` is what an EXT program replaces, or with an `attach_type` a tracing program traces: a
     program's descriptor and a function's BTF id. Raises KernelError with the verifier's log.
     """
-    found = starts(code)
+    found = asm.starts(code)
     with contextlib.ExitStack() as closing:
-        fds = {number: libbpf.map_fd(number) for number in maps_of(code)}
+        fds = {number: libbpf.map_fd(number) for number in asm.maps_of(code)}
         for fd in fds.values():
             closing.callback(os.close, fd)
         btf, types = closing.enter_context(of_functions(_function_names(found, names or {0: name})))
@@ -276,8 +209,8 @@ def load(
             kind,
             name.encode()[:15],
             b"GPL" if gpl else b"Proprietary",
-            with_maps(code, fds),
-            len(code) // INSN_SIZE,
+            asm.with_maps(code, fds),
+            len(code) // asm.INSN_SIZE,
             ctypes.byref(options),
         )
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
-from ..kernel import abi, libbpf, uapi
+from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model import chain
 from . import image, sharing
@@ -245,7 +245,7 @@ def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
     except KernelError as error:
         # Linux kernel commit 1c123c567fb1 "bpf: Resolve fext program type when checking map
         # compatibility" (in v6.2).
-        if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
+        if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
             raise KernelError(_CALLING, errno.EINVAL) from error
         raise
 

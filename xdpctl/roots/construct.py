@@ -17,7 +17,7 @@ from ..bpffs import made as made_pins
 from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
-from ..kernel import libbpf, records, uapi
+from ..kernel import asm, libbpf, records, uapi
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
@@ -27,6 +27,7 @@ from ..programs.image import Image
 from . import dispatcher, fused
 from .count_code import Counter
 from .counting import Counting, mask_of
+from .fused_code import Part
 from .hook import LostRace
 
 
@@ -143,7 +144,7 @@ class Construction:
                 self._hold(info.id, array)
                 array_id = libbpf.map_info(array).id
             self._put(slot, replace(member, array_id=array_id), info, Hooked(fd), 0)
-            parts.append(fused.Part(member, info.id, code, array_id, self._counter(slot)))
+            parts.append(Part(member, info.id, code, array_id, self._counter(slot)))
         try:
             self.root_fd, info = fused.build(parts, self.plan.why, self.plan.target.rules)
         except KernelError as error:
@@ -235,7 +236,7 @@ class Construction:
             new = code.load_ext(member.name, root_fd, function)
         except KernelError as error:
             what = f"{member.name} (id {member.id})"
-            if error.errno == errno.EINVAL and image.makes_tail_calls(code.code):
+            if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
                 raise image.array_of_another_kind(what, "ext") from error
             raise words.refused(what, error, ext=True) from error
         self.closing.callback(os.close, new)

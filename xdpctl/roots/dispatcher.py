@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host import cache
 from ..host.rights import explain_refusal
-from ..kernel import abi, libbpf, uapi
+from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model.chain import USUAL, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
@@ -82,7 +82,7 @@ def refused() -> int:
     with contextlib.closing(build([Member("probe")])) as root:
         try:
             target = root.fd, root.functions[0]
-            fd = image.load(uapi.BPF_PROG_TYPE_EXT, "probe", image.PASS, gpl=True, target=target)
+            fd = image.load(uapi.BPF_PROG_TYPE_EXT, "probe", asm.PASS, gpl=True, target=target)
             with libbpf.owned(fd):
                 os.close(root.hook(fd, 0))
         except KernelError as error:

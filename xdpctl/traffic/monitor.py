@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..errors import KernelError, NotFoundError, UnsupportedError
 from ..host import cache
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, records, uapi
+from ..kernel import asm, libbpf, maps, records, uapi
 from ..kernel.btf import BTF_KIND_PTR, Btf
 from ..programs import bcc, image
 from ..roots.dispatcher import shipped
@@ -122,7 +122,7 @@ class Monitor:
         self._shape, self._lost_shape = shapes
         ids = {place: shape.id for place, shape in enumerate(shapes)}
         for name in there:
-            code = image.with_maps(codes[f"raw_tracepoint__{name}"], ids)
+            code = asm.with_maps(codes[f"raw_tracepoint__{name}"], ids)
             closing.callback(os.close, _attached(name, code))
 
     def read(self) -> Reading:

@@ -21,28 +21,12 @@ from ..host import signals
 from ..host.interfaces import Interface
 from ..host.rights import explain_refusal
 from ..kernel import libbpf, maps, perf, uapi
-from ..model.chain import VACANT, Member
-from ..model.record import MAX_SLOTS
+from ..model.chain import Member
 from ..model.state import State
 from ..observe.reading import observe
 from ..programs import image
-from ..programs.image import CALL, LD_IMM64, insn
-from ..roots.count_code import VERDICTS, Counter, fate, find, over
+from .trace_code import FIRST, HEAD, LAST, LIVE, PLACE, PLACES, SIZE, Wanted, observer
 
-ALL = (1 << VERDICTS) - 1
-"""Of all verdicts: a bit each, and one more for those that are no action."""
-
-_STEPS = MAX_SLOTS
-# On each CPU: how many packets could have been shown; then what goes out before the packet: time,
-# its length, verdict and number of steps; a step has the place of the program and what it answered.
-_SEEN, _TIME, _LENGTH, _VERDICT, _COUNT, _FATE, _STEP = 0, 8, 16, 20, 24, 28, 32
-_HEAD = struct.Struct("=QIIII")
-_SIZE = _STEP + 8 * _STEPS
-# In one map, a line a place: mask, flags, the rules' verdicts. A place is _LIVE once all of the
-# chain is traced: until then paths would lack programs.
-_PLACE = struct.Struct("=IIII")
-_PLACES = 2 * _STEPS
-_LAST, _FIRST, _LIVE = 1, 2, 4
 _EVERY = 0.5
 _PAGES = 64
 """Pages of the buffer a CPU."""
@@ -69,14 +53,6 @@ class Packet(NamedTuple):
     last: Member | None
 
 
-class Wanted(NamedTuple):
-    """Which packets: a mask of verdicts, one of how many, and how many bytes of each."""
-
-    verdicts: int = ALL
-    sample: int = 1
-    snap: int = 256
-
-
 class Trace:
     """Packets of an interface, as they come."""
 
@@ -84,7 +60,7 @@ class Trace:
         self.bpffs, self.interface, self.wanted = bpffs, interface, wanted
         self.lost = 0
         self._closing = contextlib.ExitStack()
-        self._places: list[bytes] = [bytes(_PLACE.size)] * _PLACES
+        self._places: list[bytes] = [bytes(PLACE.size)] * PLACES
         self._members: dict[int, Member] = {}
         self._links: dict[int, tuple[int, int]] = {}
         self._next = 0
@@ -118,8 +94,8 @@ class Trace:
 
         events = uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY
         self._events = made(events, "xdpctl_events", 4, maps.possible_cpus())
-        self._paths = made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", _SIZE)
-        self._table = made(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_places", _PLACES * _PLACE.size)
+        self._paths = made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", SIZE)
+        self._table = made(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_places", PLACES * PLACE.size)
         self._buffer = perf.PerfBuffer(self._events, _PAGES)
         self._closing.callback(self._buffer.close)
         self._closing.callback(self._drop, set())
@@ -139,12 +115,12 @@ class Trace:
                 self._members[place] = member
                 self._links[member.id] = (place, self._observe(member, place))
         self._drop({member.id for member in members})
-        self._places = [bytes(_PLACE.size)] * _PLACES
+        self._places = [bytes(PLACE.size)] * PLACES
         for at, member in enumerate(members):
-            flags = _LIVE | _LAST * (at == len(members) - 1) | _FIRST * (at == 0)
+            flags = LIVE | LAST * (at == len(members) - 1) | FIRST * (at == 0)
             place, _link = self._links[member.id]
             self._members[place] = member
-            self._places[place] = _PLACE.pack(
+            self._places[place] = PLACE.pack(
                 member.handed_on(rules), flags, rules.on_end, rules.on_vacant
             )
         libbpf.map_update(self._table, bytes(4), b"".join(self._places))
@@ -153,8 +129,8 @@ class Trace:
         """A place that no program has; one that had it last had it long ago."""
         taken = {place for place, _link in self._links.values()}
         while self._next in taken:
-            self._next = (self._next + 1) % _PLACES
-        found, self._next = self._next, (self._next + 1) % _PLACES
+            self._next = (self._next + 1) % PLACES
+        found, self._next = self._next, (self._next + 1) % PLACES
         return found
 
     def _drop(self, staying: set[int]) -> None:
@@ -194,8 +170,8 @@ class Trace:
 
     def _packet(self, sample: bytes) -> Packet | None:
         """A packet; None where its path is not known, since the programs are gone."""
-        when, length, verdict, count, fate_ = _HEAD.unpack_from(sample)
-        at = _HEAD.size
+        when, length, verdict, count, fate_ = HEAD.unpack_from(sample)
+        at = HEAD.size
         steps = []
         for place, answer in struct.iter_unpack("=II", sample[at : at + 8 * count]):
             if place not in self._members:
@@ -221,120 +197,3 @@ def _check(state: State) -> None:
             hint=f"xdpctl stats {name} --on counts verdicts there; where the kernel allows EXT "
             f"programs, xdpctl swap-dispatcher {name} --root ext makes it one that can be traced",
         )
-
-
-# --- the code -----------------------------------------------------------------------------------
-
-# <linux/bpf_common.h> and <linux/bpf.h>.
-_MOV32_K, _MOV32_X, _MOV64_X, _ADD32_K, _ADD64_K, _ADD64_X = 0xB4, 0xBC, 0xBF, 0x04, 0x07, 0x0F
-_SUB64_X, _OR32_X, _OR64_X, _AND32_K = 0x1F, 0x4C, 0x4F, 0x54
-_LSH64_K, _RSH32_X, _MOD64_K = 0x67, 0x7C, 0x97
-_LDX_W, _LDX_DW, _STX_W, _STX_DW, _ST_W = 0x61, 0x79, 0x63, 0x7B, 0x62
-_JEQ64_K, _JNE64_K, _JLE64_K, _JEQ32_K, _JNE32_K = 0x15, 0x55, 0xB5, 0x16, 0x56
-_JGT32_K, _JLE32_K = 0x26, 0xB6
-
-
-def observer(place: int, paths: int, places: int, events: int, wanted: Wanted) -> bytes:
-    """What runs behind a program: r6 its arguments, r7 the path, r8 its verdict, r9 its place.
-
-    `paths`, `places` and `events` are ids of maps.
-    """
-    step = (
-        insn(_MOV64_X, dst=3, src=2)
-        + insn(_LSH64_K, dst=3, imm=3)
-        + insn(_ADD64_X, dst=3, src=7)
-        + insn(_ST_W, dst=3, off=_STEP, imm=place)
-        + insn(_STX_W, dst=3, src=8, off=_STEP + 4)
-        + insn(_ADD32_K, dst=2, imm=1)
-        + insn(_STX_W, dst=7, src=2, off=_COUNT)
-    )
-    traced = (
-        step
-        + insn(_LDX_W, dst=3, src=9)
-        + insn(_LDX_W, dst=4, src=9, off=4)
-        + fate()
-        + over(_JEQ64_K, 3, _ended(events, wanted), imm=1)
-    )
-    live = (
-        insn(_AND32_K, dst=1, imm=_FIRST)
-        + over(_JEQ32_K, 1, insn(_ST_W, dst=7, off=_COUNT))
-        + insn(_LDX_W, dst=2, src=7, off=_COUNT)
-        + insn(_OR32_X, dst=1, src=2)
-        # Nothing is known of a packet whose way did not begin with the first program.
-        + over(_JEQ32_K, 1, over(_JGT32_K, 2, traced, imm=_STEPS - 1))
-    )
-    whole = (
-        insn(LD_IMM64, dst=9, src=uapi.BPF_PSEUDO_MAP_VALUE, imm=places)
-        + insn(0, imm=place * _PLACE.size)
-        + insn(_LDX_W, dst=1, src=9, off=4)
-        + over(_JEQ32_K, 1, live)
-    )
-    return (
-        insn(_MOV64_X, dst=6, src=1)
-        + insn(_LDX_DW, dst=8, src=6, off=8)
-        + find(Counter(paths, 0))
-        + over(_JEQ64_K, 7, whole)
-        + insn(_MOV32_K)
-        + insn(0x95)
-    )
-
-
-def _ended(events: int, wanted: Wanted) -> bytes:
-    """The chain has ended, by the fate in r3: hand the packet out if it is wanted."""
-    code = _send(events, wanted.snap)
-    if wanted.sample > 1:
-        code = (
-            insn(_LDX_DW, dst=1, src=7, off=_SEEN)
-            + insn(_MOV64_X, dst=2, src=1)
-            + insn(_ADD64_K, dst=1, imm=1)
-            + insn(_STX_DW, dst=7, src=1, off=_SEEN)
-            + insn(_MOD64_K, dst=2, imm=wanted.sample)
-            + over(_JNE64_K, 2, code)
-        )
-    if wanted.verdicts != ALL:
-        code = (
-            insn(_JLE32_K, dst=1, off=1, imm=VERDICTS - 2)
-            + insn(_MOV32_K, dst=1, imm=VERDICTS - 1)
-            + insn(_MOV32_K, dst=2, imm=wanted.verdicts)
-            + insn(_RSH32_X, dst=2, src=1)
-            + insn(_AND32_K, dst=2, imm=1)
-            + over(_JEQ32_K, 2, code)
-        )
-    return (
-        insn(_STX_W, dst=7, src=3, off=_FATE)
-        + insn(_MOV32_X, dst=1, src=8)
-        + over(_JEQ64_K, 3, insn(_LDX_W, dst=1, src=9, off=8))
-        + over(_JNE32_K, 1, insn(_LDX_W, dst=1, src=9, off=12), imm=VACANT)
-        + insn(_STX_W, dst=7, src=1, off=_VERDICT)
-        + code
-        + insn(_ST_W, dst=7, off=_COUNT)
-    )
-
-
-def _send(events: int, snap: int) -> bytes:
-    """The path, and behind it the packet's first bytes."""
-    return (
-        insn(CALL, imm=uapi.BPF_FUNC_ktime_get_ns)
-        + insn(_STX_DW, dst=7, src=0, off=_TIME)
-        # struct xdp_buff begins with data and data_end.
-        + insn(_LDX_DW, dst=1, src=6)
-        + insn(_LDX_DW, dst=2, src=1)
-        + insn(_LDX_DW, dst=3, src=1, off=8)
-        + insn(_SUB64_X, dst=3, src=2)
-        + insn(_STX_W, dst=7, src=3, off=_LENGTH)
-        + insn(_JLE64_K, dst=3, off=1, imm=snap)
-        + insn(_MOV32_K, dst=3, imm=snap)
-        + insn(_LSH64_K, dst=3, imm=32)
-        + insn(_MOV32_K, dst=2, imm=-1)  # BPF_F_CURRENT_CPU
-        + insn(_OR64_X, dst=3, src=2)
-        + insn(_LDX_W, dst=5, src=7, off=_COUNT)
-        + insn(_JLE32_K, dst=5, off=1, imm=_STEPS)
-        + insn(_MOV32_K, dst=5, imm=_STEPS)
-        + insn(_LSH64_K, dst=5, imm=3)
-        + insn(_ADD64_K, dst=5, imm=_HEAD.size)
-        + insn(_MOV64_X, dst=4, src=7)
-        + insn(_ADD64_K, dst=4, imm=_TIME)
-        + insn(LD_IMM64, dst=2, src=uapi.BPF_PSEUDO_MAP_FD, imm=events)
-        + insn(0)
-        + insn(CALL, imm=uapi.BPF_FUNC_xdp_output)
-    )

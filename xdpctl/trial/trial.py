@@ -26,7 +26,7 @@ from ..errors import (
     UsageError,
     XdpctlError,
 )
-from ..kernel import abi, libbpf, uapi
+from ..kernel import abi, asm, libbpf, uapi
 from ..model.chain import (
     ACTIONS,
     USUAL,
@@ -317,8 +317,8 @@ class _Programs:
             ) from error
         info = libbpf.prog_info(fd)
         code = Image.of(fd)
-        stands_for = self._stand_ins(image.maps_of(code.code) if code else set(info.map_ids))
-        if code and not image.makes_tail_calls(code.code):
+        stands_for = self._stand_ins(asm.maps_of(code.code) if code else set(info.map_ids))
+        if code and not asm.makes_tail_calls(code.code):
             return self._load(member, code, stands_for)
         if any(number != other for number, other in stands_for.items()):
             raise CannotCopyError(
@@ -331,14 +331,14 @@ class _Programs:
         """A member to be. Its maps are its own already, but for those that are pinned."""
         assert member.source is not None
         if code := member.source.image:  # its maps are there already: it will run on them
-            return self._load(member, code, self._stand_ins(image.maps_of(code.code)))
+            return self._load(member, code, self._stand_ins(asm.maps_of(code.code)))
         if member.source.maps_of and not member.source.forced:
             check_same(member, None)
         loaded = loading.load(member.source, member.frags, apart=True)
         for fd in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.own(fd)
         code = Image.of(loaded.fd)
-        named = image.maps_of(code.code) if code else {*libbpf.prog_info(loaded.fd).map_ids}
+        named = asm.maps_of(code.code) if code else {*libbpf.prog_info(loaded.fd).map_ids}
         stands_for = {number: number for number in named}
         stands_for |= self._stand_ins(named & self.known)
         for path, fd in loaded.maps.items():
@@ -357,7 +357,7 @@ class _Programs:
         return {one: one if self.live_maps else self.copies.of(one) for one in map_ids}
 
     def _load(self, member: Member, code: Image, stands_for: dict[int, int]) -> int:
-        text = image.with_maps(code.code, stands_for)
+        text = asm.with_maps(code.code, stands_for)
         kind, name = uapi.BPF_PROG_TYPE_XDP, member.name
         if code.frags:
             with contextlib.suppress(KernelError):  # before Linux 5.18
@@ -395,7 +395,7 @@ def _runner(ifindex: int) -> Run:
         return (*libbpf.prog_test_run(program, packet)[:2], b"")
 
     kind = uapi.BPF_PROG_TYPE_XDP
-    with libbpf.owned(image.load(kind, "probe", image.PASS, gpl=True)) as probe:
+    with libbpf.owned(image.load(kind, "probe", asm.PASS, gpl=True)) as probe:
         try:
             with_context(probe, bytes(64), b"")
         except KernelError:

@@ -58,7 +58,8 @@ def command(
     Each is shown as it is at its end, with what every program answered and who had the last word.
     The programs are traced meanwhile, which costs time a packet; nothing of that stays.
     """
-    from ...traffic.trace import ALL, Trace, Wanted
+    from ...traffic.trace import Trace
+    from ...traffic.trace_code import ALL, Wanted
 
     if settings.dry_run:
         raise UsageError("trace changes nothing", hint="leave --dry-run out")
