@@ -18,7 +18,7 @@ from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
 from xdpctl.cli import run
 from xdpctl.kernel import libbpf, uapi
-from xdpctl.model.chain import Source
+from xdpctl.model.source import Source
 from xdpctl.programs import loading
 
 pytestmark = one_guest

@@ -22,11 +22,12 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import Interrupted
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Interface
-from xdpctl.model.chain import Chain, Kind, Member, Source
+from xdpctl.model.chain import Chain, Kind, Member
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Plan, make_plan
 from xdpctl.model.record import FUSED, Config, root_name
 from xdpctl.model.request import AskedKind, AskedMode, Request
+from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, Owner, Root, Slot, State
 
 ROOT = Path(__file__).parents[2]

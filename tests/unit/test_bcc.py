@@ -23,10 +23,10 @@ from xdpctl.errors import (
 )
 from xdpctl.kernel import libbpf, uapi
 from xdpctl.kernel.asm import LD_IMM64, PASS
-from xdpctl.model import chain
+from xdpctl.model.source import Image, Source
 from xdpctl.programs import bcc, loading, objects
 from xdpctl.programs.clang import Build
-from xdpctl.programs.image import Image, Tables
+from xdpctl.programs.image import Tables
 
 SEEN = str(ROOT / "tests/bcc/seen.c")
 
@@ -138,7 +138,7 @@ def test_there_are_no_sections() -> None:
 @pytest.mark.parametrize("how", ["forgotten", "let go"])
 def test_descriptors_of_tables_are_closed_at_last(how: str) -> None:
     fd = os.open("/dev/null", os.O_RDONLY)
-    source = chain.Source("a.c", b"", "f", image=Image(PASS, False, True), tables=Tables({"t": fd}))
+    source = Source("a.c", b"", "f", image=Image(PASS, False, True), tables=Tables({"t": fd}))
     member = objects.of_image(source, None, None)
     assert (member.name, member.size, member.priority, member.actions) == ("f", 16, 50, 1 << 2)
     del source
@@ -153,7 +153,7 @@ def test_descriptors_of_tables_are_closed_at_last(how: str) -> None:
 
 
 def test_such_a_program_shares_no_maps() -> None:
-    source = chain.Source("a.c", b"", "f", maps_of=11, image=Image(PASS, False, True))
+    source = Source("a.c", b"", "f", maps_of=11, image=Image(PASS, False, True))
     with pytest.raises(UnsupportedError, match="cannot share the maps of program 11") as caught:
         loading.load(source, frags=False)
     assert "--maps new" in caught.value.hint

@@ -17,12 +17,13 @@ from xdpctl.cli import run
 from xdpctl.cli.commands import apply
 from xdpctl.errors import BadObjectError, XdpctlError
 from xdpctl.host.interfaces import Interface
-from xdpctl.model.chain import Chain, Member, Rules, Source
+from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.request import Request
+from xdpctl.model.source import Image, Source
 from xdpctl.model.state import State
 from xdpctl.programs import chainfile, objects
 from xdpctl.programs.chainfile import LIMIT, Written
-from xdpctl.programs.image import Image, Tables
+from xdpctl.programs.image import Tables
 
 EMPTY = state_of(None)
 COUNT = '[[program]]\nfile = "count.o"\n'

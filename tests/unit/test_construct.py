@@ -16,11 +16,14 @@ from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.kernel import libbpf, records, uapi
-from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
+from xdpctl.kernel.link import Link
+from xdpctl.kernel.maps import Map
+from xdpctl.kernel.program import Program
+from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.request import AskedMode
+from xdpctl.model.source import Image, Source
 from xdpctl.model.state import Place
-from xdpctl.programs import loading
-from xdpctl.programs.image import Image
+from xdpctl.programs import image, loading
 from xdpctl.roots import dispatcher, fused, fused_code
 from xdpctl.roots.construct import Construction
 from xdpctl.roots.hook import LostRace
@@ -50,12 +53,12 @@ class Kernel:
             (libbpf, "get", lambda _path: self.open(40)),
             (libbpf, "pin", lambda _fd, path: Path(path).touch()),
             (loading, "load", self.load),
-            (fused, "held_array", lambda _fd: self.open(70)),
+            (fused, "held_array", lambda _fd: Map(self.open(70))),
             (fused, "build", self.build_fused),
             (dispatcher, "build", self.build_ext),
             (dispatcher.Root, "hook", self.hook),
-            (Image, "of", lambda fd: None if self.behind[fd] in self.without_image else CODE),
-            (Image, "load_ext", lambda *_: self.open(self.new(EXT))),
+            (image, "of", lambda info: None if info.id in self.without_image else CODE),
+            (image, "load_ext", lambda *_: Program(self.open(self.new(EXT)))),
         ):
             patch.setattr(owner, name, call)
 
@@ -88,21 +91,23 @@ class Kernel:
         self.card = ifindex
         return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
-    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[int, records.ProgInfo]:
+    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[Program, records.ProgInfo]:
         self.parts, self.why, self.rules = list(parts), why, rules
-        fd = self.open(600)
+        root = Program(self.open(600))
         self.types[600] = XDP
-        return fd, self.prog_info(fd)
+        return root, root.info
 
     def build_ext(self, members: Any, protocol: int, ifindex: int, rules: Rules) -> dispatcher.Root:
         self.asked, self.rules = (protocol, ifindex), rules
         slots = range(len(members))
         names = tuple(f"prog{slot}" for slot in slots)
-        return dispatcher.Root(self.open(600), 600, 5, tuple(20 + slot for slot in slots), names)
+        return dispatcher.Root(
+            Program(self.open(600)), 600, 5, tuple(20 + slot for slot in slots), names
+        )
 
-    def hook(self, program_fd: int, slot: int) -> int:
+    def hook(self, program_fd: int, slot: int) -> Link:
         self.hooked.append((self.behind[program_fd], slot))
-        return self.open(300 + slot)
+        return Link(self.open(300 + slot))
 
 
 @pytest.fixture

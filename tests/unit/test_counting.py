@@ -19,9 +19,9 @@ from xdpctl.change import settle
 from xdpctl.errors import KernelError, UnsupportedError
 from xdpctl.kernel import libbpf, records, uapi
 from xdpctl.kernel import maps as kernel_maps
+from xdpctl.kernel.program import Program
 from xdpctl.model.chain import USUAL, VACANT, Rules
 from xdpctl.model.state import Place
-from xdpctl.programs import image
 from xdpctl.roots import counting
 from xdpctl.roots.count_code import ROW_SIZE, Counter, Mask
 from xdpctl.roots.counting import ROWS, Counting
@@ -51,7 +51,7 @@ class Maps:
             (libbpf, "get", self.get),
             (libbpf, "prog_main_function", lambda _fd: 5),
             (libbpf, "link_tracing", lambda _fd: os.open(os.devnull, os.O_RDONLY)),
-            (image, "load", self.load),
+            (Program, "load", self.load),
         ):
             patch.setattr(owner, name, call)
 
@@ -66,10 +66,12 @@ class Maps:
     def lookup(self, fd: int, info: records.MapInfo, key: bytes) -> bytes:
         return self.of(fd).get(key, bytes(kernel_maps.value_size(info)))
 
-    def create(self, kind: int, name: str, size: int, *, elements: int = 1) -> int:
+    def create(self, kind: int, name: str, size: int, *, flags: int = 0, elements: int = 1) -> int:
         number = 40 + len(self.values)
         self.values[number] = {}
-        self.infos[number] = records.MapInfo(number, kind, name, size, max_entries=elements)
+        self.infos[number] = records.MapInfo(
+            number, kind, name, size, max_entries=elements, flags=flags
+        )
         return self.open(number)
 
     def get(self, path: str) -> int:
@@ -77,14 +79,14 @@ class Maps:
             raise KernelError("bpf_obj_get", errno.ENOENT)
         return self.open(int(Path(path).read_text()))
 
-    def load(self, _kind: int, name: str, _code: bytes, **values: object) -> int:
+    def load(self, _kind: int, name: str, _code: bytes, **values: object) -> Program:
         if name in self.refused:
             raise KernelError("bpf_prog_load", errno.EINVAL)
         target, attach_type = values["target"], values["attach_type"]
         assert isinstance(target, tuple)
         assert isinstance(attach_type, int)
         self.loaded.append((name, target, attach_type))
-        return os.open(os.devnull, os.O_RDONLY)
+        return Program(os.open(os.devnull, os.O_RDONLY))
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def test_an_ext_program_is_traced_once(
     member = running("count", 11)
     counters.row(11, Mask(0, last=True), undo)
     for _ in range(2):
-        counters.observe(paths, 99, member, undo)
+        counters.observe(paths, Program(99), member, undo)
     assert maps.loaded == [
         ("xdpctl_exit", (99, 5), uapi.BPF_TRACE_FEXIT),
         ("xdpctl_entry", (99, 5), uapi.BPF_TRACE_FENTRY),
@@ -208,7 +210,7 @@ def test_a_kernel_that_traces_nothing(
     maps.refused.add("xdpctl_entry")
     counters.row(11, Mask(0, last=True), undo)
     with pytest.raises(UnsupportedError, match="cannot be counted") as caught:
-        counters.observe(paths, 99, running("count", 11), undo)
+        counters.observe(paths, Program(99), running("count", 11), undo)
     assert "--root fused" in caught.value.hint
     undo.close()
     assert names(paths) == []

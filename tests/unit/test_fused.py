@@ -16,11 +16,11 @@ from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.kernel import asm, libbpf, maps, records, uapi
 from xdpctl.kernel.asm import CALL, LD_IMM64
+from xdpctl.kernel.program import Program, _function_names
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.record import FUSED, MAX_SLOTS, Config
+from xdpctl.model.source import Image
 from xdpctl.observe.members import config_of
-from xdpctl.programs import image
-from xdpctl.programs.image import Image
 from xdpctl.roots import fused, fused_code
 from xdpctl.roots.count_code import Counter
 from xdpctl.roots.fused_code import Part
@@ -254,16 +254,16 @@ def test_how_deep_a_function_seems_to_use_the_stack(code: bytes, bytes_used: int
 def test_what_does_not_fit_in_line_stands_as_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bool] = []
 
-    def load(_parts: Sequence[Part], in_line: bool = True, **_rest: object) -> int:
+    def load(_parts: Sequence[Part], in_line: bool = True, **_rest: object) -> Program:
         tried.append(in_line)
         if in_line:
             raise KernelError("verifier", 22, "no")
-        return os.open(os.devnull, os.O_RDONLY)
+        return Program(os.open(os.devnull, os.O_RDONLY))
 
     monkeypatch.setattr(fused, "_load", load)
-    monkeypatch.setattr(image, "keep", lambda *_record: None)
+    monkeypatch.setattr(Program, "keep", lambda *_record: None)
     monkeypatch.setattr(libbpf, "prog_info", lambda _fd: ROOT)
-    os.close(fused.build([part(2), part(2)], 0)[0])
+    fused.build([part(2), part(2)], 0)[0].close()
     assert tried == [True, False]
 
 
@@ -275,7 +275,7 @@ def test_every_function_has_a_name_of_its_own() -> None:
     parts = [part(2, deep=True)._replace(member=one) for one in members]
     parts[2] = parts[2]._replace(array_id=7)
     code, names = fused_code.assemble(parts)
-    given = image._function_names(asm.starts(code), names)
+    given = _function_names(asm.starts(code), names)
     assert given == [
         FUSED,
         *(f"prog0_{'a' * 94}", f"prog0_{'a' * 94}_1"),
@@ -315,15 +315,17 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """A kernel that takes everything; remembers what it was given."""
     given: dict[str, object] = {}
 
-    def load(kind: int, name: str, code: bytes, _names: object, *, gpl: bool, frags: bool) -> int:
+    def load(
+        kind: int, name: str, code: bytes, _names: object, *, gpl: bool, frags: bool
+    ) -> Program:
         given.update(kind=kind, name=name, code=code, gpl=gpl, frags=frags)
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return Program(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
-    def keep(_fd: int, name: str, record: bytes) -> None:
+    def keep(_program: Program, name: str, record: bytes) -> None:
         given[name] = record
 
-    monkeypatch.setattr(image, "load", load)
-    monkeypatch.setattr(image, "keep", keep)
+    monkeypatch.setattr(Program, "load", load)
+    monkeypatch.setattr(Program, "keep", keep)
     monkeypatch.setattr(libbpf, "prog_info", lambda _fd: ROOT)
     return given
 
@@ -333,8 +335,8 @@ def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
     members = [running("one", 11, priority=7, frags=True), fresh("two", actions=DROP, frags=True)]
     parts = [part(2)._replace(member=one, program_id=11 + n) for n, one in enumerate(members)]
     parts[1] = parts[1]._replace(array_id=40)
-    fd, info = fused.build(parts, 1)
-    os.close(fd)
+    root, info = fused.build(parts, 1)
+    root.close()
     assert info == ROOT
     assert (kernel["name"], kernel["kind"]) == (FUSED, uapi.BPF_PROG_TYPE_XDP)
     assert (kernel["gpl"], kernel["frags"]) == (True, True)
@@ -344,7 +346,7 @@ def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
         0, True, (PASS, DROP), (7, 50), (32, 32), False, (11, 12), (0, 40), 1
     )
     fused_without = fused.build([parts[0], parts[1]._replace(member=fresh("bare"))], 0)
-    os.close(fused_without[0])
+    fused_without[0].close()
     assert kernel["frags"] is False
 
 
@@ -395,10 +397,10 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Refuses], None]:
     """A kernel that refuses some chains: it is given the parts and whether all are GPL."""
 
     def set_up(refuses: Refuses) -> None:
-        def load(parts: Sequence[Part], gpl: bool | None = None, **_rules: object) -> int:
+        def load(parts: Sequence[Part], gpl: bool | None = None, **_rules: object) -> Program:
             log = refuses(parts, fused._is_gpl(parts) if gpl is None else gpl)
             if log is None:
-                return os.open(os.devnull, os.O_RDONLY)
+                return Program(os.open(os.devnull, os.O_RDONLY))
             raise KernelError("verifier", 22, log)
 
         monkeypatch.setattr(fused, "_load", load)
@@ -497,11 +499,11 @@ def test_frags_and_program_arrays(refusing: Callable[[Refuses], None]) -> None:
         assert error.what == "the root cannot call the program arrays of calls"
         assert "xdp.frags" in error.hint
     with_all = parts_of(calls, takes, replace(bare, frags=True))
-    os.close(fused._load(with_all))
+    fused._load(with_all).close()
 
 
 def test_a_want_of_rights_is_no_members_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(_parts: Sequence[Part], _gpl: bool | None = None, **_rules: object) -> int:
+    def load(_parts: Sequence[Part], _gpl: bool | None = None, **_rules: object) -> Program:
         raise KernelError("bpf_prog_load", 1)
 
     monkeypatch.setattr(fused, "_load", load)

@@ -12,10 +12,11 @@ import pytest
 
 from tests.unit.machine import insn
 from xdpctl.errors import KernelError
-from xdpctl.kernel import asm, libbpf, records, uapi
+from xdpctl.kernel import asm, libbpf, program, records, uapi
 from xdpctl.kernel.asm import CALL, INSN_SIZE, LD_IMM64
+from xdpctl.kernel.program import Program
+from xdpctl.model.source import Image
 from xdpctl.programs import image
-from xdpctl.programs.image import Image
 
 MOV, EXIT = 0xB4, insn(0x95)
 
@@ -190,20 +191,20 @@ def test_what_names_something_of_a_module_has_no_image(
 
 
 def test_an_image_is_bound_or_the_program_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[tuple[int, str, bytes]] = []
+    kept: list[tuple[str, bytes]] = []
     closed: list[int] = []
-    monkeypatch.setattr(image, "keep", lambda *values: kept.append(values))
+    monkeypatch.setattr(Program, "keep", lambda _program, *values: kept.append(values))
     monkeypatch.setattr("os.close", closed.append)
-    one = Image(CODE, frags=False, gpl=False)
-    assert one.bound_to(77) == 77
-    assert (kept, closed) == ([(77, "xdpctl_image", one.pack())], [])
+    one, owner = Image(CODE, frags=False, gpl=False), Program(77)
+    assert image.bound(one, owner) is owner
+    assert (kept, closed) == ([("xdpctl_image", one.pack())], [])
 
     def refuse(*_values: object) -> None:
         raise KernelError("bpf_prog_bind_map", 12)
 
-    monkeypatch.setattr(image, "keep", refuse)
+    monkeypatch.setattr(Program, "keep", refuse)
     with pytest.raises(KernelError, match="ENOMEM"):
-        one.bound_to(77)
+        image.bound(one, owner)
     assert closed == [77]
 
 
@@ -211,6 +212,8 @@ def test_an_image_is_bound_or_the_program_is_closed(monkeypatch: pytest.MonkeyPa
 
 
 def test_functions_without_a_name_are_numbered_after_the_last_one_that_has() -> None:
-    given = image._function_names([0, 4, 9, 12, 20, 21], {0: "root", 9: "first", 21: "se cond-2é"})
+    given = program._function_names(
+        [0, 4, 9, 12, 20, 21], {0: "root", 9: "first", 21: "se cond-2é"}
+    )
     assert given == ["root", "root_1", "first", "first_1", "first_2", "se_cond_2_"]
-    assert image._function_names([0], {0: "alone"}) == ["alone"]
+    assert program._function_names([0], {0: "alone"}) == ["alone"]

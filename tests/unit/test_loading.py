@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.samples import compiled
 from xdpctl.errors import KernelError, UnsupportedError, VerifierError, XdpctlError
-from xdpctl.model.chain import Source
+from xdpctl.model.source import Source
 from xdpctl.programs import loading, sharing
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'

@@ -122,7 +122,7 @@ def test_a_refusal_names_the_tracepoint(
     def load(*_arguments: object, **_values: object) -> int:
         raise error
 
-    monkeypatch.setattr("xdpctl.programs.image.load", load)
+    monkeypatch.setattr("xdpctl.kernel.program.Program.load", load)
     with pytest.raises(UnsupportedError) as caught:
         monitor._attached("xdp_exception", b"")
     assert "xdp_exception" in caught.value.what

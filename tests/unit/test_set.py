@@ -14,7 +14,8 @@ from xdpctl.cli import run
 from xdpctl.cli.commands import replace as replace_command
 from xdpctl.cli.commands import set
 from xdpctl.errors import UsageError, XdpctlError
-from xdpctl.model.chain import Chain, MapsAsked, Rules
+from xdpctl.model.chain import Chain, Rules
+from xdpctl.model.source import MapsAsked
 from xdpctl.model.state import State
 from xdpctl.view import change
 from xdpctl.view.style import Style

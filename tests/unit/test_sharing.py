@@ -13,9 +13,8 @@ from tests.unit.samples import compiled
 from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, libbpf, maps, records
 from xdpctl.kernel.asm import PASS
-from xdpctl.model.chain import Source
+from xdpctl.model.source import Image, Source
 from xdpctl.programs import sharing
-from xdpctl.programs.image import Image
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 

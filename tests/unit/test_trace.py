@@ -156,7 +156,7 @@ def test_a_program_that_is_not_known_any_more_gives_no_packet() -> None:
 
 def test_places_are_used_again_as_late_as_can_be() -> None:
     session = Trace(Bpffs("/bpffs"), INTERFACE, Wanted())
-    session._links = {1: (1, -1)}
+    session._links = {1: (1, None)}
     found = [session._free() for _ in range(trace_code.PLACES)]
     assert found == [0, *range(2, trace_code.PLACES), 0]
 

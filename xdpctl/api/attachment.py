@@ -35,6 +35,7 @@ from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, records
 from ..model import chain, labels
 from ..model.request import AskedKind, AskedMode, Request
+from ..model.source import Source
 from ..model.state import State
 from ..model.terms import Terms
 from ..observe.elsewhere import may_run_elsewhere
@@ -111,7 +112,7 @@ def _member(
         if section is not None:
             raise UsageError("a bcc.BPF has no sections", hint="name a function: program=")
         name, code = dialect.of_module(source, program)
-        return objects.of_image(chain.Source("<bcc.BPF>", b"", name, image=code), priority, actions)
+        return objects.of_image(Source("<bcc.BPF>", b"", name, image=code), priority, actions)
     if isinstance(source, bytes):
         path, data = "<bytes>", source
     elif isinstance(source, str | os.PathLike):

@@ -19,7 +19,7 @@ from ..errors import XdpctlError
 from ..host.child import forked
 from ..kernel import abi, asm, libbpf, libc, netlink, uapi
 from ..model.chain import Member
-from ..programs.image import Image
+from ..model.source import Image
 from ..roots import dispatcher, fused
 from ..roots.fused_code import Part
 
@@ -83,8 +83,8 @@ def fuse() -> None:
     """Load a fused root of two programs; raises what `fused.build` does."""
     code = Image(asm.PASS, frags=False, gpl=True)
     parts = [Part(Member(f"probe{number}"), 0, code) for number in range(2)]
-    fd, _info = fused.build(parts, 0)
-    os.close(fd)
+    root, _info = fused.build(parts, 0)
+    root.close()
 
 
 def pin_and_remove(fd: int, path: str) -> None:

@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterator
 from ctypes import c_uint32
 from functools import cache
+from typing import Self
 
 from ..errors import KernelError
 from . import abi, libbpf, uapi
+from .descriptor import Descriptor
 from .records import MapInfo, MapShape
 
 _PERCPU = (
@@ -25,6 +27,30 @@ _MAX_RECORD = 16 << 20
 """Bytes of a record that is kept in a map: the code of the largest program has eight million."""
 _BATCH_BYTES = 4 << 20
 _ENOTSUPP = 524
+
+
+class Map(Descriptor):
+    """A map in the kernel, which stays there for as long as somebody holds it."""
+
+    @classmethod
+    def by_id(cls, map_id: int) -> Self:
+        """Raises KernelError: ENOENT if it is gone."""
+        return cls(libbpf.map_fd(map_id))
+
+    @classmethod
+    def create(
+        cls, kind: int, name: str, value_size: int, flags: int = 0, elements: int = 1
+    ) -> Self:
+        """Make a map of one element or more, its keys of 4 bytes. Raises KernelError."""
+        return cls(libbpf.map_create(kind, name, value_size, flags=flags, elements=elements))
+
+    @property
+    def info(self) -> MapInfo:
+        return libbpf.map_info(self.fd)
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Put an element there. Raises KernelError."""
+        libbpf.map_update(self.fd, key, value)
 
 
 @cache

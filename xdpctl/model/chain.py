@@ -8,13 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..errors import NotFoundError, UsageError
-
-if TYPE_CHECKING:
-    from ..programs.image import Image, Tables
-
+from .source import MapsAsked, Source
 
 Kind = Literal["ext", "fused", "bare"]
 """What a root makes of the members: EXT programs on a dispatcher, functions of one program, or
@@ -99,61 +96,6 @@ def check_label(text: str) -> str:
         f"{text!r} cannot be a label",
         why="it has to be 1 to 64 letters, digits and _ . : -, and not a number",
     )
-
-
-class Source(NamedTuple):
-    """An object file's bytes and the program in it that a new member is loaded from.
-
-    `maps_of` is the id of a program whose maps it shares, 0 for none. Its code is to be that
-    program's, unless it is `forced`; one that `replaces` it has constants and program arrays of its
-    own. `maps` says otherwise of single maps, each with ``keep``, ``new`` or the path of a pin.
-
-    One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
-    are pinned for as long as it is a member.
-    """
-
-    path: str
-    data: bytes
-    program: str
-    pin_path: str | None = None
-    maps_of: int = 0
-    forced: bool = False
-    replaces: bool = False
-    maps: tuple[tuple[str, str], ...] = ()
-    image: Image | None = None
-    tables: Tables | None = None
-
-
-class MapsAsked(NamedTuple):
-    """Whose maps a program uses that takes another's place: that one's or new ones, all but some.
-
-    `single` says otherwise of single maps, as `Source.maps` does.
-    """
-
-    keeps: bool = True
-    single: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def parse(cls, words: Sequence[str], called: str) -> MapsAsked:
-        """Of ``keep``, ``new``, ``MAP=keep``, ``MAP=new`` and ``MAP=PIN``, as `called` has them.
-
-        Raises UsageError.
-        """
-        all_of_them = [word for word in words if "=" not in word]
-        pairs = (word.partition("=") for word in words)
-        single = tuple((name, how) for name, _, how in pairs if how)
-        if len(all_of_them) + len(single) < len(words) or len(all_of_them) > 1:
-            raise UsageError(f"{called} takes keep or new once, and MAP=keep, MAP=new or MAP=PIN")
-        for word in all_of_them:
-            if word not in ("keep", "new"):
-                raise UsageError(
-                    f"{called} {word} says nothing", hint="use keep, new, or MAP=keep|new|PIN"
-                )
-        if all_of_them == ["new"] and single:
-            raise UsageError(
-                f"{called} new leaves no single map to speak of", hint=f"leave out {called} new"
-            )
-        return cls(all_of_them != ["new"], single)
 
 
 @dataclass(frozen=True)

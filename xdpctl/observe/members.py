@@ -7,23 +7,24 @@ import contextlib
 from ..errors import KernelError
 from ..kernel import libbpf, maps, records, uapi
 from ..kernel.btf import Btf
+from ..kernel.maps import Map
+from ..kernel.program import kept_record
 from ..model.chain import DEFAULT_PRIORITY, Member
 from ..model.record import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
 from ..model.state import Slot
-from ..programs import image
 
 
 def config_of(info: records.ProgInfo) -> Config | None:
     """A root's record of its chain; None for any other program."""
     if info.name == FUSED:
-        kept = image.kept(info, FUSED_RECORD)
+        kept = kept_record(info, FUSED_RECORD)
         return Config.unpack_fused(kept) if kept is not None else None
     unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)
     # Anybody may call a program so. Without BTF there are no functions that a link could replace.
     if unpack is None or len(info.map_ids) != 1 or not info.btf_id:
         return None
-    with libbpf.owned(libbpf.map_fd(info.map_ids[0])) as fd:
-        record = maps.record(fd, libbpf.map_info(fd), uapi.BPF_F_RDONLY_PROG)
+    with Map.by_id(info.map_ids[0]) as found:
+        record = maps.record(found.fd, found.info, uapi.BPF_F_RDONLY_PROG)
     return unpack(record) if record is not None else None
 
 

@@ -25,7 +25,8 @@ from ..errors import (
 from ..host import rights
 from ..host.child import in_child
 from ..kernel import asm, libbpf
-from .image import Image, Tables
+from ..model.source import Image
+from .image import Tables
 
 if TYPE_CHECKING:
     import ctypes

@@ -15,7 +15,6 @@ from ..model.chain import (
     ON_END,
     ON_VACANT,
     Chain,
-    MapsAsked,
     Member,
     arranged,
     check_label,
@@ -23,6 +22,7 @@ from ..model.chain import (
 )
 from ..model.record import PROTOCOLS
 from ..model.request import Request
+from ..model.source import MapsAsked
 from ..model.state import State
 from . import objects
 from .clang import Build

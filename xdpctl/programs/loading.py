@@ -14,7 +14,8 @@ from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
-from ..model import chain
+from ..kernel.program import LOG_SIZE, Program
+from ..model.source import Image, Source
 from . import image, sharing
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 from .words import libbpf_words, refused
@@ -50,7 +51,7 @@ def open_object(path: str, data: bytes, pin_path: str | None = None) -> int:
 
 
 def load(
-    source: chain.Source,
+    source: Source,
     frags: bool,
     target: tuple[int, str] | None = None,
     *,
@@ -131,7 +132,7 @@ def load(
 
 
 def _load(
-    source: chain.Source,
+    source: Source,
     frags: bool,
     target: tuple[int, str] | None,
     fault: KernelError | None = None,
@@ -148,7 +149,7 @@ def _load(
     library = libbpf.lib()
     handle = open_object(source.path, source.data, source.pin_path)
     attach_type = 0 if target else uapi.BPF_XDP
-    log = libbpf.log_buffer(image.LOG_SIZE)
+    log = libbpf.log_buffer(LOG_SIZE)
     arrays = {
         library.bpf_map__name(found).decode(): found
         for found in libbpf.maps(handle)
@@ -170,7 +171,7 @@ def _load(
     kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
     library.bpf_program__set_type(chosen, kind)
     library.bpf_program__set_expected_attach_type(chosen, attach_type)
-    library.bpf_program__set_log_buf(chosen, log, image.LOG_SIZE)
+    library.bpf_program__set_log_buf(chosen, log, LOG_SIZE)
     if target and as_ext:
         libbpf.set_attach_target(chosen, *target)
     if ifindex:
@@ -210,15 +211,15 @@ def _load(
     if target and fault:
         if code is None:
             raise fault
-        program_fd = _load_anew(source.program, code, target)
+        program_fd = _load_anew(source.program, code, target).handed_over()
     elif code and not ifindex:  # the image is for a root of another kind
-        code.bound_to(program_fd)
+        image.bound(code, Program(program_fd))
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *map(library.bpf_map__fd, handles)]
     return {"arrays": list(arrays), "maps": list(maps)}, fds
 
 
-def _by_reference(source: chain.Source, frags: bool) -> Names:
+def _by_reference(source: Source, frags: bool) -> Names:
     """In the child: the names of a running program's maps, by the order of their first use.
 
     That tells maps apart that are called alike as far as the kernel keeps their names, if the file
@@ -226,11 +227,12 @@ def _by_reference(source: chain.Source, frags: bool) -> Names:
     """
     alone = source._replace(maps_of=0, pin_path=None, maps=())
     _answer, fds = _load(alone, frags, None)
-    ours, code = libbpf.prog_info(fds[0]), image.Image.of(fds[0])
+    ours = libbpf.prog_info(fds[0])
+    code = image.of(ours)
     for fd in fds:
         os.close(fd)
-    with libbpf.owned(libbpf.prog_fd(source.maps_of)) as running:
-        theirs = libbpf.prog_info(running)
+    with Program.by_id(source.maps_of) as running:
+        theirs = running.info
     if code is None or ours.tag != theirs.tag:
         return {}
     named = dict(code.names)
@@ -238,7 +240,7 @@ def _by_reference(source: chain.Source, frags: bool) -> Names:
     return {there: named[here] for there, here in pairs if here in named}
 
 
-def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
+def _load_anew(name: str, code: Image, target: tuple[int, str]) -> Program:
     """Load a program's image as EXT for a function of a root."""
     try:
         return _load_ext(name, code, target)
@@ -250,15 +252,15 @@ def _load_anew(name: str, code: image.Image, target: tuple[int, str]) -> int:
         raise
 
 
-def _load_ext(name: str, code: image.Image, target: tuple[int, str]) -> int:
+def _load_ext(name: str, code: Image, target: tuple[int, str]) -> Program:
     root_fd, function = target
     with Btf.from_kernel(libbpf.prog_info(root_fd).btf_id) as btf:
         number = btf.find(function, BTF_KIND_FUNC)
-    return code.load_ext(name, root_fd, number)
+    return image.load_ext(code, name, root_fd, number)
 
 
 def _load_image(
-    source: chain.Source, code: image.Image, target: tuple[int, str] | None, ifindex: int
+    source: Source, code: Image, target: tuple[int, str] | None, ifindex: int
 ) -> Loaded:
     """Load a program that was compiled in memory."""
     name, what = source.program, f"{source.program} of {source.path}"
@@ -275,14 +277,14 @@ def _load_image(
             hint='--maps new (in the file of apply: maps = "new") leaves them to it',
         )
     try:
-        fd = _load_ext(name, code, target) if target else code.load_xdp(name)
+        loaded = _load_ext(name, code, target) if target else image.load_xdp(code, name)
     except KernelError as error:
         raise refused(what, error, ext=bool(target)) from error
     tables = (source.tables or {}).items()
-    return Loaded(fd, {table: os.dup(number) for table, number in tables}, {})
+    return Loaded(loaded.handed_over(), {table: os.dup(number) for table, number in tables}, {})
 
 
-def _sharing_hint(source: chain.Source) -> str:
+def _sharing_hint(source: Source) -> str:
     if source.replaces:
         return (
             '--maps new (in the file of apply: maps = "new") gives the new program maps of its '

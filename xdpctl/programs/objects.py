@@ -18,6 +18,7 @@ from ..host.child import in_child
 from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from ..model import chain
+from ..model.source import Source
 from . import clang
 from .clang import Build
 from .loading import open_object
@@ -119,7 +120,7 @@ def member(
                     hint="name one with -n PROGRAM",
                 )
             name, code, tables = bcc.compiled(path, data, build.flags, program)
-            source = chain.Source(path, b"", name, image=code, tables=tables)
+            source = Source(path, b"", name, image=code, tables=tables)
             return of_image(source, priority, actions)
         data = clang.compiled(path, build.flags)
     _check_elf(path, data)
@@ -130,11 +131,11 @@ def member(
         actions=_first(actions, found.actions, chain.DEFAULT_ACTIONS),
         frags=found.frags,
         size=found.size,
-        source=chain.Source(path, data, found.name, pin_path),
+        source=Source(path, data, found.name, pin_path),
     )
 
 
-def of_image(source: chain.Source, priority: int | None, actions: int | None) -> chain.Member:
+def of_image(source: Source, priority: int | None, actions: int | None) -> chain.Member:
     """A member to be, from code that was compiled in memory."""
     assert source.image is not None
     return chain.Member(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from ..errors import KernelError
 from ..kernel import libbpf, maps, records, uapi
-from ..model.chain import Source
+from ..model.source import Image, Source
 from . import image
 
 SHARING, PINNED = "sharing maps", "using a pinned map"
@@ -145,7 +145,7 @@ class _Sharing:
             if info.name == image.NAME:
                 del self.left[number]
                 record = maps.record(number, info, uapi.BPF_F_RDONLY_PROG)
-                code = image.Image.unpack(record) if record else None
+                code = Image.unpack(record) if record else None
                 self.names = dict(code.names) if code else {}
         self.said = dict(source.maps)
         self.shared, self.wrong = set[int](), list[str]()

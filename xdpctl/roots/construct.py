@@ -18,12 +18,13 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..kernel import asm, libbpf, records, uapi
+from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
+from ..model.source import Image
 from ..model.state import Place
 from ..programs import image, loading, words
-from ..programs.image import Image
 from . import dispatcher, fused
 from .count_code import Counter
 from .counting import Counting, mask_of
@@ -81,7 +82,8 @@ class Construction:
     def _build_bare(self) -> None:
         """The only member is the root itself, a new one or one that ran before."""
         (member,) = self.plan.target.members
-        self.root_fd, info = self._program(0, member, None)
+        program, info = self._program(0, member, None)
+        self.root_fd = program.fd
         self.root_id = info.id
         self.members.append(replace(member, id=info.id, tag=info.tag))
         self.places[info.id] = Place(0, 0)
@@ -91,8 +93,8 @@ class Construction:
     def _build_ext(self) -> None:
         members, rules = self.plan.target.members, self.plan.target.rules
         root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex, rules)
-        self.closing.callback(root.close)
-        self.root_fd, self.root_id = root.fd, root.id
+        self.closing.enter_context(root.program)
+        self.root_fd, self.root_id = root.program.fd, root.id
         self.step(
             "1" if self.first else "4",
             f"loaded root {'X' if self.first else 'Y'} with {count(len(members), 'slot')}",
@@ -100,13 +102,12 @@ class Construction:
             btf=root.btf_id,
         )
         for slot, member in enumerate(members):
-            fd, info = self._program(slot, member, root)
-            link = root.hook(fd, slot)
-            self.closing.callback(os.close, link)
-            found = libbpf.link_info(link)
-            self._put(slot, member, info, Hooked(fd, link), found.id)
+            program, info = self._program(slot, member, root)
+            link = self.closing.enter_context(root.hook(program.fd, slot))
+            found = link.info
+            self._put(slot, member, info, Hooked(program.fd, link.fd), found.id)
             if self._counter(slot) and self.counting:
-                self.counting.observe(self.paths, fd, self.members[slot], self.undo)
+                self.counting.observe(self.paths, program, self.members[slot], self.undo)
             if member.held:
                 if not found.target:
                     raise UnsupportedError(
@@ -115,7 +116,7 @@ class Construction:
                         "5.13 can)",
                         hint="load it with xdpctl load instead",
                     )
-                self._hold(info.id, link)
+                self._hold(info.id, link.fd)
             self.step(
                 "3" if self.first else "5",
                 f"hooked {member.name} onto {root.names[slot]}",
@@ -131,25 +132,25 @@ class Construction:
         members = self.plan.target.members
         parts = []
         for slot, member in enumerate(members):
-            fd, info = self._program(slot, member, None)
-            code = Image.of(fd)
+            program, info = self._program(slot, member, None)
+            code = image.of(info)
             if code is None:
                 if not (member.held or member.array_id):
                     raise _no_image(member, "fused")
                 code = Image(b"", member.frags, gpl=True)  # not the root's to have
             array_id = member.array_id
             if member.held:
-                array = fused.held_array(fd)
-                self.closing.callback(os.close, array)
-                self._hold(info.id, array)
-                array_id = libbpf.map_info(array).id
-            self._put(slot, replace(member, array_id=array_id), info, Hooked(fd), 0)
+                array = self.closing.enter_context(fused.held_array(program.fd))
+                self._hold(info.id, array.fd)
+                array_id = array.info.id
+            self._put(slot, replace(member, array_id=array_id), info, Hooked(program.fd), 0)
             parts.append(Part(member, info.id, code, array_id, self._counter(slot)))
         try:
-            self.root_fd, info = fused.build(parts, self.plan.why, self.plan.target.rules)
+            built, info = fused.build(parts, self.plan.why, self.plan.target.rules)
         except KernelError as error:
             raise error.explained() from error
-        self.closing.callback(os.close, self.root_fd)
+        self.closing.enter_context(built)
+        self.root_fd = built.fd
         self.root_id = info.id
         self.step(
             "1" if self.first else "4",
@@ -186,18 +187,19 @@ class Construction:
 
     def _program(
         self, slot: int, member: Member, root: dispatcher.Root | None
-    ) -> tuple[int, records.ProgInfo]:
+    ) -> tuple[Program, records.ProgInfo]:
         """A member's program: found where it runs, or loaded from its object."""
         if member.source is None:
             return self._found(slot, member, root)
-        target = (root.fd, root.names[slot]) if root else None
+        target = (root.program.fd, root.names[slot]) if root else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target)
         card = self.paths.ifindex if self.plan.mode == "hw" else 0
         loaded = loading.load(member.source, member.frags, target, ifindex=card)
-        for number in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
+        program = self.closing.enter_context(Program(loaded.fd))
+        for number in (*loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
-        info = libbpf.prog_info(loaded.fd)
+        info = program.info
         self.loaded.add(info.id)
         for name, array in loaded.arrays.items():
             self.keep_array(info.id, name, array)
@@ -208,39 +210,40 @@ class Construction:
             return self._program(slot, member, root)
         self.maps |= loaded.maps
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
-        return loaded.fd, info
+        return program, info
 
     def _found(
         self, slot: int, member: Member, root: dispatcher.Root | None
-    ) -> tuple[int, records.ProgInfo]:
+    ) -> tuple[Program, records.ProgInfo]:
         """A program that runs already; made anew of its image where it is not of type EXT."""
         try:
-            fd = libbpf.prog_fd(member.id)
+            program = self.closing.enter_context(Program.by_id(member.id))
         except KernelError as error:
             raise LostRace from error
-        self.closing.callback(os.close, fd)
-        info = libbpf.prog_info(fd)
+        info = program.info
         where = "ran before" if self.plan.kind == "bare" else "runs on X"
         self.step("4'", f"found {member.name}, which {where}", program=info.id)
         if root and info.type != uapi.BPF_PROG_TYPE_EXT:
-            fd = self._renew(fd, member, root.fd, root.functions[slot])
-            info = libbpf.prog_info(fd)
-        return fd, info
+            program = self._renew(info, member, root.program.fd, root.functions[slot])
+            info = program.info
+        return program, info
 
-    def _renew(self, fd: int, member: Member, root_fd: int, function: int) -> int:
+    def _renew(
+        self, info: records.ProgInfo, member: Member, root_fd: int, function: int
+    ) -> Program:
         """A program once more, as EXT; the kernel gives it another id."""
-        code = Image.of(fd)
+        code = image.of(info)
         if code is None:
             raise _no_image(member, "ext")
         try:
-            new = code.load_ext(member.name, root_fd, function)
+            new = image.load_ext(code, member.name, root_fd, function)
         except KernelError as error:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
                 raise image.array_of_another_kind(what, "ext") from error
             raise words.refused(what, error, ext=True) from error
-        self.closing.callback(os.close, new)
-        program_id = libbpf.prog_info(new).id
+        self.closing.enter_context(new)
+        program_id = new.info.id
         self.renewed[member.id] = program_id
         self.loaded.add(program_id)
         for path, name in self.paths.maps_of(member.id).items():

@@ -20,10 +20,12 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import BpffsError, KernelError, UnsupportedError
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, records, uapi
+from ..kernel import maps, records, uapi
+from ..kernel.link import Link
+from ..kernel.maps import Map
+from ..kernel.program import Program
 from ..model.chain import Member, Rules
 from ..model.record import MAX_SLOTS
-from ..programs import image
 from . import count_code
 from .count_code import MASK_SIZE, ROW_SIZE, Counted, Counter, Mask
 
@@ -38,10 +40,10 @@ _COUNTS = records.MapShape(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
 class Counting:
     """The two maps of an interface, open."""
 
-    def __init__(self, counts: int, masks: int) -> None:
+    def __init__(self, counts: Map, masks: Map) -> None:
         self.counts, self.masks = counts, masks
-        self.shape = libbpf.map_info(counts)
-        record = maps.record(masks, libbpf.map_info(masks))
+        self.shape = counts.info
+        record = maps.record(masks.fd, masks.info)
         if self.shape.shape != _COUNTS or record is None or len(record) != ROWS * MASK_SIZE:
             raise BpffsError(
                 "the pins counts and masks of an interface are not what xdpctl counts in",
@@ -54,10 +56,7 @@ class Counting:
     def of(cls, paths: InterfacePins, closing: contextlib.ExitStack) -> Counting | None:
         """Those that are pinned; None where there are none."""
         fds = [pin.opened(path) for path in (paths.counts, paths.masks)]
-        for fd in fds:
-            if fd is not None:
-                closing.callback(os.close, fd)
-        counts, masks = fds
+        counts, masks = (None if fd is None else closing.enter_context(Map(fd)) for fd in fds)
         return None if counts is None or masks is None else cls(counts, masks)
 
     @classmethod
@@ -68,16 +67,15 @@ class Counting:
         found = cls.of(paths, closing)
         if found:
             return found
-        counts = libbpf.map_create(
-            uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_counts", ROW_SIZE, elements=ROWS
-        )
-        closing.callback(os.close, counts)
-        masks = libbpf.map_create(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
-        closing.callback(os.close, masks)
+        kind = uapi.BPF_MAP_TYPE_PERCPU_ARRAY
+        counts = Map.create(kind, "xdpctl_counts", ROW_SIZE, elements=ROWS)
+        closing.enter_context(counts)
+        masks = Map.create(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_masks", ROWS * MASK_SIZE)
+        closing.enter_context(masks)
         undo.callback(paths.remove_counters)
         with pin.failing("pin a map in", paths.bpffs.path):
-            libbpf.pin(counts, paths.counts)
-            libbpf.pin(masks, paths.masks)
+            counts.pin(paths.counts)
+            masks.pin(paths.masks)
         return cls(counts, masks)
 
     def row(self, program_id: int, mask: Mask, undo: contextlib.ExitStack) -> int:
@@ -93,25 +91,25 @@ class Counting:
             )
         row = programs.index(0)
         size = ROW_SIZE * maps.possible_cpus()
-        libbpf.map_update(self.counts, row.to_bytes(4, sys.byteorder), bytes(size))
+        self.counts.update(row.to_bytes(4, sys.byteorder), bytes(size))
         undo.callback(self._write, row, 0, 0)
         self._write(row, program_id, mask.pack())
         return row
 
     def counter(self, row: int) -> Counter:
-        return Counter(libbpf.map_info(self.counts).id, row)
+        return Counter(self.shape.id, row)
 
     def observe(
-        self, paths: InterfacePins, program: int, member: Member, undo: contextlib.ExitStack
+        self, paths: InterfacePins, program: Program, member: Member, undo: contextlib.ExitStack
     ) -> None:
         """Trace an EXT program that has its row, unless that is done already.
 
         Raises UnsupportedError or RightsError where the kernel does not take that.
         """
         row = [number for number, _mask in self.places].index(member.id)
-        counter, function = self.counter(row), libbpf.prog_main_function(program)
+        counter, function = self.counter(row), program.main_function
         codes = {
-            "exit": count_code.observer_exit(counter, libbpf.map_info(self.masks).id),
+            "exit": count_code.observer_exit(counter, self.masks.info.id),
             "entry": count_code.observer_entry(counter),
         }
         try:
@@ -120,20 +118,17 @@ class Counting:
                 if os.path.lexists(path):
                     continue
                 undo.callback(pin.remove, path)
-                with contextlib.ExitStack() as closing:
-                    fd = image.load(
-                        uapi.BPF_PROG_TYPE_TRACING,
-                        f"xdpctl_{which}",
-                        code,
-                        gpl=True,
-                        target=(program, function),
-                        attach_type=ATTACH_TYPES[which],
-                    )
-                    closing.callback(os.close, fd)
-                    link = libbpf.link_tracing(fd)
-                    closing.callback(os.close, link)
-                    with pin.failing("pin a link in", paths.bpffs.path):
-                        libbpf.pin(link, path)
+                observer = Program.load(
+                    uapi.BPF_PROG_TYPE_TRACING,
+                    f"xdpctl_{which}",
+                    code,
+                    gpl=True,
+                    target=(program.fd, function),
+                    attach_type=ATTACH_TYPES[which],
+                )
+                failing = pin.failing("pin a link in", paths.bpffs.path)
+                with observer, Link.tracing(observer.fd) as link, failing:
+                    link.pin(path)
         except KernelError as error:
             what = f"what counts the packets of {member.known_as}"
             raise explain_refusal(error, what) or UnsupportedError(
@@ -158,7 +153,7 @@ class Counting:
         """What was counted, by program."""
         return {
             program: Counted.of(
-                maps.lookup(self.counts, self.shape, row.to_bytes(4, sys.byteorder))
+                maps.lookup(self.counts.fd, self.shape, row.to_bytes(4, sys.byteorder))
             )
             for row, (program, _mask) in enumerate(self.places)
             if program
@@ -169,9 +164,7 @@ class Counting:
         self._store()
 
     def _store(self) -> None:
-        libbpf.map_update(
-            self.masks, bytes(4), b"".join(_PLACE.pack(*place) for place in self.places)
-        )
+        self.masks.update(bytes(4), b"".join(_PLACE.pack(*place) for place in self.places))
 
 
 ATTACH_TYPES = {"entry": uapi.BPF_TRACE_FENTRY, "exit": uapi.BPF_TRACE_FEXIT}

@@ -18,9 +18,10 @@ from ..host import cache
 from ..host.rights import explain_refusal
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..kernel.link import Link
+from ..kernel.program import Program
 from ..model.chain import USUAL, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
-from ..programs import image
 
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
@@ -33,18 +34,15 @@ def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) ->
 class Root(NamedTuple):
     """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
 
-    fd: int
+    program: Program
     id: int
     btf_id: int
     functions: tuple[int, ...]
     names: tuple[str, ...]
 
-    def hook(self, program_fd: int, slot: int) -> int:
-        """Hook an EXT program onto a slot; returns the link's descriptor."""
-        return libbpf.link_ext(program_fd, self.fd, self.functions[slot])
-
-    def close(self) -> None:
-        os.close(self.fd)
+    def hook(self, program_fd: int, slot: int) -> Link:
+        """Hook an EXT program onto a slot."""
+        return Link.ext(program_fd, self.program.fd, self.functions[slot])
 
 
 def build(
@@ -79,12 +77,13 @@ def refused() -> int:
     By experiment: security policies, architectures without trampolines and a JIT that is off all
     refuse in ways of their own, and at different steps.
     """
-    with contextlib.closing(build([Member("probe")])) as root:
+    root = build([Member("probe")])
+    with root.program:
+        target = root.program.fd, root.functions[0]
         try:
-            target = root.fd, root.functions[0]
-            fd = image.load(uapi.BPF_PROG_TYPE_EXT, "probe", asm.PASS, gpl=True, target=target)
-            with libbpf.owned(fd):
-                os.close(root.hook(fd, 0))
+            kind = uapi.BPF_PROG_TYPE_EXT
+            with Program.load(kind, "probe", asm.PASS, gpl=True, target=target) as probe:
+                root.hook(probe.fd, 0).close()
         except KernelError as error:
             return error.errno or errno.EPERM
     return 0
@@ -104,11 +103,11 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
         libbpf.load_object(handle)
         btf = Btf(library.bpf_object__btf(handle), borrowed=True)
         functions = tuple(btf.find(name, BTF_KIND_FUNC) for name in names)
-        fd = os.dup(library.bpf_program__fd(program))
+        loaded = Program(os.dup(library.bpf_program__fd(program)))
     finally:
         library.bpf_object__close(handle)
     try:
-        info = libbpf.prog_info(fd)
+        info = loaded.info
         if info.name != root_name(len(names)) or not info.map_ids:
             # libbpf leaves the name or the record out, without an error, where a call of its own
             # fails; a root that nobody can read could never be changed again.
@@ -118,9 +117,9 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
                 hint="try again",
             )
     except BaseException:
-        os.close(fd)
+        loaded.close()
         raise
-    return Root(fd, info.id, info.btf_id, functions, names)
+    return Root(loaded, info.id, info.btf_id, functions, names)
 
 
 # --- compiling ----------------------------------------------------------------------------------

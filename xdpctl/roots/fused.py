@@ -12,34 +12,37 @@ holds: when the last such process ends, the kernel empties the array and the slo
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Sequence
 
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.rights import explain_refusal
-from ..kernel import asm, libbpf, records, uapi
+from ..kernel import asm, records, uapi
+from ..kernel.maps import Map
+from ..kernel.program import Program
 from ..model.chain import USUAL, Member, Rules
 from ..model.record import FUSED, FUSED_RECORD, Config
+from ..model.source import Image
 from ..programs import image
-from ..programs.image import Image
 from ..programs.words import reason
 from .fused_code import Part, assemble
 
 
-def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, records.ProgInfo]:
-    """Load a root for a chain, attached nowhere; returns its descriptor and info.
+def build(
+    parts: Sequence[Part], why: int, rules: Rules = USUAL
+) -> tuple[Program, records.ProgInfo]:
+    """Load a root for a chain, attached nowhere; returns it and what the kernel tells of it.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
     packets of several fragments if every member does. Raises RightsError, UnsupportedError or
     VerifierError, which names the member.
     """
     try:
-        fd = _load(parts, rules=rules)
+        root = _load(parts, rules=rules)
     except KernelError:
         try:
             # In line they share a frame; as functions each may have more of the stack.
-            fd = _load(parts, rules=rules, in_line=False)
+            root = _load(parts, rules=rules, in_line=False)
         except KernelError as error:
             raise _explain(parts, error) from error
     try:
@@ -48,8 +51,8 @@ def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, r
             arrays=tuple(part.array_id for part in parts),
             why=why,
         )
-        image.keep(fd, FUSED_RECORD, config.pack_fused())
-        info = libbpf.prog_info(fd)
+        root.keep(FUSED_RECORD, config.pack_fused())
+        info = root.info
         if info.name != FUSED:
             # libbpf leaves the name out, without an error, where a call of its own fails.
             raise XdpctlError(
@@ -58,18 +61,18 @@ def build(parts: Sequence[Part], why: int, rules: Rules = USUAL) -> tuple[int, r
                 hint="try again",
             )
     except BaseException:
-        os.close(fd)
+        root.close()
         raise
-    return fd, info
+    return root, info
 
 
-def held_array(program_fd: int) -> int:
-    """A program array that calls a program for as long as somebody holds it: its descriptor."""
-    array = libbpf.map_create(uapi.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
+def held_array(program_fd: int) -> Map:
+    """A program array that calls a program for as long as somebody holds it."""
+    array = Map.create(uapi.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
     try:
-        libbpf.map_update(array, bytes(4), program_fd.to_bytes(4, sys.byteorder))
+        array.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
     except BaseException:
-        os.close(array)
+        array.close()
         raise
     return array
 
@@ -79,9 +82,9 @@ def held_array(program_fd: int) -> int:
 
 def _load(
     parts: Sequence[Part], gpl: bool | None = None, rules: Rules = USUAL, *, in_line: bool = True
-) -> int:
+) -> Program:
     code, names = assemble(parts, rules, in_line=in_line)
-    return image.load(
+    return Program.load(
         uapi.BPF_PROG_TYPE_XDP,
         FUSED,
         code,
@@ -136,8 +139,8 @@ def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
                 hint='build all members with SEC("xdp.frags"), or none',
             )
     if alone and member.id and asm.makes_tail_calls(culprit.image.code):
-        with libbpf.owned(libbpf.prog_fd(member.id)) as fd:
-            if libbpf.prog_info(fd).type == uapi.BPF_PROG_TYPE_EXT:
+        with Program.by_id(member.id) as program:
+            if program.info.type == uapi.BPF_PROG_TYPE_EXT:
                 return image.array_of_another_kind(what, "fused")
     beside = "by itself, as a function of the root" if alone else "beside the members before it"
     if len(parts) == 1 and not alone:
@@ -160,7 +163,7 @@ def _filler(*, frags: bool) -> Part:
 
 def _fits(parts: Sequence[Part], gpl: bool | None = None) -> bool:
     try:
-        os.close(_load(parts, gpl, in_line=False))
+        _load(parts, gpl, in_line=False).close()
     except KernelError:
         return False
     return True
@@ -175,7 +178,7 @@ def _culprit(parts: Sequence[Part], error: KernelError) -> tuple[Part, bool, Ker
 
     def refused(some: Sequence[Part]) -> KernelError | None:
         try:
-            os.close(_load(some, gpl, in_line=False))
+            _load(some, gpl, in_line=False).close()
         except KernelError as refusal:
             return refusal
         return None

@@ -13,7 +13,7 @@ from ..kernel import asm, uapi
 from ..kernel.asm import R0, R1, R2, R3, R6, R8, R10, Code, Insn, Label
 from ..model.chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from ..model.record import FUSED
-from ..programs.image import Image
+from ..model.source import Image
 from . import count_code
 from .count_code import Counter, Mask
 

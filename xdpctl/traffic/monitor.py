@@ -20,7 +20,9 @@ from ..host import cache
 from ..host.rights import explain_refusal
 from ..kernel import asm, libbpf, maps, records, uapi
 from ..kernel.btf import BTF_KIND_PTR, Btf
-from ..programs import bcc, image
+from ..kernel.link import Link
+from ..kernel.program import Program
+from ..programs import bcc
 from ..roots.dispatcher import shipped
 
 EXCEPTION, REDIRECT, TX, DEVMAP, CPUMAP, CPU = range(6)
@@ -123,7 +125,7 @@ class Monitor:
         ids = {place: shape.id for place, shape in enumerate(shapes)}
         for name in there:
             code = asm.with_maps(codes[f"raw_tracepoint__{name}"], ids)
-            closing.callback(os.close, _attached(name, code))
+            closing.enter_context(_attached(name, code))
 
     def read(self) -> Reading:
         """What was counted since the beginning."""
@@ -184,12 +186,12 @@ def _compiled(flags: list[str]) -> dict[str, bytes]:
     return {name: bytes.fromhex(code) for name, code in found.items()}
 
 
-def _attached(name: str, code: bytes) -> int:
-    """Load a program and attach it to a tracepoint; returns the link's descriptor."""
+def _attached(name: str, code: bytes) -> Link:
+    """Load a program and attach it to a tracepoint."""
     kind = uapi.BPF_PROG_TYPE_RAW_TRACEPOINT
     try:
-        with libbpf.owned(image.load(kind, name, code, gpl=True, attach_type=0)) as fd:
-            return libbpf.link_tracepoint(fd, name)
+        with Program.load(kind, name, code, gpl=True, attach_type=0) as program:
+            return Link.tracepoint(program.fd, name)
     except KernelError as error:
         what = f"what counts at the tracepoint {name}"
         # Under lockdown=confidentiality the helper that reads the kernel's memory does not exist.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import struct
 import time
 from collections.abc import Callable, Generator
@@ -20,11 +19,13 @@ from ..errors import KernelError, NotFoundError, UnsupportedError
 from ..host import signals
 from ..host.interfaces import Interface
 from ..host.rights import explain_refusal
-from ..kernel import libbpf, maps, perf, uapi
+from ..kernel import maps, perf, uapi
+from ..kernel.link import Link
+from ..kernel.maps import Map
+from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.state import State
 from ..observe.reading import observe
-from ..programs import image
 from .trace_code import FIRST, HEAD, LAST, LIVE, PLACE, PLACES, SIZE, Wanted, observer
 
 _EVERY = 0.5
@@ -62,7 +63,7 @@ class Trace:
         self._closing = contextlib.ExitStack()
         self._places: list[bytes] = [bytes(PLACE.size)] * PLACES
         self._members: dict[int, Member] = {}
-        self._links: dict[int, tuple[int, int]] = {}
+        self._links: dict[int, tuple[int, Link | None]] = {}
         self._next = 0
         self._offset = time.time_ns() - time.monotonic_ns()
 
@@ -87,16 +88,14 @@ class Trace:
                 self._follow()
 
     def _open(self) -> None:
-        def made(kind: int, name: str, size: int, elements: int = 1) -> int:
-            fd = libbpf.map_create(kind, name, size, elements=elements)
-            self._closing.callback(os.close, fd)
-            return fd
+        def made(kind: int, name: str, size: int, elements: int = 1) -> Map:
+            return self._closing.enter_context(Map.create(kind, name, size, elements=elements))
 
         events = uapi.BPF_MAP_TYPE_PERF_EVENT_ARRAY
         self._events = made(events, "xdpctl_events", 4, maps.possible_cpus())
         self._paths = made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_paths", SIZE)
         self._table = made(uapi.BPF_MAP_TYPE_ARRAY, "xdpctl_places", PLACES * PLACE.size)
-        self._buffer = perf.PerfBuffer(self._events, _PAGES)
+        self._buffer = perf.PerfBuffer(self._events.fd, _PAGES)
         self._closing.callback(self._buffer.close)
         self._closing.callback(self._drop, set())
 
@@ -109,9 +108,9 @@ class Trace:
         members, rules = state.chain.members, state.chain.rules
         for member in members:
             if member.id not in self._links:
-                self._links[member.id] = (self._free(), -1)
+                self._links[member.id] = (self._free(), None)
             place, link = self._links[member.id]
-            if link < 0:
+            if link is None:
                 self._members[place] = member
                 self._links[member.id] = (place, self._observe(member, place))
         self._drop({member.id for member in members})
@@ -123,7 +122,7 @@ class Trace:
             self._places[place] = PLACE.pack(
                 member.handed_on(rules), flags, rules.on_end, rules.on_vacant
             )
-        libbpf.map_update(self._table, bytes(4), b"".join(self._places))
+        self._table.update(bytes(4), b"".join(self._places))
 
     def _free(self) -> int:
         """A place that no program has; one that had it last had it long ago."""
@@ -136,29 +135,29 @@ class Trace:
     def _drop(self, staying: set[int]) -> None:
         for program in set(self._links) - staying:
             _place, link = self._links.pop(program)
-            if link >= 0:
-                os.close(link)
+            if link is not None:
+                link.close()
 
-    def _observe(self, member: Member, place: int) -> int:
-        """Trace a program; returns the link's descriptor, -1 if the program has just gone."""
-        fds = self._paths, self._table, self._events
-        paths, places, events = (libbpf.map_info(fd).id for fd in fds)
+    def _observe(self, member: Member, place: int) -> Link | None:
+        """Trace a program; None if it has just gone."""
+        opened = self._paths, self._table, self._events
+        paths, places, events = (one.info.id for one in opened)
         code = observer(place, paths, places, events, self.wanted)
         try:
-            with libbpf.owned(libbpf.prog_fd(member.id)) as program:
-                fd = image.load(
+            with Program.by_id(member.id) as program:
+                tracing = Program.load(
                     uapi.BPF_PROG_TYPE_TRACING,
                     "xdpctl_trace",
                     code,
                     gpl=True,
-                    target=(program, libbpf.prog_main_function(program)),
+                    target=(program.fd, program.main_function),
                     attach_type=uapi.BPF_TRACE_FEXIT,
                 )
-            with libbpf.owned(fd):
-                return libbpf.link_tracing(fd)
+            with tracing:
+                return Link.tracing(tracing.fd)
         except KernelError as error:
             if error.errno == errno.ENOENT and not error.log:
-                return -1
+                return None
             what = f"what traces {member.known_as}"
             raise explain_refusal(error, what) or UnsupportedError(
                 f"{member.known_as} (id {member.id}) cannot be traced",

@@ -27,6 +27,7 @@ from ..errors import (
     XdpctlError,
 )
 from ..kernel import abi, asm, libbpf, uapi
+from ..kernel.program import Program
 from ..model.chain import (
     ACTIONS,
     USUAL,
@@ -40,9 +41,9 @@ from ..model.chain import (
     verdict_of,
 )
 from ..model.plan import Plan
+from ..model.source import Image
 from ..model.state import State
 from ..programs import image, loading, words
-from ..programs.image import Image
 from ..roots import dispatcher
 from ..roots.construct import Rehearsal, check_same
 from ..roots.hook import LostRace
@@ -316,7 +317,7 @@ class _Programs:
                 hint="try it once more",
             ) from error
         info = libbpf.prog_info(fd)
-        code = Image.of(fd)
+        code = image.of(info)
         stands_for = self._stand_ins(asm.maps_of(code.code) if code else set(info.map_ids))
         if code and not asm.makes_tail_calls(code.code):
             return self._load(member, code, stands_for)
@@ -337,8 +338,9 @@ class _Programs:
         loaded = loading.load(member.source, member.frags, apart=True)
         for fd in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
             self.own(fd)
-        code = Image.of(loaded.fd)
-        named = asm.maps_of(code.code) if code else {*libbpf.prog_info(loaded.fd).map_ids}
+        info = libbpf.prog_info(loaded.fd)
+        code = image.of(info)
+        named = asm.maps_of(code.code) if code else {*info.map_ids}
         stands_for = {number: number for number in named}
         stands_for |= self._stand_ins(named & self.known)
         for path, fd in loaded.maps.items():
@@ -361,18 +363,20 @@ class _Programs:
         kind, name = uapi.BPF_PROG_TYPE_XDP, member.name
         if code.frags:
             with contextlib.suppress(KernelError):  # before Linux 5.18
-                return self.own(image.load(kind, name, text, gpl=code.gpl, frags=True))
+                return self.own(
+                    Program.load(kind, name, text, gpl=code.gpl, frags=True).handed_over()
+                )
         try:
-            return self.own(image.load(kind, name, text, gpl=code.gpl))
+            return self.own(Program.load(kind, name, text, gpl=code.gpl).handed_over())
         except KernelError as error:
             raise words.refused(f"{name} for a trial", error, ext=False) from error
 
     def _alone(self, member: Member, fd: int) -> int:
         """An EXT program behind a root of its own: the kernel does not run it else."""
         root = dispatcher.build([Member(member.name, frags=member.frags)])
-        self.own(root.fd)
-        self.own(root.hook(fd, 0))
-        return root.fd
+        self.own(root.program.fd)
+        self.own(root.hook(fd, 0).handed_over())
+        return root.program.fd
 
 
 def _untried(member: Member, why: str, hint: str = "") -> UnsupportedError:
@@ -395,9 +399,9 @@ def _runner(ifindex: int) -> Run:
         return (*libbpf.prog_test_run(program, packet)[:2], b"")
 
     kind = uapi.BPF_PROG_TYPE_XDP
-    with libbpf.owned(image.load(kind, "probe", asm.PASS, gpl=True)) as probe:
+    with Program.load(kind, "probe", asm.PASS, gpl=True) as probe:
         try:
-            with_context(probe, bytes(64), b"")
+            with_context(probe.fd, bytes(64), b"")
         except KernelError:
             return without
     return with_context

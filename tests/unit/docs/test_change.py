@@ -22,11 +22,13 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import planning, settle, transact, watchdog
 from xdpctl.host import locks, rights
 from xdpctl.kernel import libbpf, libc, records, uapi
+from xdpctl.kernel.link import Link
+from xdpctl.kernel.program import Program
 from xdpctl.model.chain import Kind
 from xdpctl.model.request import Request
+from xdpctl.model.source import Image
 from xdpctl.model.terms import Terms
-from xdpctl.programs import loading
-from xdpctl.programs.image import Image
+from xdpctl.programs import image, loading
 from xdpctl.roots import dispatcher, fused
 from xdpctl.roots.hook import Hook
 
@@ -90,13 +92,13 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     bpffs = Bpffs(str(tmp_path))
     paths = homes.of(bpffs, INTERFACE)
     state = replace(state_of([running("old", 9)], kind=kind), home=paths.home)
-    root = dispatcher.Root(some(), 600, 1, (1, 2), ("prog0", "prog1"))
+    root = dispatcher.Root(Program(some()), 600, 1, (1, 2), ("prog0", "prog1"))
     instead(rights, "require", lambda: None)
     instead(Bpffs, "check", lambda _self: None)
     instead(InterfacePins, "locked", locked)
     instead(transact, "observe", lambda *_, **__: state)
     instead(dispatcher, "build", lambda *_: root)
-    instead(dispatcher.Root, "hook", lambda _self, program, _slot: some(ids[program]))
+    instead(dispatcher.Root, "hook", lambda _self, program, _slot: Link(some(ids[program])))
     instead(
         loading,
         "load",
@@ -106,8 +108,8 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     instead(libbpf, "prog_fd", some)
     info = records.ProgInfo(0, uapi.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
     instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
-    instead(Image, "of", lambda _fd: Image(b"", frags=False, gpl=True))
-    instead(fused, "build", lambda *_: (root.fd, info._replace(id=root.id)))
+    instead(image, "of", lambda _info: Image(b"", frags=False, gpl=True))
+    instead(fused, "build", lambda *_: (root.program, info._replace(id=root.id)))
     instead(libbpf, "link_info", lambda fd: records.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
     instead(libbpf, "map_info", lambda _fd: records.MapInfo(40, 3, "", 4))
     instead(libbpf, "link_update", lambda *_: None)

@@ -9,9 +9,8 @@ import struct
 from tests.unit.docs.pages import headings, read, table, tables
 from tests.unit.samples import ROOT, fresh
 from xdpctl.kernel import uapi
-from xdpctl.model import record
+from xdpctl.model import record, source
 from xdpctl.model.chain import VACANT
-from xdpctl.programs import image
 from xdpctl.roots import count_code
 
 PAGE = "docs/records.md"
@@ -64,8 +63,8 @@ def test_the_layout_of_a_fused_roots_record_is_the_code_s() -> None:
 
 def test_the_layout_of_an_image_is_the_code_s() -> None:
     section = "The image of a program"
-    assert layouts(section) == [fields(image._HEAD)]
-    assert heads(section) == [(image._MAGIC.decode(), image._VERSION)]
+    assert layouts(section) == [fields(source._HEAD)]
+    assert heads(section) == [(source._MAGIC.decode(), source._VERSION)]
 
 
 def test_the_records_of_libxdps_protocols_are_as_long_as_described() -> None:

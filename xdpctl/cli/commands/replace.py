@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import click
 
-from ...model.chain import Chain, MapsAsked
+from ...model.chain import Chain
+from ...model.source import MapsAsked
 from ...model.state import State
 from ...programs import objects
 from .. import complete

@@ -1,0 +1,118 @@
+"""What a new member is loaded from, as data: an object file, or code that was kept."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, ItemsView, Sequence
+from typing import NamedTuple, Protocol
+
+from ..errors import UsageError
+from ..kernel.asm import INSN_SIZE
+
+_MAGIC, _VERSION = b"xdpi", 1
+# Magic, version, flags, length of the code in bytes. The code follows, and the names of maps.
+_HEAD = struct.Struct("=4sHHI")
+_FRAGS, _GPL, _NAMED = 1 << 0, 1 << 1, 1 << 2
+
+
+class Image(NamedTuple):
+    """A program's code, its maps named by id; whether it takes fragments, and its licence.
+
+    `names` has the full names of maps by id, of those that the kernel may have cut.
+    """
+
+    code: bytes
+    frags: bool
+    gpl: bool
+    names: tuple[tuple[int, str], ...] = ()
+
+    def pack(self) -> bytes:
+        flags = _FRAGS * self.frags | _GPL * self.gpl | _NAMED * bool(self.names)
+        names = json.dumps(self.names).encode() if self.names else b""
+        return _HEAD.pack(_MAGIC, _VERSION, flags, len(self.code)) + self.code + names
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Image | None:
+        """None where the record is no image, or one of a later xdpctl."""
+        if len(record) < _HEAD.size:
+            return None
+        magic, version, flags, size = _HEAD.unpack_from(record)
+        code, rest = record[_HEAD.size :][:size], record[_HEAD.size + size :]
+        if (magic, version, size) != (_MAGIC, _VERSION, len(code)):
+            return None
+        if size % INSN_SIZE or not size:
+            return None
+        if rest and not flags & _NAMED:
+            return None
+        try:
+            names = tuple((int(number), str(name)) for number, name in json.loads(rest or b"[]"))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return cls(code, bool(flags & _FRAGS), bool(flags & _GPL), names)
+
+
+class NamedMaps(Protocol):
+    """Maps of a source by name, open (programs/image.py)."""
+
+    def items(self) -> ItemsView[str, int]:
+        """The names, each with a descriptor."""
+
+    @property
+    def close(self) -> Callable[[], object]:
+        """Closes them; may be called again."""
+
+
+class Source(NamedTuple):
+    """An object file's bytes and the program in it that a new member is loaded from.
+
+    `maps_of` is the id of a program whose maps it shares, 0 for none. Its code is to be that
+    program's, unless it is `forced`; one that `replaces` it has constants and program arrays of its
+    own. `maps` says otherwise of single maps, each with ``keep``, ``new`` or the path of a pin.
+
+    One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
+    are pinned for as long as it is a member.
+    """
+
+    path: str
+    data: bytes
+    program: str
+    pin_path: str | None = None
+    maps_of: int = 0
+    forced: bool = False
+    replaces: bool = False
+    maps: tuple[tuple[str, str], ...] = ()
+    image: Image | None = None
+    tables: NamedMaps | None = None
+
+
+class MapsAsked(NamedTuple):
+    """Whose maps a program uses that takes another's place: that one's or new ones, all but some.
+
+    `single` says otherwise of single maps, as `Source.maps` does.
+    """
+
+    keeps: bool = True
+    single: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, words: Sequence[str], called: str) -> MapsAsked:
+        """Of ``keep``, ``new``, ``MAP=keep``, ``MAP=new`` and ``MAP=PIN``, as `called` has them.
+
+        Raises UsageError.
+        """
+        all_of_them = [word for word in words if "=" not in word]
+        pairs = (word.partition("=") for word in words)
+        single = tuple((name, how) for name, _, how in pairs if how)
+        if len(all_of_them) + len(single) < len(words) or len(all_of_them) > 1:
+            raise UsageError(f"{called} takes keep or new once, and MAP=keep, MAP=new or MAP=PIN")
+        for word in all_of_them:
+            if word not in ("keep", "new"):
+                raise UsageError(
+                    f"{called} {word} says nothing", hint="use keep, new, or MAP=keep|new|PIN"
+                )
+        if all_of_them == ["new"] and single:
+            raise UsageError(
+                f"{called} new leaves no single map to speak of", hint=f"leave out {called} new"
+            )
+        return cls(all_of_them != ["new"], single)
