@@ -15,11 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tests.unit.samples import ROOT, built, needs_root
-from xdpctl.cli import COMMANDS, _report, run
-from xdpctl.cli.common import Settings
+from xdpctl.cli import COMMANDS, _report, cli, run
+from xdpctl.cli.options import (
+    ChangeOptions,
+    ChangingCommand,
+    FirstOptions,
+    ProgramOptions,
+    change_options,
+    first_options,
+    program_options,
+)
+from xdpctl.cli.settings import Settings
 from xdpctl.errors import VerifierError
 
 GLOBAL_OPTIONS = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--help")
@@ -324,6 +334,45 @@ def test_the_kind_of_root_that_was_asked_for(
         for line in ([command, *option, *names], [command, *names, *option]):
             assert xdpctl(*line).err == "xdpctl: refused\n"
     assert asked == [kind] * 4
+
+
+def test_what_changes_a_chain_can_be_gated_and_tried() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        gated = any("--must-pass" in option.opts for option in command.params)
+        assert isinstance(command, ChangingCommand) == gated, name
+
+
+@click.command("sample", cls=ChangingCommand)
+@program_options(placed=False)
+@first_options()
+@change_options()
+@click.pass_obj
+def sample(settings: Settings, /, **values: object) -> dict[str, object]:
+    """A command with all groups of options."""
+    return {**values, "json": settings.json, "patience": settings.lock_timeout}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"programs": ProgramOptions(), "first": FirstOptions(), "changing": ChangeOptions()}),
+        ("-m skb --protocol 1", {"first": FirstOptions(mode="skb", protocol=1)}),
+        ("--attach netlink --root auto", {"first": FirstOptions(attach="netlink", kind="auto")}),
+        ("-A none --no-bcc", {"programs": ProgramOptions(actions="none", bcc=False)}),
+        ("-I a -D b=1 -I c", {"programs": ProgramOptions(include=("a", "c"), define=("b=1",))}),
+        ("-s xdp -n one", {"programs": ProgramOptions(section="xdp", prog_name="one")}),
+        ("--confirm-within 2m", {"changing": ChangeOptions(confirm_within=120)}),
+        ("--must-pass f --json", {"changing": ChangeOptions(must_pass="f"), "json": True}),
+        ("--lock-timeout 0", {"patience": 0}),
+    ],
+)
+def test_options_are_handed_over_in_groups(line: str, expected: dict[str, object]) -> None:
+    found = sample.main(line.split(), standalone_mode=False, obj=Settings())
+    assert set(found) == {"programs", "first", "changing", "json", "patience"}
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_an_option_is_forgotten_by_the_next_command_line(xdpctl: Xdpctl) -> None:

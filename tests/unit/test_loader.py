@@ -14,6 +14,7 @@ import pytest
 from tests.unit.samples import built, fresh, running, state_of
 from xdpctl import cli, errors
 from xdpctl.cli import xdp_loader as loader
+from xdpctl.cli.settings import Settings
 from xdpctl.host import rights
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member
@@ -329,9 +330,11 @@ def test_a_single_program_without_a_dispatcher(
 def test_nobody_is_asked_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert not loader._Settings("load")._mount_wanted("/nonexistent")
+    settings = Settings()
+    settings.habits = loader.habits("load")
+    assert not settings._mount_wanted("/nonexistent")
     monkeypatch.setenv("LIBXDP_BPFFS_AUTOMOUNT", "1")
-    assert loader._Settings("load")._mount_wanted("/nonexistent")
+    assert settings._mount_wanted("/nonexistent")
 
 
 def test_an_interface_is_no_pattern() -> None:

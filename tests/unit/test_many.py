@@ -17,8 +17,8 @@ from tests.unit.terminal import on_terminal
 from xdpctl.change.report import Report
 from xdpctl.cli import outcomes, run, xdp_loader
 from xdpctl.cli.commands import status
-from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
+from xdpctl.cli.settings import Settings
 from xdpctl.errors import (
     BadObjectError,
     HookBusyError,

@@ -235,7 +235,7 @@ def test_two_thousand_mutated_captures(
     def settled(*_arguments: object, **_options: object) -> NoReturn:
         raise NotFoundError("the packets are there")
 
-    monkeypatch.setattr("xdpctl.cli.common.Settings.enter", settled)
+    monkeypatch.setattr("xdpctl.cli.settings.Settings.enter", settled)
     for number in range(2000):
         path.write_bytes(mutated(wholes[number % len(wholes)], chance))
         begun = time.monotonic()

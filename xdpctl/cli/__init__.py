@@ -14,7 +14,7 @@ import click
 from ..errors import Interrupted, KernelError, OutputError, UsageError, XdpctlError, explained
 from ..host import output, signals
 from ..view import document, words
-from .common import Settings, common_options
+from .settings import Settings, common_options
 
 # name: module. Each is imported when its command is used.
 COMMANDS = {

@@ -9,7 +9,7 @@ from ..host.interfaces import Interface
 from ..model.chain import Member
 from ..model.state import State
 from ..observe.reading import observe
-from .common import Settings
+from .settings import Settings
 
 
 def interfaces(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

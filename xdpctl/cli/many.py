@@ -18,8 +18,9 @@ from ..model.terms import Terms
 from ..observe.reading import View
 from ..view import change as changes
 from ..view import document
-from .common import Asked, Settings
+from .options import ChangeOptions, TrialOptions
 from .outcomes import each, end, progress, tell
+from .settings import Settings
 from .waiting import Work, waited_for
 
 Check = Callable[[State, Plan], None]
@@ -32,6 +33,7 @@ def change(
     bpffs: Bpffs,
     pattern: str,
     target: Callable[[State], Chain],
+    changing: ChangeOptions,
     request: Request = USUAL_REQUEST,
     *,
     keeps: bool = False,
@@ -43,10 +45,10 @@ def change(
     """
     asked = replace(
         request,
-        dry_run=settings.dry_run or settings.trial is not None,
-        terms=Terms(command, settings.confirm_within, keeps),
+        dry_run=settings.dry_run or changing.trial is not None,
+        terms=Terms(command, changing.confirm_within, keeps),
     )
-    check = _gate(settings.must_pass) if settings.must_pass else _unchecked
+    check = _gate(changing.must_pass) if changing.must_pass else _unchecked
 
     def work(one: Interface, view: View | None) -> Report:
         report = transact(
@@ -58,7 +60,7 @@ def change(
             on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
         )
-        return _tried(bpffs, report, settings.trial) if settings.trial else report
+        return _tried(bpffs, report, changing.trial) if changing.trial else report
 
     one_or_each(settings, command, bpffs, pattern, work)
 
@@ -84,7 +86,7 @@ def _unchecked(_state: State, _plan: Plan) -> None:
     """Every plan is allowed."""
 
 
-def _tried(bpffs: Bpffs, report: Report, asked: Asked) -> Report:
+def _tried(bpffs: Bpffs, report: Report, asked: TrialOptions) -> Report:
     """Find out what a chain that was planned would do with the packets that were given."""
     from ..trial import trial
     from ..trial.tried import Tried

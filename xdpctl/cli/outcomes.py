@@ -15,7 +15,7 @@ from ..errors import Interrupted, OutputError, XdpctlError, explained
 from ..host import output
 from ..host.interfaces import Failure, Interface
 from ..view import words
-from .common import Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -21,7 +21,7 @@ from ..host import signals
 from ..host.interfaces import Interface
 from ..model.terms import Pending
 from ..observe.reading import View, observe
-from .common import Settings
+from .settings import Settings
 
 _LOOK_MS = 200
 

@@ -39,7 +39,7 @@ from ..host import output, rights
 from ..host.interfaces import Interface
 from ..model import chain
 from ..model.record import LIBXDP_SLOTS
-from .common import Settings
+from .settings import Habits, Settings
 
 NAME = "xdp-loader"
 LIKE = "1.3.1"
@@ -141,26 +141,24 @@ def exit_code(command: str, error: XdpctlError) -> int:
     return -errno_of(error) & 255
 
 
-class _Settings(Settings):
-    """What is different for the commands."""
+def habits(command: str) -> Habits:
+    """What is different for xdpctl's commands, where xdp-loader's is carried out."""
+    out = sys.stdout
 
-    program = NAME
-    first_attach = "netlink"  # libxdp's tools and ip-link(8) may go on with the interface
-    pins_maps = False
-    first_of_several = True
-    most = LIBXDP_SLOTS
-    asks = False
-
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self.plain = True
-        self.command = command
-        self.out = sys.stdout
-
-    def ended_by(self, error: XdpctlError) -> int:
+    def ended_by(error: XdpctlError) -> int:
         if isinstance(error, UsageError):
-            print(f"\n{_usage(self.command)}\nSee {NAME} {self.command} --help.", file=self.out)
-        return exit_code(self.command, error)
+            print(f"\n{_usage(command)}\nSee {NAME} {command} --help.", file=out)
+        return exit_code(command, error)
+
+    return Habits(
+        program=NAME,
+        first_attach="netlink",  # libxdp's tools and ip-link(8) may go on with the interface
+        pins_maps=False,
+        first_of_several=True,
+        most=LIBXDP_SLOTS,
+        asks=False,
+        ended_by=ended_by,
+    )
 
 
 def run(words: Sequence[str], *, ends: bool = False) -> int:
@@ -178,8 +176,8 @@ def run(words: Sequence[str], *, ends: bool = False) -> int:
     if not words or command == "help":
         output.say(_listing(), err=True)
         return NO_HELP
-    settings = _Settings(command)
-    settings.ends = ends
+    settings = Settings(plain=True)
+    settings.habits, settings.ends = habits(command), ends
     try:
         given, places = _read(command, words[1:])
         if "help" in given:
@@ -190,7 +188,8 @@ def run(words: Sequence[str], *, ends: bool = False) -> int:
             return 1
         arguments = translated(command, given, places)
         if os.environ.get("LIBXDP_SKIP_DISPATCHER") == "1" and len(places) == 2:
-            settings.root = "bare"  # it means nothing where there are several files
+            # It means nothing where there are several files.
+            settings.habits = settings.habits._replace(kind="bare")
         rights.require()
     except XdpctlError as error:
         return _report(error, settings)

@@ -94,8 +94,8 @@ def test_defaults_are_the_code_s() -> None:
         assert re.findall(r"^Default: ([\d.]+)\.$", first, re.MULTILINE) == [f"{default:g}"], option
 
 
-def choices(name: str, option_name: str) -> click.Option:
-    (option,) = [one for one in options(dict(commands())[name]) if one.name == option_name]
+def choices(name: str, long: str) -> click.Option:
+    (option,) = [one for one in options(dict(commands())[name]) if f"--{long}" in one.opts]
     return option
 
 

@@ -18,8 +18,8 @@ from xdpctl.change.confirm import Confirmed
 from xdpctl.change.report import Report, Step
 from xdpctl.change.settle import Rehooked
 from xdpctl.change.sweep import Event
-from xdpctl.cli.common import Settings
 from xdpctl.cli.many import change_each
+from xdpctl.cli.settings import Settings
 from xdpctl.doctor.checks import Check, Diagnosis
 from xdpctl.doctor.features import Features
 from xdpctl.host.holders import Holder

@@ -12,11 +12,20 @@ from ...model.chain import Chain
 from ...model.state import State
 from ...programs import objects
 from .. import complete
-from ..common import Settings, change_options, program_options, root_options
 from ..many import change
+from ..options import (
+    ChangeOptions,
+    ChangingCommand,
+    ProgramOptions,
+    RootOptions,
+    change_options,
+    program_options,
+    root_options,
+)
+from ..settings import Settings
 
 
-@click.command("adopt")
+@click.command("adopt", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE", shell_complete=complete.interfaces)
 @click.option(
     "--object",
@@ -38,6 +47,9 @@ def command(
     interface: str,
     path: str,
     force: bool,
+    programs: ProgramOptions,
+    root: RootOptions,
+    changing: ChangeOptions,
 ) -> None:
     """Make the XDP program that an interface runs the first member of a chain.
 
@@ -45,18 +57,14 @@ def command(
     takes its place with the same code and the same maps: no packet misses it.
     """
     bpffs = settings.enter(changes=True)
-    new = objects.member(
-        path,
-        **settings.program_asked,
-        pin_path=bpffs.path,
-    )
+    (new,) = programs.members([path], pin_path=bpffs.path)
 
     def target(state: State) -> Chain:
         return Chain().with_added([_in_place_of(state, new, force)])
 
     with objects.letting_go([new]):
-        request = replace(settings.root_asked, adopts=True)
-        change(settings, "adopt", bpffs, interface, target, request)
+        request = replace(root.request, adopts=True)
+        change(settings, "adopt", bpffs, interface, target, changing, request)
 
 
 def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:

@@ -6,17 +6,20 @@ import click
 
 from ...programs import chainfile
 from .. import complete
-from ..common import Settings, change_options, first_options
 from ..many import change
+from ..options import ChangeOptions, ChangingCommand, FirstOptions, change_options, first_options
+from ..settings import Settings
 
 
-@click.command("apply")
+@click.command("apply", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("file", metavar="FILE", type=click.Path(readable=False))
 @first_options()
 @change_options()
 @click.pass_obj
-def command(settings: Settings, interface: str, file: str) -> None:
+def command(
+    settings: Settings, interface: str, file: str, first: FirstOptions, changing: ChangeOptions
+) -> None:
     """Bring an interface to the chain that a file describes, whatever it runs now.
 
     It is one change: every packet meets the old chain or the new one. A program that is called like
@@ -25,5 +28,5 @@ def command(settings: Settings, interface: str, file: str) -> None:
     """
     bpffs = settings.enter(changes=True)
     with chainfile.opened(file, bpffs.path) as written:
-        request = settings.first_asked.completed(written.request)
-        change(settings, "apply", bpffs, interface, written.target, request, keeps=True)
+        request = first.request.completed(written.request)
+        change(settings, "apply", bpffs, interface, written.target, changing, request, keeps=True)

@@ -9,7 +9,7 @@ from ...host import rights
 from ...host.interfaces import Interface
 from ...view import events
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("clean")

@@ -11,7 +11,7 @@ from ...host.interfaces import Interface, is_pattern
 from ...observe.reading import observe
 from ...view import history
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("confirm")

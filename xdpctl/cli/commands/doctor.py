@@ -9,7 +9,7 @@ from ...doctor.checks import examine
 from ...host.interfaces import Interface, is_pattern
 from ...view import doctor, document
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("doctor")

@@ -8,7 +8,7 @@ from ...doctor.features import read
 from ...host.interfaces import Interface, is_pattern
 from ...view import document, features
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("features")

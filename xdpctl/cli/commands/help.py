@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..common import common_options
+from ..settings import common_options
 
 
 @click.command("help")

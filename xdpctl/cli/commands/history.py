@@ -10,7 +10,7 @@ from ...host.interfaces import Interface
 from ...observe.reading import View, observe
 from ...view import history
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("history")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ...errors import ChainFullError
@@ -9,11 +11,20 @@ from ...model.chain import Chain
 from ...model.state import State
 from ...programs import objects
 from .. import complete
-from ..common import Settings, change_options, first_options, program_options
 from ..many import change
+from ..options import (
+    ChangeOptions,
+    ChangingCommand,
+    FirstOptions,
+    ProgramOptions,
+    change_options,
+    first_options,
+    program_options,
+)
+from ..settings import Settings
 
 
-@click.command("load")
+@click.command("load", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False)
@@ -33,32 +44,34 @@ def command(
     interface: str,
     files: tuple[str, ...],
     pin_path: str | None,
+    programs: ProgramOptions,
+    first: FirstOptions,
+    changing: ChangeOptions,
 ) -> None:
     """Add the XDP programs of object files or C sources to an interface's chain, or several.
 
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
     PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
     """
-    bpffs = settings.enter(changes=True)
-    new = [
-        objects.member(
-            path,
-            **settings.program_asked,
-            pin_path=pin_path or (bpffs.path if settings.pins_maps else None),
-            first_of_several=settings.first_of_several,
-        )
-        for path in files
-    ]
+    bpffs, habits = settings.enter(changes=True), settings.habits
+    new = programs.members(
+        files,
+        pin_path=pin_path or (bpffs.path if habits.pins_maps else None),
+        first_of_several=habits.first_of_several,
+    )
+    request = replace(
+        first.request, kind=first.kind or habits.kind, first_attach=habits.first_attach
+    )
 
     def target(state: State) -> Chain:
         found = state.chain.with_added(new)
-        if settings.most and len(found.members) > settings.most:
+        if habits.most and len(found.members) > habits.most:
             raise ChainFullError(
                 f"the chain would have {len(found.members)} programs",
-                why=f"{settings.program} takes {settings.most}",
+                why=f"{habits.program} takes {habits.most}",
                 hint="under its own name xdpctl takes more",
             )
         return found
 
     with objects.letting_go(new):
-        change(settings, "load", bpffs, interface, target, settings.first_asked)
+        change(settings, "load", bpffs, interface, target, changing, request)

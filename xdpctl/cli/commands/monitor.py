@@ -10,7 +10,7 @@ from ...errors import Interrupted, UsageError
 from ...host import output, rights
 from ...view import incidents
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("monitor")

@@ -11,11 +11,20 @@ from ...model.source import MapsAsked
 from ...model.state import State
 from ...programs import objects
 from .. import complete
-from ..common import Settings, change_options, program_options, root_options
 from ..many import change
+from ..options import (
+    ChangeOptions,
+    ChangingCommand,
+    ProgramOptions,
+    RootOptions,
+    change_options,
+    program_options,
+    root_options,
+)
+from ..settings import Settings
 
 
-@click.command("replace")
+@click.command("replace", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("program", metavar="NAME|ID", shell_complete=complete.programs)
 @click.argument("file", metavar="FILE", type=click.Path(readable=False))
@@ -35,6 +44,9 @@ def command(
     program: str,
     file: str,
     maps: tuple[str, ...],
+    programs: ProgramOptions,
+    root: RootOptions,
+    changing: ChangeOptions,
 ) -> None:
     """Put new code in the place of a program: the same slot, the same maps.
 
@@ -43,12 +55,12 @@ def command(
     """
     asked = MapsAsked.parse(maps, "--maps")
     bpffs = settings.enter(changes=True)
-    new = objects.member(file, **settings.program_asked, pin_path=bpffs.path)
+    (new,) = programs.members([file], pin_path=bpffs.path)
 
     def target(state: State) -> Chain:
         old = state.chain.find(program)
-        kept = old.actions if settings.actions is None else new.actions
+        kept = old.actions if programs.actions is None else new.actions
         return state.chain.with_replaced(old, replace(new.instead_of(old, asked), actions=kept))
 
     with objects.letting_go([new]):
-        change(settings, "replace", bpffs, interface, target, settings.root_asked, keeps=True)
+        change(settings, "replace", bpffs, interface, target, changing, root.request, keeps=True)

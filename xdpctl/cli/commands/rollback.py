@@ -10,8 +10,9 @@ from ...host.interfaces import Interface
 from ...observe.reading import View
 from ...view import change
 from .. import complete
-from ..common import Settings, common_options, confirm_option
 from ..many import one_or_each
+from ..options import confirm_option
+from ..settings import Settings, common_options
 
 
 @click.command("rollback")
@@ -22,7 +23,7 @@ from ..many import one_or_each
 @confirm_option()
 @common_options(changes=True)
 @click.pass_obj
-def command(settings: Settings, interface: str, number: int | None) -> None:
+def command(settings: Settings, interface: str, number: int | None, confirm_within: float) -> None:
     """Go back to the chain of before the last change, or to an earlier one.
 
     A change that waits for its confirmation goes back at once.
@@ -34,7 +35,7 @@ def command(settings: Settings, interface: str, number: int | None) -> None:
             bpffs,
             one,
             number or 0,
-            within=settings.confirm_within,
+            within=confirm_within,
             dry_run=settings.dry_run,
             on_step=change.step_printer(settings.verbose > 0 and not settings.json),
             view=view,

@@ -11,11 +11,12 @@ from ...model import chain
 from ...model.chain import ON_END, ON_VACANT, Chain, check_label
 from ...model.state import State
 from .. import complete
-from ..common import Settings, change_options, root_options
 from ..many import change
+from ..options import ChangeOptions, ChangingCommand, RootOptions, change_options, root_options
+from ..settings import Settings
 
 
-@click.command("set")
+@click.command("set", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("program", required=False, metavar="[NAME|ID]", shell_complete=complete.programs)
 @click.option(
@@ -56,6 +57,8 @@ def command(
     name: str | None,
     on_end: str | None,
     on_vacant: str | None,
+    root: RootOptions,
+    changing: ChangeOptions,
 ) -> None:
     """Change how a program that runs stands in the chain, or the rules of the interface.
 
@@ -105,7 +108,8 @@ def command(
             found = found.with_changed(member.id, **values)
         return Chain(found.members, found.rules._replace(**rules))
 
-    change(settings, "set", settings.enter(changes=True), interface, target, settings.root_asked)
+    bpffs = settings.enter(changes=True)
+    change(settings, "set", bpffs, interface, target, changing, root.request)
 
 
 def _check_free(found: Chain, member: chain.Member, name: str) -> None:

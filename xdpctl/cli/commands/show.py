@@ -14,8 +14,8 @@ from ...roots import counting
 from ...view import document, stats
 from ...view.show import data, show
 from .. import complete
-from ..common import Settings, common_options
 from ..outcomes import progress
+from ..settings import Settings, common_options
 from .status import states, told
 
 

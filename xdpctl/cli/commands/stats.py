@@ -13,14 +13,16 @@ from ...errors import NotFoundError, UsageError
 from ...host import rights
 from ...host.interfaces import Interface, is_pattern
 from ...model.chain import Chain
+from ...model.request import Request
 from ...model.state import State
 from ...observe.reading import observe
 from ...roots import counting
 from ...view import stats
 from ...view.stats import Look
 from .. import complete
-from ..common import Settings, common_options, confirm_option, root_options
 from ..many import change
+from ..options import ChangeOptions, RootOptions, confirm_option, root_options
+from ..settings import Settings, common_options
 
 _INTERVAL = 1.0
 
@@ -40,7 +42,13 @@ _INTERVAL = 1.0
 @common_options(changes=True)
 @click.pass_obj
 def command(
-    settings: Settings, interface: str, switch: bool | None, watch: bool, interval: float | None
+    settings: Settings,
+    interface: str,
+    switch: bool | None,
+    watch: bool,
+    interval: float | None,
+    root: RootOptions,
+    confirm_within: float,
 ) -> None:
     """Show what each program did to the packets: verdicts, rate, time, and the last word.
 
@@ -50,9 +58,10 @@ def command(
     if switch is not None:
         if watch or interval is not None:
             raise UsageError("--on and --off show nothing", hint="run xdpctl stats again to look")
-        _switch(settings, interface, switch)
+        changing = ChangeOptions(confirm_within=confirm_within)
+        _switch(settings, interface, changing, root.request, on=switch)
         return
-    if settings.root or settings.protocol or settings.dry_run or settings.confirm_within:
+    if root != RootOptions() or settings.dry_run or confirm_within:
         raise UsageError("this is for --on and --off", hint="see xdpctl stats --help")
     if watch and is_pattern(interface):
         raise UsageError("--watch shows one interface", hint="name it")
@@ -94,7 +103,9 @@ def _look(bpffs: Bpffs, interface: Interface, before: Look | None = None) -> Loo
     return Look(state, reading, before.reading if before else None)
 
 
-def _switch(settings: Settings, interface: str, on: bool) -> None:
+def _switch(
+    settings: Settings, interface: str, changing: ChangeOptions, request: Request, *, on: bool
+) -> None:
     def target(state: State) -> Chain:
         if state.root is None:
             raise NotFoundError(
@@ -104,4 +115,4 @@ def _switch(settings: Settings, interface: str, on: bool) -> None:
         return Chain(found.members, found.rules._replace(counted=int(on)))
 
     bpffs = settings.enter(changes=True)
-    change(settings, "stats", bpffs, interface, target, settings.root_asked)
+    change(settings, "stats", bpffs, interface, target, changing, request)

@@ -16,8 +16,8 @@ from ...model.state import State
 from ...observe.reading import View, observe
 from ...view import document, status
 from .. import complete
-from ..common import Settings, common_options
 from ..outcomes import each, end, progress, tell
+from ..settings import Settings, common_options
 
 
 @click.command("status")

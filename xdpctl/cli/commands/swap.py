@@ -23,8 +23,9 @@ from ...model.terms import Terms
 from ...observe.reading import View
 from ...view import change, steps
 from .. import complete
-from ..common import Settings, common_options, confirm_option, root_options
 from ..many import change_each
+from ..options import RootOptions, confirm_option, root_options
+from ..settings import Settings, common_options
 from ..waiting import waited_for
 
 
@@ -37,7 +38,13 @@ from ..waiting import waited_for
 @confirm_option()
 @common_options(changes=True)
 @click.pass_obj
-def command(settings: Settings, interface: str | None, everything: bool) -> None:
+def command(
+    settings: Settings,
+    interface: str | None,
+    everything: bool,
+    root: RootOptions,
+    confirm_within: float,
+) -> None:
     """Rebuild an interface's dispatcher under its running chain, and show how.
 
     Loads a second root, hooks every program onto it, flips the interface over and lets the first
@@ -49,22 +56,19 @@ def command(settings: Settings, interface: str | None, everything: bool) -> None
             "say which interfaces are meant", hint="name one or a pattern, or give --all"
         )
     bpffs = settings.enter(changes=True)
+    terms = Terms("swap-dispatcher", confirm_within)
+    request = replace(root.request, dry_run=settings.dry_run, terms=terms)
     if interface is not None and not is_pattern(interface):
-        _one(settings, bpffs, Interface.named(interface))
+        _one(settings, bpffs, Interface.named(interface), request)
         return
     view = View()
     found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
 
     def work(one: Interface, view: View | None) -> Report:
-        return transact(bpffs, one, _same, _request(settings), view=view)
+        return transact(bpffs, one, _same, request, view=view)
 
     with waited_for(settings, bpffs, work) as noted:
         change_each(settings, "swap-dispatcher", found, noted, view)
-
-
-def _request(settings: Settings) -> Request:
-    terms = Terms("swap-dispatcher", settings.confirm_within)
-    return replace(settings.root_asked, dry_run=settings.dry_run, terms=terms)
 
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
@@ -87,7 +91,7 @@ def _same(state: State) -> Chain:
     return state.chain
 
 
-def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
+def _one(settings: Settings, bpffs: Bpffs, interface: Interface, request: Request) -> None:
     before: dict[Handle, list[Holder]] = {}
     shown = not settings.json and not settings.quiet
 
@@ -103,7 +107,7 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface) -> None:
 
     def work(one: Interface, view: View | None) -> Report:
         on_step = change.step_printer(shown)
-        return transact(bpffs, one, target, _request(settings), on_step=on_step, view=view)
+        return transact(bpffs, one, target, request, on_step=on_step, view=view)
 
     with waited_for(settings, bpffs, work) as noted:
         report, gone = noted(interface, None), None

@@ -11,16 +11,20 @@ from ...errors import UsageError
 from ...traffic import frames, pcap
 from ...traffic.pcap import Packet
 from .. import COMMANDS, complete
-from ..common import GATE, Asked, Settings, common_options
+from ..options import ChangingCommand, TrialOptions
+from ..settings import Settings, common_options
+
+_ASKED = f"{__name__}.asked"
 
 MOST_PACKETS, MOST_BYTES = 1_000_000, 256 << 20
 """What a trial keeps: of each packet itself, and what became of it on both chains."""
 
 
-def _asked(context: click.Context) -> Asked:
-    settings = context.ensure_object(Settings)
-    settings.trial = settings.trial or Asked()
-    return settings.trial
+def _asked(context: click.Context) -> TrialOptions:
+    """What the options of a trial say, wherever they stand in the command line."""
+    asked = context.meta.setdefault(_ASKED, TrialOptions())
+    assert isinstance(asked, TrialOptions)
+    return asked
 
 
 def _packets(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -52,9 +56,12 @@ def _keep(packets: list[Packet], path: str) -> None:
             )
 
 
-def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value and parameter.name:
-        setattr(_asked(context), parameter.name, value)
+def _out(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    _asked(context).out = value or _asked(context).out
+
+
+def _live_maps(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    _asked(context).live_maps |= value
 
 
 def _options() -> list[click.Option]:
@@ -87,7 +94,7 @@ def _options() -> list[click.Option]:
         click.Option(
             ["--out"],
             metavar="DIR",
-            callback=_store,
+            callback=_out,
             expose_value=False,
             type=click.Path(file_okay=False),
             help="Write the packets, as the chain leaves them, to a pcap file for each verdict.",
@@ -95,7 +102,7 @@ def _options() -> list[click.Option]:
         click.Option(
             ["--live-maps"],
             is_flag=True,
-            callback=_store,
+            callback=_live_maps,
             expose_value=False,
             help="Let the programs work on the maps that are in use, not on copies.",
         ),
@@ -120,6 +127,7 @@ def command(context: click.Context, interface: str, verb: str, words: tuple[str,
     asked = _asked(context)
     inner = _tried(context, verb)
     settings.dry_run = True  # whatever the command does beside its change
+    inner.trial = asked
     # Its packets come last, so that those are the built-in ones if there are no others.
     with inner.make_context(verb, [interface, *words], parent=context) as within:
         if not asked.given:
@@ -130,11 +138,11 @@ def command(context: click.Context, interface: str, verb: str, words: tuple[str,
 command.params += _options()
 
 
-def _tried(context: click.Context, verb: str) -> click.Command:
+def _tried(context: click.Context, verb: str) -> ChangingCommand:
     """A command that changes chains, with the options of a trial besides its own."""
     group = context.parent.command if context.parent else None
     found = group.get_command(context, verb) if isinstance(group, click.Group) else None
-    if found is None or not any(GATE in one.opts for one in found.params):
+    if not isinstance(found, ChangingCommand):
         raise UsageError(
             f"{verb} is no command that can be tried",
             why="it stands behind the interface, and has to be one that changes a chain",
@@ -149,6 +157,4 @@ def _names(group: click.Command | None) -> list[str]:
     """The commands that can be tried."""
     assert isinstance(group, click.Group)
     commands = [group.get_command(click.Context(group), name) for name in COMMANDS]
-    return [
-        one.name or "" for one in commands if one and any(GATE in some.opts for some in one.params)
-    ]
+    return [one.name or "" for one in commands if isinstance(one, ChangingCommand)]

@@ -18,7 +18,7 @@ from ...model import chain
 from ...traffic import pcapng
 from ...view import packets as views
 from .. import complete
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 if TYPE_CHECKING:
     from ...traffic.trace import Packet

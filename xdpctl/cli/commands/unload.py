@@ -8,11 +8,12 @@ from ...errors import NotFoundError, UsageError
 from ...model.chain import Chain
 from ...model.state import State
 from .. import complete
-from ..common import Settings, change_options
 from ..many import change
+from ..options import ChangeOptions, ChangingCommand, change_options
+from ..settings import Settings
 
 
-@click.command("unload")
+@click.command("unload", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.option(
     "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
@@ -38,6 +39,7 @@ def command(
     names: tuple[str, ...],
     everything: bool,
     keep: bool,
+    changing: ChangeOptions,
 ) -> None:
     """Take programs out of an interface's chain; -i and -n may be repeated.
 
@@ -53,4 +55,6 @@ def command(
             )
         return Chain() if everything else state.chain.without([*ids, *names])
 
-    change(settings, "unload", settings.enter(changes=True), interface, target, keeps=keep)
+    change(
+        settings, "unload", settings.enter(changes=True), interface, target, changing, keeps=keep
+    )

@@ -7,7 +7,7 @@ import click
 from ...errors import UsageError
 from ...host import rights
 from ...view import events
-from ..common import Settings, common_options
+from ..settings import Settings, common_options
 
 
 @click.command("watch")

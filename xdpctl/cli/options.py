@@ -1,0 +1,268 @@
+"""Groups of options that commands share, each handed to the command's function as one value."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import UsageError
+from ..model.chain import MAX_PRIORITY, Member, parse_actions
+from ..model.labels import Attach
+from ..model.record import PROTOCOL, PROTOCOLS
+from ..model.request import AskedKind, AskedMode, Request
+from ..programs import objects
+from ..programs.clang import Build
+from .settings import Decorator, Function, common_options, together
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from ..traffic.pcap import Packet
+
+
+def _handed(
+    parameter: str, group: type[DataclassInstance], options: Sequence[Decorator]
+) -> Decorator:
+    """Some options, handed to a function as one value: their names are the fields of the group."""
+    names = [one.name for one in fields(group)]
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def called(*arguments: object, **values: object) -> object:
+            values[parameter] = group(
+                **{name: values.pop(name) for name in names if name in values}
+            )
+            return function(*arguments, **values)
+
+        return together(options)(called)
+
+    return decorate
+
+
+# --- the root -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RootOptions:
+    """What kind of root is meant."""
+
+    kind: AskedKind | None = None
+    protocol: int | None = None
+
+    @property
+    def request(self) -> Request:
+        return Request(kind=self.kind, protocol=self.protocol)
+
+
+@dataclass(frozen=True)
+class FirstOptions:
+    """How a first root is attached, and what kind is meant."""
+
+    mode: AskedMode | None = None
+    attach: Attach | None = None
+    kind: AskedKind | None = None
+    protocol: int | None = None
+
+    @property
+    def request(self) -> Request:
+        return Request(mode=self.mode, attach=self.attach, kind=self.kind, protocol=self.protocol)
+
+
+def _root() -> list[Decorator]:
+    return [
+        click.option(
+            "--root",
+            "kind",
+            type=click.Choice(["ext", "fused", "auto"]),
+            help="EXT programs on a dispatcher, all in one program, or what the kernel allows "
+            "[what is there, or auto].",
+        ),
+        click.option(
+            "--protocol",
+            type=click.IntRange(PROTOCOLS[0], PROTOCOLS[-1]),
+            help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
+        ),
+    ]
+
+
+def root_options() -> Decorator:
+    """Hands over `root`, for commands that load one."""
+    return _handed("root", RootOptions, _root())
+
+
+def first_options() -> Decorator:
+    """Hands over `first`, for commands that may load a first root."""
+    mode = click.option(
+        "-m",
+        "--mode",
+        type=click.Choice(["native", "skb", "hw", "unspecified"]),
+        help="How a first program is attached [native].",
+    )
+    attach = click.option(
+        "--attach",
+        type=click.Choice(["link", "netlink"]),
+        help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
+    )
+    return _handed("first", FirstOptions, [mode, attach, *_root()])
+
+
+# --- programs of files --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProgramOptions:
+    """Which program of a file is meant, how it stands in the chain, how a C source is compiled."""
+
+    section: str | None = None
+    prog_name: str | None = None
+    prio: int | None = None
+    actions: str | None = None
+    include: tuple[str, ...] = ()
+    define: tuple[str, ...] = ()
+    bcc: bool | None = None
+
+    def members(
+        self, paths: Sequence[str], *, pin_path: str | None, first_of_several: bool = False
+    ) -> list[Member]:
+        """The programs of some files. Raises UsageError, and what `objects.member` raises."""
+        if self.section is not None and self.prog_name is not None:
+            raise UsageError("-s and -n exclude each other", hint="give one of them")
+        flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]
+        actions = None if self.actions is None else parse_actions(self.actions)
+        return [
+            objects.member(
+                path,
+                section=self.section,
+                program=self.prog_name,
+                priority=self.prio,
+                actions=actions,
+                build=Build(tuple(flags), self.bcc),
+                pin_path=pin_path,
+                first_of_several=first_of_several,
+            )
+            for path in paths
+        ]
+
+
+def program_options(*, placed: bool = True) -> Decorator:
+    """Hands over `programs`, for commands that take files.
+
+    One that is not `placed` stands where another one stood.
+    """
+    section = click.option(
+        "-s",
+        "--section",
+        help="The program of this ELF section.",
+    )
+    name = click.option(
+        "-n",
+        "--prog-name",
+        metavar="PROG",
+        help="The program of this name.",
+    )
+    prio = click.option(
+        "-P",
+        "--prio",
+        type=click.IntRange(0, MAX_PRIORITY),
+        help="Run priority, lowest first [the object's, or 50].",
+    )
+    usual = "the object's, or XDP_PASS" if placed else "what they are"
+    actions = click.option(
+        "-A",
+        "--actions",
+        metavar="ACTION,...|none",
+        help=f"Verdicts after which the next program runs [{usual}].",
+    )
+    include = click.option(
+        "-I",
+        "--include",
+        multiple=True,
+        metavar="DIR",
+        help="Look in DIR for what a C source includes.",
+    )
+    define = click.option(
+        "-D",
+        "--define",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Define a macro for a C source.",
+    )
+    bcc = click.option(
+        "--bcc/--no-bcc",
+        default=None,
+        help="A C source is in BCC's dialect, or is not [as it looks].",
+    )
+    options = [section, name, *([prio] if placed else []), actions, include, define, bcc]
+    return _handed("programs", ProgramOptions, options)
+
+
+# --- the change ---------------------------------------------------------------------------------
+
+
+@dataclass
+class TrialOptions:
+    """What `test` asks for, in the place of a change: packets, if any were `given`."""
+
+    packets: list[Packet] = field(default_factory=list)
+    given: bool = False
+    out: str | None = None
+    live_maps: bool = False
+
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """How a chain is changed: what has to pass it, the seconds to confirm it, or tried instead."""
+
+    must_pass: str | None = None
+    confirm_within: float = 0
+    trial: TrialOptions | None = None
+
+
+class ChangingCommand(click.Command):
+    """A command that changes a chain by `many.change`: those can be tried."""
+
+    trial: TrialOptions | None = None
+
+    def invoke(self, context: click.Context) -> object:
+        context.params["trial"] = self.trial
+        return super().invoke(context)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST = 24 * 3600
+
+
+def seconds(text: str) -> float:
+    """The seconds of ``30``, ``30s``, ``2m`` or ``1h``. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, flags=re.ASCII)
+    found = float(match[1]) * _UNITS[match[2]] if match else 0
+    if 0 < found <= _LONGEST:
+        return found
+    raise UsageError(f"{text!r} is no time", hint="use one such as 30, 30s or 2m, of a day at most")
+
+
+def confirm_option() -> Decorator:
+    """Hands over `confirm_within`, in seconds, 0 for no confirmation: for every change."""
+    return click.option(
+        "--confirm-within",
+        metavar="TIME",
+        callback=lambda _context, _option, text: 0 if text is None else seconds(text),
+        help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
+    )
+
+
+def change_options() -> Decorator:
+    """Hands over `changing`, to a ChangingCommand alone; with the global options."""
+    gate = click.option(
+        "--must-pass",
+        metavar="FILE",
+        type=click.Path(readable=False),
+        help="Change nothing unless each packet of this pcap file would pass the new chain.",
+    )
+    changing = _handed("changing", ChangeOptions, [gate, confirm_option()])
+    return together([changing, common_options(changes=True)])
