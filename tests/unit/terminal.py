@@ -16,13 +16,15 @@ import pytest
 from xdpctl.view.document import SCHEMA
 
 
-def on_terminal(work: Callable[[], None], columns: int = 160, stream: str = "stdout") -> str:
+def on_terminal(
+    work: Callable[[], None], columns: int = 160, stream: str = "stdout", term: str = "xterm"
+) -> str:
     """What a function prints on a pseudo-terminal in the place of a standard stream."""
     reading, slave = pty.openpty()
     with contextlib.ExitStack() as ending:
         ending.callback(os.close, reading)
         with pytest.MonkeyPatch.context() as patch, os.fdopen(slave, "w") as output:
-            patch.setenv("TERM", "xterm")
+            patch.setenv("TERM", term)
             patch.setenv("COLUMNS", str(columns))
             patch.setattr(sys, stream, output)
             work()

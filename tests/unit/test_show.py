@@ -135,11 +135,11 @@ def test_strokes_are_those_that_the_output_can_have(
 
 def test_a_terminal_shows_the_same_in_colour() -> None:
     state = state_of([running("[red]a", 11), None])
-    shown = on_terminal(lambda: show([state, state_of(None)]), columns=30)
+    shown = on_terminal(lambda: show([state, state_of(None)]), columns=40)
     plain = without_colour(shown)
     assert shown != plain
-    assert "[red]a  id 11, priority 50, tag 000000000000000b\n" in plain  # one line, if long
-    assert plain.endswith("end: XDP_PASS\n\nveth7  <No XDP program loaded!>\n")
+    assert "├─ 0  [red]a  id 11, priority 50, tag\n│     000000000000000b\n" in plain
+    assert plain.endswith("end: PASS\n\nveth7  <No XDP program loaded!>\n")
 
 
 def test_names_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..doctor.checks import Check, Diagnosis, verdict
-from .style import on_terminal, say
-from .table import Column, Span, Table, show
+from .style import Span, on_terminal, paint, say
+from .table import Column, Table, show
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
-_COLUMNS = tuple(map(Column, ("", "Check", "Found")))
+_COLUMNS = (Column("", head=True), Column("Check", head=True), Column("Found", prose=True))
 
 
 def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -43,11 +43,8 @@ def diagnosis(found: Diagnosis, *, quiet: bool) -> None:
     """All checks and the verdict; if `quiet`, those that are not in order."""
     shown = [check for check in found.checks if not quiet or check.state != "ok"]
     if on_terminal():
-        from rich.console import Console
-        from rich.text import Text
-
         show(_table(shown))
-        Console().print(Text(verdict(found), style="bold" if found.kind else "bold red"))
+        paint([[Span(verdict(found), "bold" if found.kind else "bold red")]])
         return
     for check in shown:
         say(*check_lines(check))
@@ -57,10 +54,9 @@ def diagnosis(found: Diagnosis, *, quiet: bool) -> None:
 def _table(checks: Sequence[Check]) -> Table:
     shown = Table(_COLUMNS)
     for check in checks:
-        text = [Span(check.found)]
-        if check.consequence:
-            text.append(Span(f"\nso: {check.consequence}", "dim"))
-        if check.remedy:
-            text.append(Span(f"\ndo: {check.remedy}"))
-        shown.add([Span(check.state, _STYLES[check.state])], _subject(check), text)
+        remedy = [Span(f"do: {_one_line(check.remedy)}")] if check.remedy else []
+        state, so = Span(check.state, _STYLES[check.state]), check.consequence
+        shown.add(state, _subject(check), _one_line(check.found), below=[] if so else remedy)
+        if so:
+            shown.add("", "", Span(f"so: {_one_line(so)}", "dim"), below=remedy)
     return shown

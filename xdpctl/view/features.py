@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..doctor.features import RX_METADATA, XDP_ACT, XSK, Features, Flags
-from .style import on_terminal, printable, say
-from .table import Cell, Column, Span, Table, show
+from .style import Span, on_terminal, printable, say
+from .table import Column, Table, show
 
 _VALUE_COLUMN = 32
-_COLUMNS = tuple(map(Column, ("Interface", "XDP", "Fragments", "Metadata", "XDP sockets")))
+_COLUMNS = (
+    Column("Interface", head=True),
+    Column("XDP", prose=True),
+    Column("Fragments", right=True),
+    Column("Metadata", prose=True),
+    Column("XDP sockets", prose=True),
+)
 
 
 def _set(flags: Flags, value: int | None) -> list[str] | None:
@@ -56,10 +62,10 @@ def features(found: Sequence[Features], *, named: bool, plain: bool = False) -> 
 
 
 def _table(found: Sequence[Features]) -> Table:
-    def cell(flags: Flags, value: int | None) -> Cell:
+    def cell(flags: Flags, value: int | None) -> str | Span:
         names = _set(flags, value)
         if names is None:
-            return [Span("not told", "dim")]
+            return Span("not told", "dim")
         return ", ".join(name.removeprefix(flags.prefix) for name in names) or "none"
 
     shown = Table(_COLUMNS)

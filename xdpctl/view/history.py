@@ -10,7 +10,8 @@ from ..model.generation import Generation
 from . import document
 from .change import tell_removed
 from .document import member_data, pending_data, rules_data
-from .style import Style, say
+from .style import Style, on_terminal, say
+from .table import Column, Table, show
 from .words import pending_line
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from ..host.interfaces import Interface
     from ..model.chain import Member
     from ..model.state import State
+
+
+_COLUMNS = (
+    Column("Chain", right=True, head=True),
+    Column("Until"),
+    Column("Ended by"),
+    Column("Programs", prose=True),
+)
 
 
 def confirmed(done: Iterable[tuple[Interface, Confirmed]], style: Style) -> None:
@@ -53,19 +62,41 @@ def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -
         ]
         document.show("history", {"interfaces": interfaces})
         return
-    import time
-
     for state, past in found:
+        if on_terminal():
+            show(_table(state, past))
+            continue
         name = state.interface.name
         say(f"{name}: now: {_known(state.chain.members) or 'no program'}")
         for one in past:
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
-            gone = one.restored(state, is_there)[1]
-            told = f" (gone: {_known(gone)})" if gone else ""
-            what = _known(one.chain.members) or "no program"
-            say(f"{name}: {one.number}: until {one.command or 'a change'} at {when}: {what}{told}")
+            until = f"until {one.command or 'a change'} at {_when(one)}"
+            say(f"{name}: {one.number}: {until}: {_what(one, state)}")
         if state.pending:
             say(f"{name}: {pending_line(state.pending)}")
+
+
+def _table(state: State, past: Sequence[Generation]) -> Table:
+    shown = Table(_COLUMNS, title=state.interface.name)
+    if state.pending:
+        shown.caption = f"{state.interface.name}: {pending_line(state.pending)}"
+    shown.add("now", "", "", _known(state.chain.members) or "no program", style="bold")
+    for one in past:
+        shown.add(str(one.number), _when(one), one.command or "a change", _what(one, state))
+    return shown
+
+
+def _when(one: Generation) -> str:
+    """When a generation ended, in local time."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
+
+
+def _what(one: Generation, state: State) -> str:
+    """The programs of a generation, and which of them are gone."""
+    gone = one.restored(state, is_there)[1]
+    told = f" (gone: {_known(gone)})" if gone else ""
+    return (_known(one.chain.members) or "no program") + told
 
 
 def _known(members: Sequence[Member]) -> str:

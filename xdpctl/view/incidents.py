@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import document
 from .live import Screen, intervals
-from .style import Style, printable, say
+from .style import Style, printable, say, short
 from .table import Column, Table, picture
 
 if TYPE_CHECKING:
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = (
-    *map(Column, ("Interface", "Event", "Program", "Reason")),
-    *(Column(title, right=True) for title in ("Packets", "Rate/s")),
+    Column("Interface", head=True),
+    Column("Event", head=True),
+    Column("Program", prose=True),
+    Column("Reason", prose=True),
+    Column("Packets", right=True),
+    Column("Rate/s", right=True),
 )
 
 
@@ -100,13 +104,13 @@ def _line(one: Incident) -> str:
 
 
 def _table(found: Sequence[Incident]) -> Table:
-    shown = Table(_COLUMNS, caption=None if found else "nothing so far", boxed=True)
+    shown = Table(_COLUMNS, caption=None if found else "nothing so far")
     for one in found:
         shown.add(
             one.interface or "-",
             one.event,
             _who(one.program) if one.program else "-",
-            _why(one),
+            short(_why(one)),
             str(one.total),
             f"{one.rate:.0f}",
             style="bold" if one.packets else "dim",  # what goes on stands out

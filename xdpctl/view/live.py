@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import Interrupted, RaceError
 from ..host import signals
-from .style import Style, on_terminal
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from .style import Line, Style, is_dumb, on_terminal, paint, rich_text
 
 T = TypeVar("T")
 
@@ -20,7 +17,7 @@ T = TypeVar("T")
 class Screen(NamedTuple, Generic[T]):
     """How a look is shown: as a picture that changes in its place, or as lines or documents."""
 
-    picture: Callable[[T], RenderableType]
+    picture: Callable[[T], Sequence[Line]]
     """For a terminal."""
     lines: Callable[[T], None]
     """Prints, for scripts; documents with --json."""
@@ -85,10 +82,15 @@ def _drawer(
 ) -> Callable[[T], None]:
     if style.json or not on_terminal():
         return screen.lines
-    from rich.console import Console
+    if is_dumb():
+        return lambda found: paint([*screen.picture(found), []])
+    from rich.console import Console, Group
     from rich.live import Live
 
-    first = None if empty is None else screen.picture(empty)
+    def picture(found: T) -> Group:
+        return Group(*map(rich_text, screen.picture(found)))
+
+    first = None if empty is None else picture(empty)
     # Without its thread: it would draw while a signal ends the command.
     shown = ending.enter_context(Live(first, console=Console(), auto_refresh=False))
-    return lambda found: shown.update(screen.picture(found), refresh=True)
+    return lambda found: shown.update(picture(found), refresh=True)

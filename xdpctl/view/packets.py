@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..model.chain import verdict_name
 from . import document
-from .style import Style, printable, say
+from .style import Style, on_terminal, printable, say, short, width
 
 if TYPE_CHECKING:
     from ..traffic.trace import Packet
@@ -14,12 +15,24 @@ if TYPE_CHECKING:
 
 def comment(packet: Packet) -> str:
     """A packet's path in words: what each program answered, and who had the last word."""
-    steps = [
-        f"{printable(step.member.known_as)} (id {step.member.id}): {verdict_name(step.verdict)}"
-        for step in packet.path
-    ]
-    end = "the last word" if packet.last else f"end of the chain: {verdict_name(packet.verdict)}"
-    return f"{'; '.join(steps)}; {end}"
+    return "; ".join(_steps(packet, verdict_name))
+
+
+def _steps(packet: Packet, name: Callable[[int], str]) -> Iterator[str]:
+    for step in packet.path:
+        yield f"{printable(step.member.known_as)} (id {step.member.id}): {name(step.verdict)}"
+    yield "the last word" if packet.last else f"end of the chain: {name(packet.verdict)}"
+
+
+def _lines(head: str, packet: Packet) -> Iterator[str]:
+    """A packet on a line; where a terminal has no room for that, a step on each line."""
+    steps = [*_steps(packet, lambda verdict: short(verdict_name(verdict)))]
+    line = f"{head} {'; '.join(steps)}"
+    if not on_terminal() or len(line) <= width():
+        yield line
+        return
+    yield head
+    yield from (f"  {step}" for step in steps)
 
 
 def packet(packet: Packet, style: Style) -> None:
@@ -46,4 +59,4 @@ def packet(packet: Packet, style: Style) -> None:
         }
         document.line(fields)
     else:
-        say(f"{when:%H:%M:%S.%f} {packet.length} B: {comment(packet)}", flush=True)
+        say(*_lines(f"{when:%H:%M:%S.%f} {packet.length} B:", packet), flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..model.chain import ACTIONS, XDP_PASS, format_actions
 from .status import NOTHING, interface_remarks, oddity
 from .status import data as status_data
-from .style import can_print, on_terminal, printable, say, tell
+from .style import Span, can_print, on_terminal, paint, printable, say, short, tell, width
 
 if TYPE_CHECKING:
     from ..host.interfaces import Failure
@@ -35,13 +35,6 @@ class _Strokes(NamedTuple):
 _ASCII = _Strokes("|", "+-", "+-->", "v", "x", "`-")
 
 
-class Line(NamedTuple):
-    """A line of a drawing; the style is rich's, for terminals."""
-
-    text: str
-    style: str = ""
-
-
 def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
     """An interface as ``show --json`` gives it: as `status.data`, with what was counted."""
     found = status_data(seen)
@@ -56,37 +49,49 @@ def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
 def show(states: Sequence[State], counts: Counts | None = None) -> None:
     """Draw chains; what is odd about their interfaces follows on standard error."""
     strokes = _Strokes() if can_print("".join(_Strokes())) else _ASCII
-    lines = [line for state in states for line in (*drawing(state, counts, strokes), Line(""))][:-1]
+    lines = [line for state in states for line in (*drawing(state, counts, strokes), Span(""))][:-1]
     if on_terminal():
-        from rich.console import Console
-        from rich.text import Text
-
-        console = Console()
-        for line in lines:
-            console.print(Text(*line), soft_wrap=True)
+        paint([part] for line in lines for part in _broken(line, strokes))
     else:
         say(*(text for text, _style in lines))
     for state in states:
         tell(*(f"{state.interface.name}: {remark}" for remark in interface_remarks(state)))
 
 
+def _broken(line: Span, strokes: _Strokes) -> Iterator[Span]:
+    """A line of a drawing in as many as it takes on this terminal."""
+    if len(line.text) <= width():
+        yield line
+        return
+    import textwrap
+
+    parts = textwrap.wrap(
+        line.text,
+        width(),
+        subsequent_indent=f"{strokes.way}     ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    yield from (Span(part, line.style) for part in parts)
+
+
 def drawing(
     state: State, counts: Counts | None = None, strokes: _Strokes = _ASCII
-) -> Iterator[Line]:
+) -> Iterator[Span]:
     """The lines of an interface's drawing."""
     name, root = printable(state.interface.name), state.root
     if root is None:
-        yield Line(f"{name}  {NOTHING}", "dim")
+        yield Span(f"{name}  {NOTHING}", "dim")
         return
-    yield Line(f"{name}  {printable(root.name)}  {_root_facts(root)}", "bold")
+    yield Span(f"{name}  {printable(root.name)}  {_root_facts(root)}", "bold")
     if root.config is None:
         whose = "another tool's program" if root.owner == "other" else "one program, no dispatcher"
-        yield Line(f"{strokes.end} {whose}: its verdict is the packet's")
+        yield Span(f"{strokes.end} {whose}: its verdict is the packet's")
         return
-    yield Line(strokes.way)
+    yield Span(strokes.way)
     for slot in root.slots:
         yield from _slot_lines(slot, root, counts or {}, strokes)
-    yield Line(f"{strokes.end} end: {ACTIONS[root.rules.on_end]}", "bold")
+    yield Span(f"{strokes.end} end: {short(ACTIONS[root.rules.on_end])}", "bold")
 
 
 def _root_facts(root: Root) -> str:
@@ -98,7 +103,7 @@ def _root_facts(root: Root) -> str:
     return ", ".join(facts)
 
 
-def _slot_lines(slot: Slot, root: Root, counts: Counts, strokes: _Strokes) -> Iterator[Line]:
+def _slot_lines(slot: Slot, root: Root, counts: Counts, strokes: _Strokes) -> Iterator[Span]:
     assert root.config is not None
     way, member = strokes.way, slot.member
     odd = printable(oddity(slot, root.rules))
@@ -108,31 +113,33 @@ def _slot_lines(slot: Slot, root: Root, counts: Counts, strokes: _Strokes) -> It
         if member.label:
             names.append(f"({printable(member.name)})")
         facts = f"id {member.id}, priority {member.priority}, tag {member.tag}"
-        yield Line(f"{strokes.slot} {slot.number}  {' '.join(names)}  {facts}", "bold")
+        yield Span(f"{strokes.slot} {slot.number}  {' '.join(names)}  {facts}", "bold")
         if asked := ", ".join(
             f"{word} {' and '.join(map(printable, others))}"
             for word, others in (("before", member.before), ("after", member.after))
             if others
         ):
-            yield Line(f"{way}     runs {asked}")
+            yield Span(f"{way}     runs {asked}")
         if (seen := counts.get(member.id)) is not None:
-            each = ", ".join(f"{verdict} {number}" for verdict, number in seen.items() if number)
-            yield Line(f"{way}     {sum(seen.values())} packets{each and ': '}{each}")
+            each = ", ".join(
+                f"{short(verdict)} {number}" for verdict, number in seen.items() if number
+            )
+            yield Span(f"{way}     {sum(seen.values())} packets{each and ': '}{each}")
     else:
         what = "lost" if slot.lost else "vacant"
-        yield Line(f"{strokes.slot} {slot.number}  <{what}>", "bold red")
+        yield Span(f"{strokes.slot} {slot.number}  <{what}>", "bold red")
     if odd:
-        yield Line(f"{way}     {odd}", "yellow" if member else "red")
+        yield Span(f"{way}     {odd}", "yellow" if member else "red")
     if member is None and not slot.lost:
         passed = root.rules.on_vacant == XDP_PASS
         actions = _ALL if passed else 0
-        leaving = ACTIONS[root.rules.on_vacant]
+        leaving = short(ACTIONS[root.rules.on_vacant])
     else:
-        leaving = format_actions(_ALL & ~actions)
+        leaving = short(format_actions(_ALL & ~actions))
     if actions & _ALL != _ALL:
-        yield Line(f"{strokes.out} leaves: {leaving}", "dim")
+        yield Span(f"{strokes.out} leaves: {leaving}", "dim")
     if actions & _ALL:
-        on = "all" if actions & _ALL == _ALL else format_actions(actions)
-        yield Line(f"{strokes.on}    goes on: {on}", "dim")
+        on = "all" if actions & _ALL == _ALL else short(format_actions(actions))
+        yield Span(f"{strokes.on}    goes on: {on}", "dim")
     else:
-        yield Line(f"{strokes.stop}    nothing goes on", "dim")
+        yield Span(f"{strokes.stop}    nothing goes on", "dim")

@@ -24,10 +24,12 @@ OTHER = "other"
 
 _NAMES = (*ACTIONS, OTHER)
 _COLUMNS = (
-    Column("Slot", right=True),
+    Column("Slot", right=True, head=True, drop=1),
     Column("ID", right=True),
-    Column("Program"),
-    *(Column(title, right=True) for title in ("Packets", "Rate/s", "ns")),
+    Column("Program", head=True),
+    Column("Packets", right=True),
+    Column("Rate/s", right=True),
+    Column("ns", right=True, drop=2),
 )
 
 
@@ -145,7 +147,6 @@ def _table(look: Look, *, every: bool = False) -> Table:
         [*_COLUMNS, *verdicts],
         title=_title(look),
         caption=f"past the last program: {look.at_end}",
-        boxed=True,
     )
     for slot, counted, rate in programs:
         assert slot.member is not None

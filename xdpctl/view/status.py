@@ -17,24 +17,21 @@ from . import document, table
 from .document import member_data, pending_data, rules_data
 from .live import Screen
 from .live import live as shown_live
-from .style import Style, on_terminal, printable, say, tell
+from .style import Line, Span, Style, on_terminal, printable, say, short, tell
 from .table import Column, Table
 from .words import alone, failure_text, pending_line, rule_lines
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from ..model.state import Root, Slot, State
 
 
 NOTHING = "<No XDP program loaded!>"
 _COLUMNS = (
-    Column("Interface"),
+    Column("Interface, programs", head=True),
     Column("Prio", right=True),
-    Column("Program"),
-    Column("Mode"),
+    Column("Mode", drop=2),
     Column("ID", right=True),
-    Column("Tag"),
+    Column("Tag", drop=1),
     Column("Chain actions"),
 )
 
@@ -93,11 +90,14 @@ def _slot_data(slot: Slot) -> dict[str, Any]:
     }
 
 
-def status(states: Sequence[State], style: Style | None = None) -> None:
-    """The rows of xdp-loader, or a table on a terminal; then what is not as it should be."""
+def status(states: Sequence[State], style: Style | None = None, *, every: bool = True) -> None:
+    """The rows of xdp-loader, or a table on a terminal; then what is not as it should be.
+
+    The table has `every` interface, or those that run something.
+    """
     style = style or Style()
     if on_terminal() and not style.plain:
-        table.show(_table(states))
+        table.show(_table(states, every))
     else:
         print("CURRENT XDP PROGRAM STATUS:\n")
         _row("Interface", "Prio", "Program name", "Mode", "ID", "Tag", "Chain actions")
@@ -109,11 +109,17 @@ def status(states: Sequence[State], style: Style | None = None) -> None:
     tell(*(_remark_lines(states) if style.verbose or not style.plain else ()))
 
 
-def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: float) -> None:
+def live(
+    look: Callable[[], Sequence[State | Failure]],
+    style: Style,
+    interval: float,
+    *,
+    every: bool = True,
+) -> None:
     """What interfaces run, looked up each `interval` seconds until a signal ends it.
 
-    On a terminal a table that changes; else each state that is another than the last, with --json
-    as a document on a line.
+    On a terminal a table that changes, of `every` interface or those that run something; else each
+    state that is another than the last, with --json as a document on a line.
     """
 
     def settled() -> Sequence[State | Failure]:
@@ -135,17 +141,14 @@ def live(look: Callable[[], Sequence[State | Failure]], style: Style, interval: 
     def state(seen: Sequence[State | Failure]) -> list[dict[str, Any]]:
         return [data(one) for one in seen]
 
-    shown_live(settled, Screen(_picture, lines), style, interval, changing=state)
+    def picture(seen: Sequence[State | Failure]) -> list[Line]:
+        states = _read(seen)
+        drawn = table.picture(_table(states, every))
+        drawn += [[Span(line, "yellow")] for line in _remark_lines(states)]
+        texts = [failure_text(one, Style()) for one in _failures(seen)]
+        return [*drawn, *([Span(line, "red")] for text in texts for line in text.splitlines())]
 
-
-def _picture(seen: Sequence[State | Failure]) -> Group:
-    from rich.console import Group
-    from rich.text import Text
-
-    states = _read(seen)
-    lines = [Text(line, style="yellow") for line in _remark_lines(states)]
-    lines += [Text(failure_text(one, Style()), style="red") for one in _failures(seen)]
-    return Group(table.picture(_table(states)), *lines)
+    shown_live(settled, Screen(picture, lines), style, interval, changing=state)
 
 
 def _read(seen: Sequence[State | Failure]) -> list[State]:
@@ -197,14 +200,26 @@ def _rows(state: State) -> list[tuple[object, ...]]:
     return rows
 
 
-def _table(states: Sequence[State]) -> Table:
+def _table(states: Sequence[State], every: bool) -> Table:
     shown = Table(_COLUMNS)
+    empty = [] if every else [state for state in states if state.root is None]
+    if empty:
+        ran = "interface runs" if len(empty) == 1 else "interfaces run"
+        shown.caption = f"{len(empty)} {ran} no XDP program (-a shows all)"
     for state in states:
-        root, *slots = _rows(state)
-        shown.add(*map(str, root), style="bold" if state.root else "dim")
+        if state in empty:
+            continue
+        root, *slots = ([str(cell) for cell in row] for row in _rows(state))
+        # One column for both names: there is room for longer ones then.
+        _add(shown, f"{root[0]}  {root[2]}", root, "bold" if state.root else "dim")
         for cells, slot in zip(slots, slots_shown(state.root), strict=True):
-            shown.add(*map(str, cells), style="" if slot.member else "red")
+            _add(shown, f" => {cells[2]}", cells, "" if slot.member else "red")
     return shown
+
+
+def _add(shown: Table, name: str, row: Sequence[str], style: str) -> None:
+    _interface, priority, _program, mode, number, tag, actions = row
+    shown.add(name, priority, mode, number, tag, short(actions), style=style)
 
 
 def remarks(state: State) -> list[str]:

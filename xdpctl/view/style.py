@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass
@@ -21,6 +27,53 @@ class Style:
 def on_terminal() -> bool:
     """Whether standard output is a terminal: rich draws there and nowhere else."""
     return sys.stdout.isatty()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal can do nothing but print lines."""
+    return os.environ.get("TERM", "") in ("dumb", "unknown")
+
+
+def width() -> int:
+    """How many columns the terminal has: what COLUMNS says, else what it says itself, else 80."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def short(actions: str) -> str:
+    """Names of verdicts as a terminal shows them: without what they all begin with."""
+    return actions.replace("XDP_", "") if on_terminal() else actions
+
+
+class Span(NamedTuple):
+    """A part of a line on a terminal; the style is rich's."""
+
+    text: str
+    style: str = ""
+
+
+Line = Sequence[Span]
+
+
+def rich_text(line: Line) -> Text:
+    """A line for rich: names are text, never markup."""
+    from rich.text import Text
+
+    return Text.assemble(*((printable(text), style) for text, style in line))
+
+
+def paint(lines: Iterable[Line]) -> None:
+    """Print lines on a terminal. None is broken: that is left to the terminal, for copying."""
+    from rich.console import Console
+
+    console = Console()
+    for line in lines:
+        console.print(rich_text(line), soft_wrap=True)
 
 
 def can_print(text: str) -> bool:

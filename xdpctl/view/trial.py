@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..model.chain import ACTIONS, XDP_PASS, verdict_name
 from . import table
-from .style import say
+from .style import say, short
 from .table import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -125,13 +125,20 @@ def _fate_data(one: Outcome) -> dict[str, Any]:
     }
 
 
-_PROGRAMS = tuple(map(Column, ("Slot", "Program", "Verdict", "Packets", "Decided", "Changed")))
-_PACKETS = tuple(map(Column, ("Packet", "Now", "Then", "Decided by", "Changed by", "Change")))
+_PROGRAMS = (
+    *(Column(title, head=True) for title in ("Slot", "Program", "Verdict")),
+    *map(Column, ("Packets", "Decided", "Changed")),
+)
+_PACKETS = (
+    Column("Packet", head=True),
+    *map(Column, ("Now", "Then", "Decided by", "Changed by")),
+    Column("Change", prose=True),
+)
 
 
 def show(interface: str, trial: Trial, *, whole: bool = False) -> None:
     """The sums, a row a program and verdict, then packets: all of a few, else those that change."""
-    sums = [f"{one['packets']} {one['verdict']}" for one in _verdicts(_after(trial))]
+    sums = [f"{one['packets']} {short(one['verdict'])}" for one in _verdicts(_after(trial))]
     if not_run := _after(trial).count(None):
         sums.append(f"{not_run} not run")
     say(f"{interface}: {len(trial.outcomes)} packets: {', '.join(sums) or 'none'}")
@@ -159,22 +166,22 @@ def _program_rows(trial: Trial) -> Iterable[tuple[object, ...]]:
     for one in _slots(trial):
         counts = one["decided"], one["changed"]
         for said in one["verdicts"] or [{"verdict": "-", "packets": 0}]:
-            yield one["slot"], one["name"], said["verdict"], said["packets"], *counts
+            yield one["slot"], one["name"], short(said["verdict"]), said["packets"], *counts
             counts = "", ""
     past = sum(fate is not None and fate.slot is None for fate in _after(trial))
     end = trial.target.rules.on_end if trial.target.members else XDP_PASS
-    yield "-", "past the last", verdict_name(end), past, past, 0
+    yield "-", "past the last", short(verdict_name(end)), past, past, 0
 
 
 def _packet_row(one: Outcome, trial: Trial) -> tuple[object, ...]:
-    now = verdict_name(one.before.verdict) if one.before else "?"
+    now = short(verdict_name(one.before.verdict)) if one.before else "?"
     if one.after is None:
         return one.packet.name, now, "not run", "-", "-", one.why
     slot, changed = one.after.slot, one.after.changed
     return (
         one.packet.name,
         now,
-        verdict_name(one.after.verdict),
+        short(verdict_name(one.after.verdict)),
         "-" if slot is None else trial.target.members[slot].known_as,
         ",".join(trial.target.members[number].known_as for number in changed) or "-",
         difference_text(one.packet.data, one.after.packet) or "-",

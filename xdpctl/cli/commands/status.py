@@ -24,6 +24,9 @@ from ..settings import Settings, common_options
 @click.argument(
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="Also interfaces without a program, on a terminal."
+)
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
 @click.option(
     "--interval",
@@ -35,7 +38,9 @@ from ..settings import Settings, common_options
 )
 @common_options()
 @click.pass_context
-def command(context: click.Context, interface: str | None, watch: bool, interval: float) -> None:
+def command(
+    context: click.Context, interface: str | None, every: bool, watch: bool, interval: float
+) -> None:
     """Show what runs on an interface, on those that match a pattern, or on all of them."""
     settings: Settings = context.obj
     if not watch and context.get_parameter_source("interval") is not ParameterSource.DEFAULT:
@@ -43,14 +48,15 @@ def command(context: click.Context, interface: str | None, watch: bool, interval
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()
+    every = every or interface is not None
     if watch:
-        status.live(lambda: states(bpffs, interface), settings, interval)
+        status.live(lambda: states(bpffs, interface), settings, interval, every=every)
         return
     found = states(bpffs, interface, functools.partial(progress, settings, "status"))
     if settings.json:
         document.show("status", {"interfaces": [status.data(one) for one in found]})
     else:
-        status.status([one for one in found if isinstance(one, State)], settings)
+        status.status([one for one in found if isinstance(one, State)], settings, every=every)
     told(found, settings)
 
 
