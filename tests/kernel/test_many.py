@@ -183,3 +183,25 @@ def test_netlink_roots(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     tool("unload", "--all", veth.dev)
     assert oracle.xdp_prog_id(veth.ifindex) == (0, "")
     assert tool.pins() == []
+
+
+def test_strays(tool: Tool, objects: Objects) -> None:
+    """What stands in the place of something of ours is named, harms nobody, and stays."""
+    with ExitStack() as stack:
+        chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(2)]
+        tool("load", "many?", objects["count"])
+        home, other = sorted((tool.bpffs / "xdp").glob("xdpctl-*"))
+        (home / "counter-9-entry").mkdir()
+        (tool.bpffs / "xdp/xdpctl-1-999").symlink_to("nowhere")
+        with oracle.map_create(2, 4, 8, 1) as fd:
+            oracle.pin(fd, home / "kept-1-5")
+            oracle.pin(fd, tool.bpffs / "xdp/dispatch-999-999")
+        (other / "label-77-0").symlink_to("left over")
+        told = tool("clean").out
+        for path in ("counter-9-entry", "xdpctl-1-999", "dispatch-999-999"):
+            assert f"/{path}: it is no" in told or f"/{path}: it is a directory" in told
+        for veth in chosen:
+            assert net.exchange(veth, FRAMES) == FRAMES
+        tool("load", "many?", objects["count"])
+        tool("unload", "--all", "many?")
+        assert (home / "counter-9-entry").is_dir()

@@ -27,10 +27,11 @@ from xdpctl.errors import (
 )
 from xdpctl.host import interfaces
 from xdpctl.host.interfaces import Interface
-from xdpctl.kernel import netlink
+from xdpctl.kernel import netlink, records
 from xdpctl.model.labels import Origin
 from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
+from xdpctl.observe.reading import View, Views
 
 ETH0, ETH1 = Interface("eth0", 2, "1"), Interface("eth1", 3, "1")
 VETH0, VETH1 = Interface("veth0", 2, "22"), Interface("veth1", 5, "22")
@@ -148,15 +149,18 @@ def repairing(
     """What comes of the repair of each interface; returns the names of those that it came to."""
     came: list[str] = []
 
-    def repaired(_bpffs: Bpffs, interface: Interface, _dry_run: bool) -> tuple[str, ...]:
-        came.append(interface.name)
-        outcome = outcomes.get(interface.name, ())
+    def repaired(_bpffs: Bpffs, state: State, _dry_run: bool) -> tuple[str, ...]:
+        came.append(state.interface.name)
+        outcome = outcomes.get(state.interface.name, ())
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     monkeypatch.setattr(sweep, "_repaired", repaired)
-    monkeypatch.setattr(sweep, "_overdue", lambda *_: iter(()))
+    monkeypatch.setattr(sweep, "_overdue", lambda *_: None)
+    monkeypatch.setattr(
+        sweep, "observe", lambda one, *_, **_view: replace(state_of(None), interface=one)
+    )
     return came
 
 
@@ -227,7 +231,7 @@ def tending(
 ) -> Callable[[Bpffs], tuple[list[Event], Exception | None]]:
     """Tend with states by interface; a change is made by name alone, and cleaning does nothing."""
 
-    def observe(interface: Interface, _bpffs: Bpffs) -> State:
+    def observe(interface: Interface, _bpffs: Bpffs, **_view: object) -> State:
         state = states[interface.name]
         if isinstance(state, Exception):
             raise state
@@ -305,3 +309,86 @@ def test_a_signal_ends_the_tending(
     tend = tending(monkeypatch, {"eth0": Interrupted(15), "eth1": HookBusyError("busy")})
     told, ended = tend(bpffs)
     assert (told, isinstance(ended, Interrupted)) == ([], True)
+
+
+def test_a_look_reads_the_kernel_once(
+    bpffs: Bpffs, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many chains there are: a dump of programs a namespace, one of links."""
+    world.interfaces = {
+        netns: [Interface(f"veth{number}", number, netns) for number in range(1, 101)]
+        for netns in ("1", "22")
+    }
+    for one in (*world.interfaces["1"], *world.interfaces["22"]):
+        os.makedirs(homes.of(bpffs, one).directory)
+        os.symlink("x", f"{homes.of(bpffs, one).directory}/label-1-1")
+    dumps = list[str]()
+
+    def programs() -> dict[int, tuple[int, int]]:
+        dumps.append(world.here)
+        return {}
+
+    def links() -> Iterator[records.LinkInfo]:
+        dumps.append("links")
+        return iter(())
+
+    def observe(interface: Interface, _bpffs: Bpffs, *, view: View | None = None) -> State:
+        assert view
+        assert view.links == []
+        return replace(state_of(None), interface=interface)
+
+    monkeypatch.setattr(View, "__init__", lambda view: setattr(view, "programs", programs()))
+    monkeypatch.setattr("xdpctl.kernel.libbpf.links", links)
+    monkeypatch.setattr(sweep, "observe", observe)
+    views = Views()
+    assert list(sweep.tend(bpffs, views)) == []
+    assert sorted(dumps) == ["1", "22", "links"]
+
+
+# --- what is not xdpctl's -----------------------------------------------------------------------
+
+
+def dangling(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("nowhere")
+
+
+def directory(path: Path) -> None:
+    (path / "inner").mkdir(parents=True)
+
+
+LO = Interface("lo", 1, interfaces.current())
+MINE, GONE = f"xdpctl-{LO.netns}-1", "xdpctl-77-77"
+PLACES = [
+    *("{home}", "{home}/root_link", "{home}/dispatch-1-40", "{home}/label-40-0", "{home}/was-3"),
+    *("{home}/confirm", "{home}/rules-40", "{home}/made-40-0", "{home}/counter-9-entry"),
+    *("dispatch-1-40", "dispatch-1-40/prog0-link", "{home}/kept-3-9", "{home}/borrowed-40-1"),
+]
+
+
+@pytest.mark.parametrize("make", [dangling, directory])
+@pytest.mark.parametrize("home", [MINE, GONE])
+def test_what_stands_in_the_place_of_something_is_passed_by(
+    tmp_path: Path, make: Callable[[Path], None], home: str
+) -> None:
+    """It neither stops the command nor keeps it from what is another interface's, nor loops."""
+    for number, place in enumerate(PLACES):
+        bpffs = Bpffs(str(tmp_path / f"{number}"))
+        xdp = Path(bpffs.xdp)
+        xdp.mkdir(parents=True, mode=0o700)
+        stray = xdp / place.format(home=home)
+        make(stray)
+        if place.startswith("dispatch"):
+            (xdp / home).mkdir(exist_ok=True)
+            (xdp / home / "dispatch-1-40").symlink_to("link")
+        (xdp / "xdpctl-88-88").mkdir()
+        (xdp / "xdpctl-88-88/label-1-1").symlink_to("of nobody")
+        for _time in range(2):
+            events, error = drained(sweep.clean(bpffs, None, False))
+        assert error is None
+        assert not (xdp / "xdpctl-88-88").exists(), place
+        told = [event.what for event in events if event.what.startswith("passed by")]
+        assert len(told) <= int(os.path.lexists(stray)), (place, events)
+        assert all(event.what.startswith("passed by") for event in events), (place, events)
+        if make is directory and place != "{home}" and place != "dispatch-1-40":
+            assert told, place

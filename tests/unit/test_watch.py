@@ -24,6 +24,7 @@ from xdpctl.change.sweep import Event
 from xdpctl.errors import Interrupted, KernelError
 from xdpctl.host import signals
 from xdpctl.kernel import libbpf, libc
+from xdpctl.observe.reading import Views
 
 
 def is_ready(fd: int, seconds: float = 0) -> bool:
@@ -202,7 +203,7 @@ def test_what_stays_the_same_is_told_once(tmp_path: Path, monkeypatch: pytest.Mo
     rounds = [[failure], [failure, other], [failure], [], [failure]]
     told: list[Event] = []
 
-    def tend(_bpffs: Bpffs) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
         if not rounds:
             os.kill(os.getpid(), signal.SIGTERM)
         return rounds.pop(0)
@@ -230,7 +231,7 @@ def test_a_signal_ends_it_at_once(
 ) -> None:
     """However long the interval is, whatever it has just changed."""
 
-    def tend(_bpffs: Bpffs) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
         signals.release()
         if changed:
             signals.hold()  # as a change does from its flip on
@@ -251,7 +252,7 @@ def test_a_signal_during_a_change_ends_it_after_that(
     event = Event("eth0", "closed slot 1", "it was vacant")
     told: list[Event] = []
 
-    def tend(_bpffs: Bpffs) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
         signals.hold()
         os.kill(os.getpid(), signal.SIGTERM)
         return [event]
@@ -281,7 +282,7 @@ def test_after_an_event_it_looks_eagerly(tmp_path: Path, monkeypatch: pytest.Mon
             return answers[len(waited) - 1]
 
     monkeypatch.setattr(watch, "_Changes", Changes)
-    monkeypatch.setattr(watch, "tend", lambda _bpffs: [])
+    monkeypatch.setattr(watch, "tend", lambda _bpffs, _views: [])
     watch.watch(Bpffs(str(tmp_path)), 0.7, lambda _event: None)
     first, second, third, last = watch._EAGER
     assert last > 0.7

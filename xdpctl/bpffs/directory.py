@@ -33,10 +33,12 @@ and is not the root that the interface runs is left over from an interrupted com
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 
+from ..errors import BpffsError
 from ..host import locks
 from ..kernel import libbpf
 from ..model.chain import USUAL, Rules
@@ -109,9 +111,11 @@ class InterfacePins:
         return self._entries() if self._listing is None else self._listing
 
     def _entries(self) -> list[str]:
+        """Without directories, which nothing here makes."""
         try:
-            return sorted(os.listdir(self.directory))
-        except FileNotFoundError:
+            with os.scandir(self.directory) as found:
+                return sorted(one.name for one in found if not one.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def recorded(self) -> dict[int, Attach]:
@@ -121,8 +125,8 @@ class InterfacePins:
         for name in self.entries():
             number = name.removeprefix(prefix)
             if number != name and is_number(number):
-                with contextlib.suppress(FileNotFoundError):
-                    text = os.readlink(f"{self.directory}/{name}")
+                text = pin.text(f"{self.directory}/{name}")
+                if text is not None:
                     found[int(number)] = "netlink" if text == "netlink" else "link"
         return found
 
@@ -177,18 +181,31 @@ class InterfacePins:
                 self.bpffs.check_safe()
             # It may be removed between mkdir and here, by one who held the lock before.
             with contextlib.suppress(FileNotFoundError):
-                fds.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                fds.append(self._opened())
                 locks.take(fds[0], self.what, self.bpffs.patience)
                 if _is_at(fds[0], self.directory):
                     return
             while fds:
                 locks.drop(fds.pop())
 
+    def _opened(self) -> int:
+        """The directory's descriptor. Raises FileNotFoundError; BpffsError if it is none."""
+        try:
+            return os.open(
+                self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except NotADirectoryError as error:
+            raise BpffsError(
+                f"{self.directory} is no directory",
+                why="something else stands where the pins of an interface are kept",
+                hint="see what it is, and remove it",
+            ) from error
+
     def is_locked(self) -> bool:
         """Whether somebody changes the interface now. Takes no lock."""
         try:
-            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            fd = self._opened()
+        except (FileNotFoundError, BpffsError):
             return False
         with libbpf.owned(fd):
             return locks.is_held(fd)
@@ -209,23 +226,28 @@ class InterfacePins:
     def programs(self, root_id: int) -> set[int]:
         """The ids of the programs that are pinned for a root."""
         found = set()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self.dispatch(root_id)):
                 path = f"{self.dispatch(root_id)}/{name}"
                 fd = pin.opened(path) if name.endswith("-prog") else None
                 if fd is not None:
                     with libbpf.owned(fd):
-                        found.add(libbpf.prog_info(fd).id)
+                        if pin.is_of("prog", fd):
+                            found.add(libbpf.prog_info(fd).id)
         return found
 
     def remove_dispatch(self, root_id: int) -> None:
         """Remove a root's pins, its directory and its record; what is gone already is fine."""
         directory = self.dispatch(root_id)
         with pin.failing("remove pins from", self.bpffs.path):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for name in os.listdir(directory):
                     pin.remove(f"{directory}/{name}")
-                os.rmdir(directory)
+                try:
+                    os.rmdir(directory)
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:  # a directory of somebody else's in it
+                        raise
             for name in self.entries():
                 if re.fullmatch(rf"(borrowed|label|made)-{root_id}-\d+|rules-{root_id}", name):
                     pin.remove(f"{self.directory}/{name}")
@@ -247,8 +269,9 @@ class InterfacePins:
         found = {}
         for name in self.entries():
             if match := re.fullmatch(rf"{kind}-{root_id}-(\d+)", name):
-                with contextlib.suppress(FileNotFoundError):
-                    found[int(match[1])] = os.readlink(f"{self.directory}/{name}")
+                text = pin.text(f"{self.directory}/{name}")
+                if text is not None:
+                    found[int(match[1])] = text
         return found
 
     def borrow(self, root_id: int, slot: int, origin: Origin) -> None:
@@ -275,8 +298,8 @@ class InterfacePins:
 
     def rules(self, root_id: int) -> Rules:
         """A root's verdicts where no program has one."""
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-            text = os.readlink(f"{self.directory}/rules-{root_id}")
+        with contextlib.suppress(ValueError, TypeError):
+            text = pin.text(f"{self.directory}/rules-{root_id}") or ""
             return Rules(*(int(word) for word in text.split(" ")))
         return USUAL
 
@@ -353,11 +376,11 @@ class InterfacePins:
         """The pins that loads made elsewhere and did not get to forget, by root id, in order."""
         found: dict[int, list[tuple[int, Made]]] = {}
         for name in self.entries():
-            if match := re.fullmatch(r"made-(\d+)-(\d+)", name):
-                with contextlib.suppress(FileNotFoundError):
-                    number, _, path = os.readlink(f"{self.directory}/{name}").partition(" ")
-                    made = Made(int(number) if is_number(number) else 0, path)
-                    found.setdefault(int(match[1]), []).append((int(match[2]), made))
+            match = re.fullmatch(r"made-(\d+)-(\d+)", name)
+            if match and (text := pin.text(f"{self.directory}/{name}")):
+                number, _, path = text.partition(" ")
+                made = Made(int(number) if is_number(number) else 0, path)
+                found.setdefault(int(match[1]), []).append((int(match[2]), made))
         return {root: [made for _number, made in sorted(notes)] for root, notes in found.items()}
 
     def forget_made(self, root_id: int) -> None:

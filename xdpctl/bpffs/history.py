@@ -76,7 +76,7 @@ class History:
             parts: list[str] = []
             while f"was-{number}-{len(parts)}" in names:
                 parts.append(self._path("was", number, len(parts)))
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or something else stands in its place
                 members = ";".join(map(os.readlink, parts))
                 one = Generation.parse(number, os.readlink(self._path("was", number)), members)
                 if one:

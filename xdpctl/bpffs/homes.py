@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 from ..host import interfaces
@@ -27,12 +28,48 @@ def at(bpffs: Bpffs, home: Home) -> InterfacePins:
 
 def every(bpffs: Bpffs) -> list[InterfacePins]:
     """The home of every interface that xdpctl keeps something of, of any namespace."""
-    with contextlib.suppress(FileNotFoundError):
-        return [
-            InterfacePins(bpffs, f"{bpffs.xdp}/{name}", int(number), f"{bpffs.xdp}/{name}")
-            for name in sorted(os.listdir(bpffs.xdp))
-            if name.startswith("xdpctl-") and (number := name.rpartition("-")[2]).isdecimal()
-        ]
+    return [
+        InterfacePins(bpffs, f"{bpffs.xdp}/{name}", int(name.rpartition("-")[2]), path)
+        for name, path, is_directory in _entries(bpffs.xdp)
+        if is_directory and _HOME.fullmatch(name)
+    ]
+
+
+def strays(bpffs: Bpffs) -> list[tuple[str, str]]:
+    """What stands in the place of something of xdpctl's and is not that: paths, and what each is.
+
+    It is nobody's here: what goes through all homes passes it by.
+    """
+    found = []
+    for name, path, is_directory in _entries(bpffs.xdp):
+        if not (_HOME.fullmatch(name) or _DISPATCH.fullmatch(name)):
+            continue
+        if not is_directory:
+            found.append((path, "no directory"))
+            continue
+        found += [(inner, "a directory") for _name, inner, is_one in _entries(path) if is_one]
+    for home in every(bpffs):
+        for name in home.entries():
+            path = f"{home.directory}/{name}"
+            if bool(_RECORD.match(name)) != os.path.islink(path) and os.path.lexists(path):
+                found.append((path, "no record" if _RECORD.match(name) else "no pin"))
+    return sorted(found)
+
+
+def is_alien(home: InterfacePins) -> bool:
+    """Whether a home has nothing in it but what is not xdpctl's, for which it cannot be removed."""
+    return not home.entries() and bool(_entries(home.directory))
+
+
+_HOME = re.compile(r"xdpctl-.*-[0-9]{1,10}")
+_DISPATCH = re.compile(r"dispatch-[0-9]+-[0-9]+")
+_RECORD = re.compile(r"(dispatch|borrowed|label|rules|made|adopting|was|confirm|back)\b")
+
+
+def _entries(path: str) -> list[tuple[str, str, bool]]:
+    """What is in a directory: names, paths, and whether each is a directory; sorted."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as found:
+        return sorted((one.name, one.path, one.is_dir(follow_symlinks=False)) for one in found)
     return []
 
 

@@ -140,7 +140,8 @@ class Bpffs:
     @contextlib.contextmanager
     def pins_locked(self) -> Iterator[None]:
         """libxdp's own lock: its tools hold it while they make, remove or read pins."""
-        fd = os.open(self.xdp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with pin.failing("lock the pins in", self.path):
+            fd = os.open(self.xdp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             locks.take(fd, self.xdp, self.patience)
             yield

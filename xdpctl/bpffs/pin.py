@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 from ..errors import BpffsError, KernelError, VanishedError
 from ..kernel import libbpf, records
@@ -35,9 +36,19 @@ def failing(what: str, path: str) -> Iterator[None]:
 
 
 def remove(path: str) -> None:
-    """Remove a pin; one that is gone already is fine."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove a pin or record; one that is gone already is fine, and a directory is none of ours."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(path)
+
+
+def text(path: str) -> str | None:
+    """What a record says; None where there is none, or something else stands in its place."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+            return None
+        raise
 
 
 def opened(path: str) -> int | None:
@@ -45,15 +56,32 @@ def opened(path: str) -> int | None:
     try:
         return libbpf.get(path)
     except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
         raise
 
 
 def pinned_link(path: str) -> records.LinkInfo | None:
-    """The link that is pinned at a path; None where there is none."""
+    """The link that is pinned at a path; None where there is none.
+
+    Raises BpffsError for a pin of another kind: what it stands for is not known then.
+    """
     fd = opened(path)
     if fd is None:
         return None
     with libbpf.owned(fd):
+        if not is_of("link", fd):
+            raise BpffsError(
+                f"{path} is no link",
+                why="a pin of another kind stands in its place",
+                hint="see what it is: bpftool link show pinned, or prog or map, and remove it",
+            )
         return libbpf.link_info(fd)
+
+
+def is_of(kind: Literal["link", "prog", "map"], fd: int) -> bool:
+    """Whether a descriptor is of a kind: the kernel tells the facts of any, each in its own form.
+
+    Its names are anon_inode:bpf_link, anon_inode:bpf-prog and anon_inode:bpf-map, some in brackets.
+    """
+    return os.readlink(f"/proc/self/fd/{fd}").rstrip("]").endswith(kind)

@@ -16,7 +16,7 @@ from ..host.interfaces import Interface
 from ..kernel import netlink
 from ..model.state import State
 from ..observe.elsewhere import may_run_elsewhere
-from ..observe.reading import observe
+from ..observe.reading import Views, observe
 from .settle import repair
 from .transact import take_back, transact
 
@@ -29,21 +29,28 @@ class Event(NamedTuple):
     why: str
 
 
-def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterator[Event]:
+def clean(
+    bpffs: Bpffs, found: list[Interface] | None, dry_run: bool, views: Views | None = None
+) -> Iterator[Event]:
     """Remove what interrupted commands left of some interfaces, or of all and of what is gone.
 
     Nothing that an interface runs is touched, wherever that is. Raises the first XdpctlError or
-    KernelError after all else is done.
+    KernelError after all else is done. What there is, is read once for all interfaces, or was in
+    these `views`; a state that is not clean is read again under its lock.
     """
     there = set()
+    views = views or Views()
     start = interfaces.current()
     first: Exception | None = None
     for interface in interfaces_of(bpffs) if found is None else found:
         there.add(homes.of(bpffs, interface).directory)
         where = _where(interface, start)
         try:
-            yield from _overdue(bpffs, interface, where, dry_run)
-            for path in _repaired(bpffs, interface, dry_run):
+            state = observe(interface, bpffs, view=views.of(interface))
+            if back := _overdue(bpffs, state, where, dry_run):
+                yield back
+                state = observe(interface, bpffs)
+            for path in _repaired(bpffs, state, dry_run):
                 yield Event(where, f"removed {path}", "left by an interrupted command")
         except VanishedError:
             pass
@@ -59,6 +66,8 @@ def clean(bpffs: Bpffs, found: list[Interface] | None, dry_run: bool) -> Iterato
             raise
         except (XdpctlError, KernelError) as error:
             first = first or error
+    for path, what in homes.strays(bpffs) if found is None else ():
+        yield Event("-", f"passed by {path}", f"it is {what}: not xdpctl's")
     if first:
         raise first
 
@@ -68,17 +77,20 @@ def _where(interface: Interface, start: str) -> str:
     return interface.name if interface.netns == start else f"{interface.name}@{interface.netns}"
 
 
-def tend(bpffs: Bpffs) -> Iterator[Event]:
+def tend(bpffs: Bpffs, views: Views | None = None) -> Iterator[Event]:
     """Keep every chain true: take out programs without an owner, close gaps, then clean.
 
-    What fails is an event, too.
+    What fails is an event, too. `views` are what was read just before, if anything was.
     """
+    views = views or Views()
     start = interfaces.current()
     for interface in interfaces_of(bpffs):
         where = _where(interface, start)
         try:
-            yield from _overdue(bpffs, interface, where)
-            state = observe(interface, bpffs)
+            state = observe(interface, bpffs, view=views.of(interface))
+            if back := _overdue(bpffs, state, where):
+                yield back
+                state = observe(interface, bpffs)
             if _has_gaps(state) and not state.pending:
                 report = transact(bpffs, interface, lambda state: state.chain)
                 for slot in report.before.root.slots if report.before.root else ():
@@ -99,7 +111,7 @@ def tend(bpffs: Bpffs) -> Iterator[Event]:
         except (XdpctlError, KernelError) as error:
             yield _failure(where, error)
     try:
-        yield from clean(bpffs, None, dry_run=False)
+        yield from clean(bpffs, None, dry_run=False, views=views)
     except Interrupted:
         raise
     except (XdpctlError, KernelError) as error:
@@ -118,28 +130,30 @@ def _has_gaps(state: State) -> bool:
     return any(slot.member is None or slot.orphan for slot in slots)
 
 
-def _overdue(
-    bpffs: Bpffs, interface: Interface, where: str, dry_run: bool = False
-) -> Iterator[Event]:
+def _overdue(bpffs: Bpffs, state: State, where: str, dry_run: bool = False) -> Event | None:
     """Take a change back that was not confirmed, where its watchdog did not."""
-    pending = observe(interface, bpffs).pending
-    if pending and pending.left <= 0 and (dry_run or take_back(bpffs, interface, pending)):
-        what = f"went back to generation {pending.number}"
-        yield Event(where, what, "the change was not confirmed in time")
+    pending = state.pending
+    if (
+        pending is None
+        or pending.left > 0
+        or not (dry_run or take_back(bpffs, state.interface, pending))
+    ):
+        return None
+    what = f"went back to generation {pending.number}"
+    return Event(where, what, "the change was not confirmed in time")
 
 
-def _repaired(bpffs: Bpffs, interface: Interface, dry_run: bool) -> tuple[str, ...]:
-    state = observe(interface, bpffs)
+def _repaired(bpffs: Bpffs, state: State, dry_run: bool) -> tuple[str, ...]:
     if dry_run or not state.residue:
         return state.residue
-    paths = homes.of(bpffs, interface)
+    paths = homes.of(bpffs, state.interface)
     with paths.locked():
-        return repair(bpffs, paths, observe(interface, bpffs, locked=True))
+        return repair(bpffs, paths, observe(state.interface, bpffs, locked=True))
 
 
 def _is_gone(home: InterfacePins, dry_run: bool) -> bool:
     """Whether a directory belongs to nothing; it is then removed."""
-    if _runs(home):
+    if homes.is_alien(home) or _runs(home):
         return False
     if dry_run:
         return not home.is_locked()

@@ -16,7 +16,7 @@ from ..host.holders import holders
 from ..kernel import libc
 from ..kernel.records import Handle
 from ..model.state import State
-from ..observe.reading import observe
+from ..observe.reading import Views, observe
 from .sweep import Event, tend
 
 _RTMGRP_LINK = 1
@@ -39,11 +39,12 @@ def watch(bpffs: Bpffs, interval: float, tell: Callable[[Event], None]) -> None:
             while True:
                 signals.release()
                 # Before the look: what has ended by then it sees, what ends later is an event.
-                changes.follow(_owners(bpffs))
+                views = Views()
+                changes.follow(_owners(bpffs, views))
                 if not ready:
                     _notify("READY=1")
                     ready = True
-                events = list(tend(bpffs))
+                events = list(tend(bpffs, views))
                 for event in events:
                     if event not in last:
                         tell(event)
@@ -103,13 +104,13 @@ class _Changes:
         return bool(ready)
 
 
-def _owners(bpffs: Bpffs) -> set[int]:
+def _owners(bpffs: Bpffs, views: Views) -> set[int]:
     """The processes whose end changes a chain."""
     pids: set[int] = set()
     unpinned: list[Handle] = []
     for interface in interfaces_of(bpffs):
         with contextlib.suppress(VanishedError, RaceError, KernelError):
-            state: State = observe(interface, bpffs)
+            state: State = observe(interface, bpffs, view=views.of(interface))
             for slot in state.root.slots if state.root else ():
                 if slot.origin:
                     pids.add(slot.origin.pid)

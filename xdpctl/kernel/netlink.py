@@ -55,6 +55,22 @@ def xdp_programs() -> dict[int, tuple[int, int]]:
     return {link["index"]: _program(link) for link in links}
 
 
+def xdp_program(ifindex: int) -> tuple[int, int]:
+    """What one interface runs, as `xdp_programs` has it; (0, 0) also if it is gone.
+
+    For who asks for one after the other: unlike libbpf's query it does not dump all of them.
+    """
+    if len(socket.if_nameindex()) < _MANY:
+        return libbpf.xdp_query(ifindex)
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with route() as asked:
+            return _program(next(iter(asked.get_links(ifindex)), {}))
+    except NetlinkError:
+        return 0, uapi.XDP_ATTACHED_NONE
+
+
 def _program(link: Any) -> tuple[int, int]:
     xdp = link.get_attr("IFLA_XDP")
     attached = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else None

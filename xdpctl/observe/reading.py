@@ -55,6 +55,23 @@ class View:
         return list(libbpf.links())
 
 
+class Views:
+    """What a look at all interfaces reads in one go: a view a network namespace, one of links."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, View] = {}
+
+    def of(self, interface: Interface) -> View:
+        """The view for an interface of the current namespace, read at the first one's time."""
+        if interface.netns not in self._views:
+            view = View()
+            for other in self._views.values():
+                if "links" in vars(other):
+                    view.links = other.links
+            self._views[interface.netns] = view
+        return self._views[interface.netns]
+
+
 class _Changed(Exception):  # noqa: N818 - not an error: read again
     """The interface changed while it was read."""
 
@@ -138,7 +155,8 @@ class _Reading:
             )
         if self.view and root is None and not self.own.entries():
             return True  # the view is as good as a reading, with nothing else to go with it
-        return libbpf.xdp_query(self.interface.ifindex)[0] == root_id
+        ask = netlink.xdp_program if self.view else libbpf.xdp_query
+        return ask(self.interface.ifindex)[0] == root_id
 
     def root(self, root_id: int, mode: Mode) -> Root:
         with libbpf.owned(libbpf.prog_fd(root_id)) as fd:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 
-from ..bpffs import pin
+from ..bpffs import homes, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..kernel import records
@@ -27,7 +27,7 @@ def left_over(root: Root | None, own: InterfacePins, *, at_home: bool) -> tuple[
     live = root.id if root and is_chain and at_home else 0
     entries = own.entries()
     if not entries:
-        return _empty(own.directory), 0
+        return [] if homes.is_alien(own) else _empty(own.directory), 0
     link = pin.pinned_link(own.root_link) if "root_link" in entries else None
     stale, stranded = _roots(root, own, live, link)
     if link and link.prog_id not in (live, stranded):
