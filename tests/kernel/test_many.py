@@ -205,3 +205,21 @@ def test_strays(tool: Tool, objects: Objects) -> None:
         tool("load", "many?", objects["count"])
         tool("unload", "--all", "many?")
         assert (home / "counter-9-entry").is_dir()
+
+
+def test_names(tool: Tool, objects: Objects) -> None:
+    """Alternative names, however long, and names that look like patterns: each means one."""
+    with ExitStack() as stack:
+        odd, other = (stack.enter_context(net.Veth(name=name)) for name in ("v[1]*?", "v1xx"))
+        long = "an-alternative-name-of-more-than-fifteen"
+        net.ip("link", "property", "add", "dev", other.dev, "altname", long, "altname", "short")
+        for name, veth in ((odd.dev, odd), (long, other), ("short", other)):
+            loaded = tool("load", name, objects["count"], "--json").json
+            assert loaded["interface"] == veth.dev
+            (told,) = tool("status", name, "--json").json["interfaces"]
+            assert told["interface"] == veth.dev
+            tool("unload", "--all", name)
+        for pattern in ("an-alt*fifteen", "shor?"):
+            told = tool("status", pattern, "--json").json["interfaces"]
+            assert [one["interface"] for one in told] == [other.dev]
+        assert tool.try_("status", "an-alternative-name-of-nobody-at-all").code == 3

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.samples import GONE, LOOPBACK, ROOT, needs_root, running, state_of
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, NotFoundError, UnsupportedError, VanishedError
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import uapi
 from xdpctl.kernel.btf import BTF_KIND_PTR, Btf
 from xdpctl.traffic import incidents, monitor
@@ -209,6 +210,19 @@ def test_only_what_is_asked_for(scene: Callable[..., Scene]) -> None:
         ("exception", "lo", None, None),
         ("cpumap_enqueue", None, Map(2**31 - 2), ("cpu", 1)),
     ]
+
+
+def test_what_is_below_is_counted_too(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is at each look: a device may join later."""
+    eth = Interface("eth77", 77, LOOPBACK.netns)
+    monkeypatch.setattr(Interface, "all", lambda: [LOOPBACK, eth])
+    below = [set[int](), {77}, {77}]
+    monkeypatch.setattr("xdpctl.kernel.netlink.below", lambda _numbers: below.pop(0))
+    event = LO._replace(ifindex=77)
+    seen = scene({LO: 1, event: 2}, {LO: 1, event: 3})
+    assert [(one.interface, one.total) for one in seen.look()] == [("lo", 1), ("eth77", 2)]
 
 
 def test_targets(scene: Callable[..., Scene]) -> None:

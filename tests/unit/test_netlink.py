@@ -55,3 +55,44 @@ def test_both_ways_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     dumped = netlink.xdp_programs()
     assert dumped == queried
     assert dumped.keys() == {number for number, _name in socket.if_nameindex()}
+
+
+def device(index: int, kind: str = "", **attributes: object) -> Attributes:
+    info = {"IFLA_LINKINFO": Attributes(IFLA_INFO_KIND=kind)} if kind else {}
+    return Attributes(index=index, **info, **{f"IFLA_{k}": v for k, v in attributes.items()})
+
+
+def test_what_bonds_teams_and_vlans_are_made_of() -> None:
+    """At any depth; not the ports of a bridge, nor a device of another namespace."""
+    links = [
+        device(2, MASTER=10),
+        device(3, "veth", MASTER=10, LINK=2),
+        device(4, MASTER=11),
+        device(5, MASTER=12),
+        device(10, "bond"),
+        device(11, "team"),
+        device(12, "bridge"),
+        device(20, "vlan", LINK=10),
+        device(21, "vlan", LINK=20),
+        device(22, "vlan", LINK=4, LINK_NETNSID=0),
+        device(23, "macvlan", LINK=4),
+    ]
+    for number, found in [
+        (10, {2, 3}),
+        (11, {4}),
+        (12, set()),
+        (20, {10, 2, 3}),
+        (21, {20, 10, 2, 3}),
+        (22, set()),
+        (23, set()),
+        (2, set()),
+        (99, set()),
+    ]:
+        assert netlink._below(links, [number]) == found, number
+    assert netlink._below(links, [10, 11, 20]) == {2, 3, 4}
+
+
+def test_the_machine_s_own_interfaces() -> None:
+    numbers = {number for number, _name in socket.if_nameindex()}
+    assert netlink.alternative_names().keys() == numbers
+    assert netlink.below(numbers) == set()

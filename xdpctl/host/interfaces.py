@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import NotFoundError, XdpctlError
+from ..kernel import netlink
 
 _SO_NETNS_COOKIE = 71
 
@@ -23,13 +24,17 @@ class Interface(NamedTuple):
 
     @classmethod
     def named(cls, name: str) -> Interface:
-        """Raises NotFoundError."""
-        try:
-            return cls(name, socket.if_nametoindex(name), current())
-        except OSError as error:
-            raise NotFoundError(
-                f"no interface named {name}", hint="ip link shows the interfaces there are"
-            ) from error
+        """The interface of a name, its own or an alternative one; it goes by its own.
+
+        Raises NotFoundError.
+        """
+        number = _number(name) or _by_alternative(name)
+        if number:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                return cls(socket.if_indextoname(number), number, current())
+        raise NotFoundError(
+            f"no interface named {name}", hint="ip link shows the interfaces there are"
+        )
 
     def exists(self) -> bool:
         """Whether the number still means an interface of this namespace."""
@@ -48,13 +53,22 @@ class Interface(NamedTuple):
     def matching(cls, pattern: str) -> list[Interface]:
         """The interfaces that a name or a shell pattern (``eth*``) means, by number.
 
-        Raises NotFoundError where there is none.
+        A pattern is one of their own and alternative names alike; what is some interface's very
+        name is none. Raises NotFoundError where there is none.
         """
         if not is_pattern(pattern):
             return [cls.named(pattern)]
         import fnmatch
 
-        found = [one for one in cls.all() if fnmatch.fnmatchcase(one.name, pattern)]
+        others = netlink.alternative_names()
+        found = [
+            one
+            for one in cls.all()
+            if any(
+                fnmatch.fnmatchcase(name, pattern)
+                for name in (one.name, *others.get(one.ifindex, ()))
+            )
+        ]
         if not found:
             raise NotFoundError(
                 f"no interface matches {pattern}", hint="ip link shows the interfaces there are"
@@ -74,7 +88,27 @@ class Failure(NamedTuple):
 
 
 def is_pattern(text: str) -> bool:
-    return any(character in text for character in "*?[")
+    """Whether a text stands for all interfaces that match it, and is not the name of one."""
+    return any(character in text for character in "*?[") and not _number(text)
+
+
+def _number(name: str) -> int:
+    """The number of an interface by a name that fits IFNAMSIZ, its own or another one; or 0."""
+    try:
+        return socket.if_nametoindex(name)
+    except (OSError, ValueError):
+        return 0
+
+
+_IFNAMSIZ = 16
+
+
+def _by_alternative(name: str) -> int:
+    """The same by a longer name, which an interface can have beside its own."""
+    if len(os.fsencode(name)) < _IFNAMSIZ:
+        return 0
+    found = (number for number, names in netlink.alternative_names().items() if name in names)
+    return next(found, 0)
 
 
 # --- network namespaces -------------------------------------------------------------------------
@@ -98,7 +132,8 @@ def enter(path: str) -> None:
     """Go to another network namespace for good. Raises OSError."""
     from pyroute2 import netns
 
-    netns.setns(path, flags=os.O_RDONLY)
+    # The path is a user's: the open would wait for who writes to a pipe.
+    netns.setns(path, flags=os.O_RDONLY | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager

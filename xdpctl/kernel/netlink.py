@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import libbpf, uapi
@@ -60,7 +62,7 @@ def xdp_program(ifindex: int) -> tuple[int, int]:
 
     For who asks for one after the other: unlike libbpf's query it does not dump all of them.
     """
-    if len(socket.if_nameindex()) < _MANY:
+    if "pyroute2" not in sys.modules:  # with few interfaces nobody imports it
         return libbpf.xdp_query(ifindex)
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -69,6 +71,49 @@ def xdp_program(ifindex: int) -> tuple[int, int]:
             return _program(next(iter(asked.get_links(ifindex)), {}))
     except NetlinkError:
         return 0, uapi.XDP_ATTACHED_NONE
+
+
+def alternative_names() -> dict[int, list[str]]:
+    """The names that interfaces of this network namespace have besides their own, by number."""
+    with route() as asked:
+        return {link["index"]: _alternatives(link) for link in asked.get_links()}
+
+
+def _alternatives(link: Any) -> list[str]:
+    # Linux kernel commit 36fbf1e52bd3 "net: rtnetlink: add linkprop commands to add and delete
+    # alternative ifnames" (in v5.5).
+    properties = link.get_attr("IFLA_PROP_LIST")
+    return list(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else []
+
+
+def below(numbers: Iterable[int]) -> set[int]:
+    """The interfaces that bonds, teams and VLANs among some are made of, at whatever depth."""
+    with route() as asked:
+        return _below(list(asked.get_links()), numbers)
+
+
+def _below(links: Sequence[Any], numbers: Iterable[int]) -> set[int]:
+    kinds = {link["index"]: _kind(link) for link in links}
+    lower: dict[int, set[int]] = {}
+    for link in links:
+        master = link.get_attr("IFLA_MASTER")
+        if kinds.get(master) in ("bond", "team"):
+            lower.setdefault(master, set()).add(link["index"])
+        # With a namespace's id the number is of another one.
+        if kinds[link["index"]] == "vlan" and link.get_attr("IFLA_LINK_NETNSID") is None:
+            lower.setdefault(link["index"], set()).add(link.get_attr("IFLA_LINK"))
+    start = set(numbers)
+    found, pending = set[int](), list(start)
+    while pending:
+        new = lower.get(pending.pop(), set()) - found - start
+        found |= new
+        pending += new
+    return found
+
+
+def _kind(link: Any) -> str | None:
+    info = link.get_attr("IFLA_LINKINFO")
+    return info.get_attr("IFLA_INFO_KIND") if info else None
 
 
 def _program(link: Any) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, RaceError, VanishedError, errno_name
 from ..host.interfaces import Interface, is_pattern
-from ..kernel import libbpf, uapi
+from ..kernel import libbpf, netlink, uapi
 from ..model.chain import ACTIONS, Kind, Member, verdict_name
 from ..observe.reading import View, observe
 from . import monitor
@@ -162,6 +162,11 @@ class Scene:
             else:
                 found = Interface.matching(self._asked) if self._asked else Interface.all()
             self._interfaces |= {one.ifindex: one.name for one in found}
+            if self._asked:
+                # The kernel names the device that a packet came in by, and not the bond above it.
+                lower = netlink.below(one.ifindex for one in found)
+                here = [one for one in Interface.all() if one.ifindex in lower]
+                self._interfaces |= {one.ifindex: one.name for one in here}
 
     def _is_asked(self, what: What) -> bool:
         if not what.ifindex:  # of a CPU map: the kernel does not tell where a packet came from
