@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from tests.unit.samples import GONE, LOOPBACK, chain_of, fresh, plan_of, running, state_of
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.errors import KernelError, UnsupportedError, VanishedError, XdpctlError
+from xdpctl.errors import HookBusyError, KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.host.interfaces import Interface
+from xdpctl.kernel import netlink
 from xdpctl.model.labels import Attach
 from xdpctl.model.request import AskedMode
 from xdpctl.model.state import State
@@ -132,3 +134,59 @@ def test_a_root_that_is_gone_is_a_lost_race(link_id: int) -> None:
 def test_every_mode_that_a_root_can_have() -> None:
     """The numbers of <linux/if_link.h>, which test_libbpf.py compares with ours."""
     assert MODE_FLAGS == {"unspecified": 0, "native": 4, "skb": 2, "hw": 8}
+
+
+# --- the driver's own words ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "text"),
+    [
+        (errno.EOPNOTSUPP, "virtio_net: Can't set XDP while host is implementing LRO", "lro off"),
+        (errno.EINVAL, "virtio_net: disable GRO_HW/CSUM first", "rx-gro-hw off"),
+        (errno.EINVAL, "bnxt: HDS is on", "tcp-data-split off"),
+        (errno.ENOSPC, "veth: XDP expects number of rx queues not less than", "ethtool -L lo"),
+        (errno.ENOMEM, "virtio_net: Too few free TX rings available", "ethtool -L lo"),
+        (errno.EOPNOTSUPP, "bonding: No Native XDP support", "-m skb"),
+        (errno.EINVAL, "virtio_net: MTU too large to enable XDP without frags", "mtu 1500"),
+        (errno.EOPNOTSUPP, "vmxnet3: MTU too large for XDP", "mtu 1500"),
+    ],
+)
+def test_the_driver_s_words_and_the_remedy_for_them(
+    monkeypatch: pytest.MonkeyPatch, number: int, said: str, text: str
+) -> None:
+    """Over netlink they come with the refusal, for a link they are asked for."""
+    log = f"libbpf: Kernel error message: {said}\n"
+
+    def refuse(*_arguments: object) -> None:
+        raise KernelError("bpf_xdp_attach", number, log)
+
+    monkeypatch.setattr("xdpctl.roots.refusal.image.load", lambda *_, **__: os.dup(0))
+    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", refuse)
+    for attach in ATTACHES:
+        given = log if attach == "netlink" else ""
+        with pytest.raises(UnsupportedError) as caught, hook(attach)._refusals("attach"):
+            raise KernelError("bpf", number, given)
+        assert said in caught.value.why
+        assert text in caught.value.hint
+        assert "-m skb" in caught.value.hint
+
+
+def test_what_is_taken_against_all_odds_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    did = list[str]()
+    monkeypatch.setattr("xdpctl.roots.refusal.image.load", lambda *_, **__: os.dup(0))
+    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", lambda *_: did.append("attached"))
+    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_detach", lambda *_: did.append("detached"))
+    with pytest.raises(UnsupportedError, match="in native mode"), hook()._refusals("attach"):
+        raise KernelError("bpf_link_create", errno.EINVAL)
+    assert did == ["attached", "detached"]
+
+
+def test_a_relative_that_has_the_hook_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in (0, 77):
+        found = [(netlink.Device("bond0", program=program), "above")]
+        monkeypatch.setattr(netlink, "relatives", lambda _number, found=found: found)
+        kind: type[Exception] = HookBusyError if program else LostRace
+        with pytest.raises(kind) as caught, hook()._refusals("attach"):
+            raise KernelError("bpf_link_create", errno.EEXIST)
+        assert not program or "bond0, above lo, has an XDP program" in str(caught.value)

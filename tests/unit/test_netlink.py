@@ -96,3 +96,30 @@ def test_the_machine_s_own_interfaces() -> None:
     numbers = {number for number, _name in socket.if_nameindex()}
     assert netlink.alternative_names().keys() == numbers
     assert netlink.below(numbers) == set()
+
+
+def test_the_peer_of_a_veth() -> None:
+    links = [
+        device(2, "veth", LINK=3, IFNAME="a", MTU=1500),
+        device(3, "veth", LINK=2, IFNAME="b", MTU=9000),
+        device(4, "veth", LINK=3, IFNAME="c", LINK_NETNSID=0),
+        device(5, "dummy", IFNAME="d"),
+    ]
+    assert netlink._veth_peer(links, 2) == netlink.Device("b", 9000)
+    assert netlink._veth_peer(links, 4) == netlink.Device("")
+    assert netlink._veth_peer(links, 5) is None
+    assert netlink._veth_peer(links, 99) is None
+
+
+def test_what_is_above_and_below() -> None:
+    links = [
+        device(2, MASTER=10, IFNAME="eth0"),
+        device(10, "bond", IFNAME="bond0", XDP=single("xdpgeneric", 7)["IFLA_XDP"]),
+        device(20, "vlan", LINK=10, IFNAME="bond0.5"),
+        device(21, "vlan", LINK=10, LINK_NETNSID=3, IFNAME="elsewhere"),
+        device(22, "veth", LINK=10, IFNAME="peer"),
+    ]
+    found = [(one.name, one.program, where) for one, where in netlink._relatives(links, 10)]
+    assert found == [("eth0", 0, "below"), ("bond0.5", 0, "above")]
+    found = [(one.name, one.program, where) for one, where in netlink._relatives(links, 2)]
+    assert found == [("bond0", 7, "above")]

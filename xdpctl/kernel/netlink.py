@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from . import libbpf, uapi
 
@@ -109,6 +109,67 @@ def _below(links: Sequence[Any], numbers: Iterable[int]) -> set[int]:
         found |= new
         pending += new
     return found
+
+
+class Device(NamedTuple):
+    """An interface as another one sees it: without a name if it is in another namespace.
+
+    `program` is the id of its XDP program or 0, `mtu` 0 if it is not told.
+    """
+
+    name: str
+    mtu: int = 0
+    program: int = 0
+
+
+def veth_peer(ifindex: int) -> Device | None:
+    """The other end of a veth; None for what is none."""
+    with route() as asked:
+        return _veth_peer(list(asked.get_links()), ifindex)
+
+
+def _veth_peer(links: Sequence[Any], ifindex: int) -> Device | None:
+    by_number = {link["index"]: link for link in links}
+    link = by_number.get(ifindex)
+    if link is None or _kind(link) != "veth":
+        return None
+    peer = by_number.get(link.get_attr("IFLA_LINK"))
+    if peer is None or link.get_attr("IFLA_LINK_NETNSID") is not None:
+        return Device("")
+    return _device(peer)
+
+
+def relatives(ifindex: int) -> list[tuple[Device, str]]:
+    """The devices directly above and below one, each with ``above`` or ``below``."""
+    with route() as asked:
+        return _relatives(list(asked.get_links()), ifindex)
+
+
+def _relatives(links: Sequence[Any], ifindex: int) -> list[tuple[Device, str]]:
+    pairs = [pair for link in links for pair in _pairs(link)]
+    below = {lower for lower, upper in pairs if upper == ifindex}
+    above = {upper for lower, upper in pairs if lower == ifindex}
+    return [
+        (_device(link), "below" if link["index"] in below else "above")
+        for link in links
+        if link["index"] in below | above
+    ]
+
+
+_STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec")
+
+
+def _pairs(link: Any) -> Iterator[tuple[int, int]]:
+    """What stands on what: the numbers of the lower and of the upper device."""
+    if master := link.get_attr("IFLA_MASTER"):
+        yield link["index"], master
+    # With a namespace's id the number is of another one.
+    if _kind(link) in _STACKED and link.get_attr("IFLA_LINK_NETNSID") is None:
+        yield link.get_attr("IFLA_LINK"), link["index"]
+
+
+def _device(link: Any) -> Device:
+    return Device(link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU") or 0, _program(link)[0])
 
 
 def _kind(link: Any) -> str | None:

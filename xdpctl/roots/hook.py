@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from ..bpffs import directory, pin
-from ..errors import KernelError, UnsupportedError, VanishedError, XdpctlError
+from ..errors import KernelError, VanishedError
 from ..host.interfaces import Interface
 from ..kernel import libbpf, uapi
-from ..model.chain import Member
 from ..model.plan import Plan
 from ..model.request import AskedMode
 from ..model.state import Root
+from . import refusal
 
 MODE_FLAGS: dict[AskedMode, int] = {
     "unspecified": 0,
@@ -29,13 +29,6 @@ MODE_FLAGS: dict[AskedMode, int] = {
 
 Done = tuple[str, str, dict[str, int]]
 """A step: its number, its text, the ids that it used."""
-
-# Linux kernel commits 2ea5eabaf04a "bpf: devmap: Implement devmap prog execution for generic XDP"
-# and 11941f8a8536 "bpf: cpumap: Implement generic cpumap".
-_GENERIC = (
-    "before Linux 5.15 generic mode takes no program with a device or CPU map whose entries have "
-    "room for programs: declare their values as __u32"
-)
 
 
 class LostRace(Exception):  # noqa: N818 - not an error: observe again
@@ -95,6 +88,19 @@ class Hook:
             return flips[self.plan.flip](root_fd, root_id)
 
     def attach(self, root_fd: int, root_id: int) -> Done:
+        """Attach the first root; in generic mode if the driver refuses and no mode was asked."""
+        try:
+            return self._attach(root_fd, root_id)
+        except KernelError as error:
+            if self.plan.mode != "unspecified" or error.errno not in refusal.DRIVERS:
+                raise
+            self.flags = MODE_FLAGS["skb"]
+            try:
+                return self._attach(root_fd, root_id)
+            except KernelError:
+                raise error from None  # the driver's is the one to be told
+
+    def _attach(self, root_fd: int, root_id: int) -> Done:
         ids = {"root": root_id}
         if self.plan.attach == "link":
             link = libbpf.link_xdp(root_fd, self.interface.ifindex, self.flags)
@@ -141,32 +147,8 @@ class Hook:
             if self.plan.attach == "link":
                 changed.add(errno.EPERM)  # not the program that was expected
             if error.errno in changed:
+                if what == "attach":
+                    refusal.check_relatives(self.interface, error)
                 # Observed and planned anew: a program of another tool's is then named.
                 raise LostRace from error
-            if error.errno == errno.ERANGE:
-                raise UnsupportedError(
-                    f"the MTU of {name} is too large for this chain",
-                    why="packets of several fragments need frags support in every program, and "
-                    + _without_frags(self.plan.target.members),
-                    hint=f"lower it (ip link set dev {name} mtu 1500) or build the programs "
-                    'with SEC("xdp.frags")',
-                ) from error
-            generic = self.plan.mode == "skb"
-            hints = {"skb": _GENERIC, "hw": "the card may be off, or full: -m native"}
-            flips = ("attach", "update") if generic else ("attach",)
-            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) and what in flips:
-                raise UnsupportedError(
-                    f"cannot attach to {name} in {self.plan.mode} mode",
-                    why=reason,
-                    hint=hints.get(
-                        self.plan.mode, "the driver may know generic mode alone: -m skb"
-                    ),
-                ) from error
-            raise XdpctlError(f"cannot {what} the root of {name}", why=reason) from error
-
-
-def _without_frags(members: Sequence[Member]) -> str:
-    lacking = [member.name for member in members if not member.frags]
-    if not lacking:
-        return "libxdp's protocol 1 has no word for it"
-    return f"{', '.join(lacking)} lack{'s' if len(lacking) == 1 else ''} it"
+            raise refusal.explained(self.interface, self.plan, what, error) from error

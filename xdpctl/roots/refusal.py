@@ -1,0 +1,137 @@
+"""Why a kernel or a driver does not take a root, in the driver's own words, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Sequence
+
+from ..errors import HookBusyError, KernelError, UnsupportedError, XdpctlError
+from ..host import signals
+from ..host.interfaces import Interface
+from ..kernel import libbpf, netlink, uapi
+from ..model.chain import Member
+from ..model.plan import Plan
+from ..programs import image
+
+DRIVERS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM)
+"""What drivers say if they do not take a program."""
+
+# Linux kernel commits 2ea5eabaf04a "bpf: devmap: Implement devmap prog execution for generic XDP"
+# and 11941f8a8536 "bpf: cpumap: Implement generic cpumap".
+_GENERIC = (
+    "before Linux 5.15 generic mode takes no program with a device or CPU map whose entries have "
+    "room for programs: declare their values as __u32"
+)
+
+# What a driver's sentence is about, and what makes that fit; the first that is found counts.
+_REMEDIES = (
+    (r"LRO|large.receive", "ethtool -K {name} lro off"),
+    (r"GRO.?HW", "ethtool -K {name} rx-gro-hw off lro off"),
+    (r"HDS|data.split|header.split", "ethtool -G {name} tcp-data-split off"),
+    (r"queue|ring|channel", "ethtool -L {name} changes how many it has: see ethtool -l {name}"),
+)
+
+
+def explained(interface: Interface, plan: Plan, what: str, error: KernelError) -> XdpctlError:
+    """The error for a flip, `what` of which the kernel refused with an errno."""
+    name, said = interface.name, sentence(error.log)
+    if what == "attach" and not said and error.errno in DRIVERS:
+        said = asked(interface, plan, error.errno)
+    reason = f"{said} ({error})" if said else error.log.strip() or str(error)
+    if error.errno == errno.ERANGE or (error.errno in DRIVERS and _is_of_size(said)):
+        return _too_large(interface, plan, what, said)
+    generic = plan.mode == "skb"
+    told = said or error.errno != errno.ENOMEM  # else the kernel is out of memory itself
+    if error.errno in DRIVERS and told and (what == "attach" or (what == "update" and generic)):
+        return UnsupportedError(
+            f"cannot attach to {name} in {plan.mode} mode", why=reason, hint=_remedy(plan, said)
+        )
+    return XdpctlError(f"cannot {what} the root of {name}", why=reason)
+
+
+def sentence(log: str) -> str:
+    """The sentence of a driver or of the kernel in what libbpf said; empty if there is none."""
+    match = re.search(r"Kernel error message: (.+)", log)
+    return match[1].strip() if match else ""
+
+
+def asked(interface: Interface, plan: Plan, number: int) -> str:
+    """What the driver says to a program such as the root, refused over a link with an errno.
+
+    A link's refusal is a bare errno, netlink's has words. So a program that passes everything, with
+    the root's flags, asks for a hook that is free. It is refused as the root was; were it taken, in
+    a race with who made that fit, no packet would fare otherwise, and it goes again at once. The
+    chain itself goes onto the hook in one place alone. Generic mode has no driver to be asked.
+    """
+    if plan.mode == "skb":
+        return ""
+    flags = uapi.XDP_FLAGS_HW_MODE if plan.mode == "hw" else uapi.XDP_FLAGS_DRV_MODE
+    frags = all(member.frags for member in plan.target.members)
+    kind = uapi.BPF_PROG_TYPE_XDP
+    try:
+        fd = image.load(kind, "xdpctl_ask", image.PASS, gpl=True, frags=frags)
+    except KernelError:
+        return ""
+    with libbpf.owned(fd), signals.blocked():
+        try:
+            libbpf.xdp_attach(interface.ifindex, fd, flags)
+        except KernelError as error:
+            return sentence(error.log) if error.errno == number else ""
+        with contextlib.suppress(KernelError):
+            libbpf.xdp_detach(interface.ifindex, flags, fd)
+    return ""
+
+
+def check_relatives(interface: Interface, error: KernelError) -> None:
+    """Raise HookBusyError if a device above or below has a program, which excludes another here."""
+    for one, where in netlink.relatives(interface.ifindex):
+        if one.program:
+            raise HookBusyError(
+                f"{one.name}, {where} {interface.name}, has an XDP program",
+                why=f"program {one.program} there: the kernel runs one of a device and of what is "
+                "above it, not both",
+                hint=f"load onto {one.name}, or take the program out there",
+            ) from error
+
+
+def _is_of_size(said: str) -> bool:
+    return bool(re.search(r"\bMTU\b|frags|frame size|buffer", said, re.IGNORECASE))
+
+
+def _too_large(interface: Interface, plan: Plan, what: str, said: str) -> UnsupportedError:
+    """Packets of several fragments may come in, and not every program takes them."""
+    name = interface.name
+    whose, device = name, name
+    # A veth end gets what its peer sends: it is the peer's MTU that counts.
+    peer = netlink.veth_peer(interface.ifindex)
+    if peer is not None:
+        whose, device = f"{peer.name or 'the peer'}, the peer of {name},", peer.name
+    lower = f"ip link set dev {device} mtu 1500" if device else "in its own network namespace"
+    generic = ", or load -m skb" if what == "attach" and plan.mode != "skb" else ""
+    return UnsupportedError(
+        f"the MTU of {whose} is too large for this chain",
+        why="packets of several fragments need frags support in every program, and "
+        + _without_frags(plan.target.members, said),
+        hint=f'lower it ({lower}), build the programs with SEC("xdp.frags"){generic}',
+    )
+
+
+def _without_frags(members: Sequence[Member], said: str) -> str:
+    lacking = [member.name for member in members if not member.frags]
+    told = f"; the driver says: {said}" if said else ""
+    if not lacking:
+        return "libxdp's protocol 1 has no word for it" + told
+    return f"{', '.join(lacking)} lack{'s' if len(lacking) == 1 else ''} it{told}"
+
+
+def _remedy(plan: Plan, said: str) -> str:
+    """What to do about a refusal to attach."""
+    if plan.mode == "skb":
+        return _GENERIC
+    if plan.mode == "hw":
+        return "the card may be off, or full: -m native"
+    fitting = (text for form, text in _REMEDIES if re.search(form, said, re.IGNORECASE))
+    found = next(fitting, "").format(name=plan.interface)
+    return f"{found}, or load -m skb" if found else "the driver may know generic mode alone: -m skb"
