@@ -186,6 +186,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
     return make
 
 
+@needs_root  # the kernel is asked for names
 def test_what_there_is_more_of(scene: Callable[..., Scene]) -> None:
     odd = LO._replace(code=200)
     seen = scene({LO: 10}, {odd: 3, LO: 10}, {odd: 3, LO: 30}, lost=4)
@@ -198,6 +199,7 @@ def test_what_there_is_more_of(scene: Callable[..., Scene]) -> None:
     assert seen.lost == 4
 
 
+@needs_root  # the kernel is asked for names
 def test_only_what_is_asked_for(scene: Callable[..., Scene]) -> None:
     elsewhere = LO._replace(netns=NETNS + 1)
     other = LO._replace(ifindex=GONE.ifindex)
@@ -225,6 +227,7 @@ def test_what_is_below_is_counted_too(
     assert [(one.interface, one.total) for one in seen.look()] == [("lo", 1), ("eth77", 2)]
 
 
+@needs_root  # the kernel is asked for names
 def test_targets(scene: Callable[..., Scene]) -> None:
     missing = 2**31 - 2
     redirect = What(monitor.REDIRECT, LOOPBACK.ifindex, NETNS, missing, -errno.ENETDOWN, 0, 0, 0)
@@ -243,6 +246,7 @@ def test_targets(scene: Callable[..., Scene]) -> None:
     assert isinstance(found[0], Incident)
 
 
+@needs_root  # the kernel is asked for names
 def test_an_interface_that_is_not_there_or_goes(
     monkeypatch: pytest.MonkeyPatch, scene: Callable[..., Scene]
 ) -> None:
