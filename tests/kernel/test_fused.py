@@ -191,13 +191,15 @@ def test_what_is_to_be_seen(tool: Tool, veth: net.Veth, objects: Objects) -> Non
 def spoil(program: int, image: bytes) -> None:
     """Have a program keep another image: the one that is bound to it last counts."""
     with oracle.prog_fd(program) as fd:
-        made = oracle.map_create(oracle.MAP_TYPE_ARRAY, 4, len(image), 1, "xdpctl_image", 0x80)
+        made = oracle.map_create(
+            oracle.MAP_TYPE_ARRAY, 4, len(image), 1, "xdpctl_image", RDONLY_PROG
+        )
         with made as kept:
             oracle.map_update(kept, bytes(4), image)
             oracle.bpf(PROG_BIND_MAP, struct.pack("=III", fd, kept, 0), "PROG_BIND_MAP")
 
 
-PROG_BIND_MAP = 35
+PROG_BIND_MAP, RDONLY_PROG = 35, 1 << 7
 HEAD = struct.Struct("=4sHHI")
 CALLS_A_MAP = oracle.insn(0x18, 1, 1, imm=0x7FFFFFFF) + oracle.insn(0)
 IMAGES = {

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from ..errors import HookBusyError, KernelError, UnsupportedError, XdpctlError
 from ..host import signals
 from ..host.interfaces import Interface
-from ..kernel import libbpf, netlink, uapi
+from ..kernel import asm, libbpf, netlink, uapi
+from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.plan import Plan
-from ..programs import image
 
 DRIVERS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM)
 """What drivers say if they do not take a program."""
@@ -71,16 +71,16 @@ def asked(interface: Interface, plan: Plan, number: int) -> str:
     frags = all(member.frags for member in plan.target.members)
     kind = uapi.BPF_PROG_TYPE_XDP
     try:
-        fd = image.load(kind, "xdpctl_ask", image.PASS, gpl=True, frags=frags)
+        asking = Program.load(kind, "xdpctl_ask", asm.PASS, gpl=True, frags=frags)
     except KernelError:
         return ""
-    with libbpf.owned(fd), signals.blocked():
+    with asking, signals.blocked():
         try:
-            libbpf.xdp_attach(interface.ifindex, fd, flags)
+            libbpf.xdp_attach(interface.ifindex, asking.fd, flags)
         except KernelError as error:
             return sentence(error.log) if error.errno == number else ""
         with contextlib.suppress(KernelError):
-            libbpf.xdp_detach(interface.ifindex, flags, fd)
+            libbpf.xdp_detach(interface.ifindex, flags, asking.fd)
     return ""
 
 
