@@ -15,6 +15,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import HookBusyError, KernelError, UnsupportedError, VanishedError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import netlink
+from xdpctl.kernel.program import Program
 from xdpctl.model.labels import Attach
 from xdpctl.model.request import AskedMode
 from xdpctl.model.state import State
@@ -161,7 +162,7 @@ def test_the_driver_s_words_and_the_remedy_for_them(
     def refuse(*_arguments: object) -> None:
         raise KernelError("bpf_xdp_attach", number, log)
 
-    monkeypatch.setattr("xdpctl.roots.refusal.image.load", lambda *_, **__: os.dup(0))
+    monkeypatch.setattr(Program, "load", lambda *_, **__: Program(os.dup(0)))
     monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", refuse)
     for attach in ATTACHES:
         given = log if attach == "netlink" else ""
@@ -174,7 +175,7 @@ def test_the_driver_s_words_and_the_remedy_for_them(
 
 def test_what_is_taken_against_all_odds_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     did = list[str]()
-    monkeypatch.setattr("xdpctl.roots.refusal.image.load", lambda *_, **__: os.dup(0))
+    monkeypatch.setattr(Program, "load", lambda *_, **__: Program(os.dup(0)))
     monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", lambda *_: did.append("attached"))
     monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_detach", lambda *_: did.append("detached"))
     with pytest.raises(UnsupportedError, match="in native mode"), hook()._refusals("attach"):
