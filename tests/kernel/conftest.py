@@ -8,7 +8,8 @@ A test of the tool runs for both kinds of root; those of one kind alone say so, 
 tests then run natively where EXT programs are refused, beside whatever else the machine does.
 XDPCTL_SHARED names a directory for guests that share tests between them: each such test runs in the
 guest that comes to it first, if that one's kernel can run it. Shared are the tests marked one_guest
-and, with XDPCTL_SHARED_FUSED=yes, those on fused roots that are not marked every_kernel.
+and, with XDPCTL_SHARED_FUSED=yes, those on fused roots that are not marked every_kernel: the
+machine's own kernel runs these as well. Of those that are both, one in four has its turn in guests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
+# What takes turns does so by the day: all that is tested in one run has the same.
+TURN, TURNS = int(os.environ.get("XDPCTL_TURN") or time.time() // 86400), 4
 KINDS: tuple[Kind, ...] = ("ext", "fused")
 EXT_ALONE = ("link_target", "shared_arrays")
 
@@ -79,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
-        (chosen if meant else others).append(item)
+        (chosen if meant and _has_turn(item) else others).append(item)
     # What others may run comes last: guests that began with different work end at the same time.
     items[:] = sorted(chosen, key=_is_shared)
     config.hook.pytest_deselected(items=others)
@@ -90,18 +94,31 @@ def _kind_of(item: pytest.Item) -> Kind | None:
     return callspec.params.get("kind") if callspec and HERE in item.path.parents else None
 
 
+def _has_turn(item: pytest.Item) -> bool:
+    if not _on_own_kernel(item) or item.get_closest_marker("one_guest") is None:
+        return True
+    return int(_digest(item)[:8], 16) % TURNS == TURN % TURNS
+
+
+def _digest(item: pytest.Item) -> str:
+    return hashlib.sha256(item.nodeid.encode()).hexdigest()[:32]
+
+
+def _on_own_kernel(item: pytest.Item) -> bool:
+    """Whether the machine's own kernel runs a guest's test as well."""
+    return os.environ.get("XDPCTL_SHARED_FUSED") == "yes" and _kind_of(item) == "fused"
+
+
 def _is_shared(item: pytest.Item) -> bool:
     if "XDPCTL_SHARED" not in os.environ or item.get_closest_marker("every_kernel"):
         return False
-    fused = os.environ.get("XDPCTL_SHARED_FUSED") == "yes" and _kind_of(item) == "fused"
-    return fused or item.get_closest_marker("one_guest") is not None
+    return _on_own_kernel(item) or item.get_closest_marker("one_guest") is not None
 
 
 def _claimed(item: pytest.Item) -> bool:
     """Whether this guest is the first to come to a shared test."""
-    name = hashlib.sha256(item.nodeid.encode()).hexdigest()[:32]
     try:
-        os.mkdir(os.path.join(os.environ["XDPCTL_SHARED"], name))
+        os.mkdir(os.path.join(os.environ["XDPCTL_SHARED"], _digest(item)))
     except FileExistsError:
         return False
     return True

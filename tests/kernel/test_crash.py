@@ -12,14 +12,13 @@ import os
 import platform
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel import crash, net, oracle
-from tests.kernel.conftest import Objects, one_guest
+from tests.kernel import crash, net
+from tests.kernel.conftest import TURN, TURNS, Objects, one_guest
 from tests.kernel.desk import CASES, COMMANDS, MORE_CASES, MORE_COMMANDS, Case, Desk
 from tests.kernel.tool import Tool
 
@@ -33,17 +32,17 @@ def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Desk]:
     desk.confirm()
 
 
-# In an emulated guest one case in four has its turn in each sweep, and turns change by the day. The
-# machine's own kernel does all cases every time, and so does soak, at all points.
-TURN = int(os.environ.get("XDPCTL_TURN") or time.time() // 86400)
-SHARE, PHASES = 4, 8
+# In a guest of `make test` one case in four has its turn in each sweep. The machine's own kernel does
+# all of them every time, `make test-matrix` on each kernel, and soak at all points.
+PHASES = 8
 
 
-def turns(cases: list[Case], sweep: int) -> list[Case]:
-    """The cases of a sweep whose turn it is."""
-    if len(cases) == 1 or oracle.lacks("own_machine"):
+def turns(desk: Desk, cases: list[Case], sweep: int) -> list[Case]:
+    """The cases of a sweep whose turn it is; on fused roots the test itself has every fourth."""
+    if len(cases) == 1 or "XDPCTL_SHARED" not in os.environ:
         return cases
-    chosen = cases[(TURN + sweep) % SHARE :: SHARE]
+    turn = TURN if desk.tool.kind == "ext" else TURN // TURNS
+    chosen = cases[(turn + sweep) % TURNS :: TURNS]
     print(f"turn {TURN}: {', '.join(case.name for case in chosen)}")
     return chosen
 
@@ -55,7 +54,7 @@ def spread(total: int, count: int | None) -> list[int]:
     """
     if count is None:
         return [*range(1, total + 1)]
-    phase = TURN // SHARE % PHASES
+    phase = TURN // TURNS % PHASES
     found = {math.ceil(total * (PHASES * i + phase + 1) / (PHASES * count)) for i in range(count)}
     return sorted(found - {0})
 
@@ -71,7 +70,7 @@ def some_or_all(count: int) -> pytest.MarkDecorator:
 @some_or_all(2)
 def test_killed_at_a_system_call(desk: Desk, cases: list[Case], count: int | None) -> None:
     """SIGKILL before and after a command's system calls."""
-    for case in turns(cases, 0):
+    for case in turns(desk, cases, 0):
         kill(desk, case, count)
     assert desk.complaints == []
 
@@ -136,7 +135,7 @@ def test_signals_at_a_system_call(
 
     Either nothing has happened and the exit code is 128 and the signal, or everything and it is 0.
     """
-    for number, case in enumerate(turns(cases, 1)):
+    for number, case in enumerate(turns(desk, cases, 1)):
         interrupt(desk, case, count, kinds[number % len(kinds) :] + kinds)
     assert desk.complaints == []
 
@@ -184,7 +183,7 @@ def test_a_system_call_fails(desk: Desk, cases: list[Case], count: int | None) -
 
     Not every call matters: libbpf asks what the kernel can do and takes no for an answer.
     """
-    for case in turns(cases, 2):
+    for case in turns(desk, cases, 2):
         refuse(desk, case, count)
     assert desk.complaints == []
 
