@@ -32,8 +32,8 @@ def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Desk]:
     desk.confirm()
 
 
-# In a guest of `make test` one case in four has its turn in each sweep. The machine's own kernel does
-# all of them every time, `make test-matrix` on each kernel, and soak at all points.
+# In a guest of `make test` one case in four has its turn in each sweep. The machine's own kernel
+# does all of them every time, `make test-matrix` on each kernel, and soak at all points.
 PHASES = 8
 
 
