@@ -277,7 +277,8 @@ def _run(words: list[str]) -> int:
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        print(f"Exception ignored in: {sys.stdout!r}\n{error}", file=sys.stderr)
         code = 120
     return code & 0xFF
 
