@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.samples import chain_of, fresh, plan_of, running, state_of
+from xdpctl.bpffs import homes
+from xdpctl.bpffs.history import History
+from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.planning import default_kind
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.model.chain import Chain, Kind, Member, Rules
+from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
+from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Flip
 from xdpctl.model.request import AskedKind, AskedMode
 from xdpctl.model.state import Mode, State
+from xdpctl.model.terms import Terms
 
 ATTACHES: list[Attach] = ["link", "netlink"]
 KINDS: list[Kind] = ["ext", "fused"]
@@ -459,3 +466,52 @@ def test_a_root_with_some_programs_bound_to_its_device_is_refused(
         plan_of(state, target, kind=kind)
     assert "for its device alone" in caught.value.why
     assert "unload it first" in caught.value.hint
+
+
+# --- what has to fit a record -------------------------------------------------------------------
+
+LONG = tuple(f"{number:02}" + "x" * 62 for number in range(62))
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        replace(fresh("a"), before=LONG),
+        replace(fresh("a"), before=LONG[:31], after=LONG[31:]),
+        fresh("n" * 4000),
+        fresh("ж" * 2000),
+        replace(fresh("a"), source=Source("a.o", b"", "a", "/sys/fs/bpf/" + "d" * 3800)),
+    ],
+    ids=["before", "both", "name", "bytes", "path"],
+)
+def test_what_no_record_holds_is_refused(member: Member) -> None:
+    """Before it is loaded: the chain could never be changed again."""
+    with pytest.raises(UsageError, match="too long"):
+        plan_of(state_of(None), chain_of(member))
+
+
+def test_what_runs_already_may_be_changed(tmp_path: Path) -> None:
+    """Whatever names an earlier version took: its record goes without them."""
+    old = replace(running("a", 9), before=LONG)
+    state = state_of([old])
+    plan_of(state, chain_of(old, fresh("b")))
+    plan = plan_of(state, Chain())
+    home = homes.of(Bpffs(str(tmp_path)), state.interface)
+    os.makedirs(home.directory)
+    History(home).record(Generation.of(1, state, plan, 0, Terms("unload")))
+    (one,) = History(home).recorded()
+    assert [member.name for member in one.chain.members] == ["a"]
+    assert one.chain.members[0].before == ()
+
+
+def test_many_members_with_names_as_long_as_can_be(tmp_path: Path) -> None:
+    members = [replace(running("n" * 63, 9 + at), label=one) for at, one in enumerate(LONG)]
+    members[0] = replace(members[0], before=LONG[1:50])
+    state = state_of(members)
+    plan = plan_of(state_of(None), chain_of(*members))
+    home = homes.of(Bpffs(str(tmp_path)), state.interface)
+    os.makedirs(home.directory)
+    History(home).record(Generation.of(1, state, replace(plan, current=plan.target), 0, Terms("x")))
+    (one,) = History(home).recorded()
+    assert [member.label for member in one.chain.members] == list(LONG)
+    assert one.chain.members[0].before == LONG[1:50]

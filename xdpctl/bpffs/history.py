@@ -12,10 +12,14 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import NotFoundError
 from ..kernel import libbpf
-from ..model.generation import Generation, member_text
+from ..model.chain import Member
+from ..model.generation import Generation
+from ..model.labels import TEXT, size
+from ..model.member_record import member_text
 from ..model.state import State
 from ..model.terms import Pending
 from . import homes, pin
@@ -25,8 +29,6 @@ from .mount import Bpffs
 LIMIT = 8
 """How many generations are remembered."""
 
-_TEXT = 4000
-"""Bytes of a symbolic link's text; the kernel takes 4095."""
 _NAME = re.compile(r"(?:was|kept)-(\d+)(?:-(\d+))?")
 
 
@@ -34,12 +36,18 @@ def _in_parts(texts: Sequence[str]) -> Iterator[str]:
     """Members' texts, as many in one as fit."""
     part = ""
     for text in texts:
-        if part and len(part) + len(text) >= _TEXT:
+        if part and size(part) + size(text) >= TEXT:
             yield part
             part = ""
         part += f";{text}" if part else text
     if part:
         yield part
+
+
+def _fitting(member: Member) -> str:
+    """A member's text, without the names that it asks for where earlier versions took too many."""
+    text = member_text(member)
+    return text if size(text) <= TEXT else member_text(replace(member, before=(), after=()))
 
 
 def is_there(program_id: int) -> bool:
@@ -139,7 +147,7 @@ class History:
 
     def record(self, one: Generation) -> None:
         """Record a generation; what makes it count comes last."""
-        texts = [member_text(member) for member in one.chain.members]
+        texts = [_fitting(member) for member in one.chain.members]
         with pin.failing("make a record in", self.paths.bpffs.path):
             for part, text in enumerate(_in_parts(texts)):
                 os.symlink(text, self._path("was", one.number, part))

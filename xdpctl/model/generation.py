@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from ..kernel import uapi
 from .chain import Chain, Kind, Member, Rules
 from .labels import Attach
+from .member_record import parse_member
 from .terms import Terms
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Generation:
         with contextlib.suppress(ValueError, TypeError):
             before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
             mode, attach, kind, command = rest
-            known = [_parse_member(text) for text in members.split(";") if text]
+            known = [parse_member(text) for text in members.split(";") if text]
             return cls(
                 number=number,
                 before=int(before),
@@ -126,28 +126,3 @@ class Generation:
         if self.command != "stats":  # what is counted says nothing of packets' fate
             rules = rules._replace(counted=state.chain.rules.counted)
         return Chain(tuple(found), rules), gone
-
-
-def member_text(member: Member) -> str:
-    flags = (
-        uapi.BPF_F_XDP_HAS_FRAGS * member.frags | uapi.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
-    )
-    numbers = (member.id, member.priority, member.actions, flags, member.array_id)
-    names = (member.label, ",".join(member.before), ",".join(member.after))
-    return " ".join(map(str, (*numbers, member.name, *names)))
-
-
-def _parse_member(text: str) -> Member:
-    number, priority, actions, flags, array, name, label, before, after = text.split(" ")
-    return Member(
-        name,
-        priority=int(priority),
-        actions=int(actions),
-        frags=bool(int(flags) & uapi.BPF_F_XDP_HAS_FRAGS),
-        id=int(number),
-        array_id=int(array),
-        devbound=bool(int(flags) & uapi.BPF_F_XDP_DEV_BOUND_ONLY),
-        label=label,
-        before=tuple(filter(None, before.split(","))),
-        after=tuple(filter(None, after.split(","))),
-    )

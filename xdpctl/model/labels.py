@@ -8,6 +8,10 @@ Attach = Literal["link", "netlink"]
 """How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
 
 
+TEXT = 4000
+"""The most bytes of a record: a symbolic link's text, of which the kernel takes 4095."""
+
+
 class Home(NamedTuple):
     """Where an interface has its pins: a directory, and the number that its roots are named by.
 
@@ -60,6 +64,11 @@ class Made(NamedTuple):
 
     map_id: int
     path: str
+
+
+def size(text: str) -> int:
+    """How many bytes a text has as a file's name or a link's text."""
+    return len(text.encode("utf-8", errors="surrogateescape"))
 
 
 def is_number(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal
 from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .chain import Chain, Kind, Member
 from .labels import Attach
+from .member_record import check_records
 from .record import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
 from .request import USUAL_REQUEST, AskedKind, AskedMode, Request
 from .state import Mode, Root, State
@@ -82,7 +83,8 @@ def make_plan(
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
     cannot be had and beside a program that has the hook to itself, UsageError for several on a
-    card, ChainFullError for more programs than a root takes, or a protocol asked for.
+    card and for names that no record holds, ChainFullError for more programs than a root takes, or
+    a protocol asked for.
     """
     root, name = state.root, state.interface.name
     mode, protocol = request.mode, request.protocol
@@ -122,6 +124,7 @@ def make_plan(
     if chosen == "bare":  # what a program alone returns is the verdict
         target = replace(target, members=tuple(replace(one, actions=0) for one in target.members))
     _check_count(state, target, protocol if chosen == "ext" else None)
+    check_records(one for one in target.members if one not in state.chain.members)
     speaks = protocol or (there.protocol if there else 0) or PROTOCOL
     _check_devbound(state, target, chosen, speaks)
     return Plan(
