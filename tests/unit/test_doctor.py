@@ -13,7 +13,7 @@ import pytest
 from tests.unit.samples import INTERFACE
 from tests.unit.terminal import on_terminal, without_colour
 from xdpctl.cli import run
-from xdpctl.doctor import checks, experiments, probes
+from xdpctl.doctor import checks, ethtool, experiments, probes
 from xdpctl.doctor.checks import Check, Diagnosis, examine, verdict
 from xdpctl.doctor.experiments import NOT_TRIED, Trial
 from xdpctl.doctor.features import Features
@@ -21,6 +21,7 @@ from xdpctl.doctor.probes import Machine, Nic
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
 from xdpctl.host import rights
 from xdpctl.kernel import libbpf
+from xdpctl.kernel.netlink import Device
 from xdpctl.view import doctor
 
 WORKS = Trial()
@@ -333,6 +334,35 @@ def test_json_and_exit_code(
     assert check["state"] == "failed"
     assert set(check) == set(Check._fields)
     assert run(["doctor", "nosuch0"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "nic", "text"),
+    [
+        ("offloads", {"lro": True, "vlan": True}, "ethtool -K va lro off"),
+        ("offloads", {"lro": False, "vlan": True}, ""),
+        ("queues", {"channels": (2, 2), "kind": "virtio_net"}, "ethtool -L va combined 8"),
+        ("queues", {"channels": (8, 8), "kind": "virtio_net"}, ""),
+        ("queues", {"channels": None}, ""),
+        ("queues", {"kind": "veth", "channels": (1, 1), "peer_channels": (4, 4)}, "-L va rx 4"),
+        ("mtu", {"kind": "veth", "mtu": 1500, "peer_mtu": 9000}, "frags"),
+        ("mtu", {"kind": "veth", "mtu": 9000, "peer_mtu": 1500}, ""),
+    ],
+)
+def test_offloads_queues_and_the_peer_of_a_veth(name: str, nic: dict[str, Any], text: str) -> None:
+    peer = Device("vb", nic.pop("peer_mtu", 1500))
+    made = Nic("va", **{"driver": nic.get("kind", "igb"), "peer": peer, **nic})
+    found = examine(replace(GOOD, processors=8, nics=[made]), named=False)
+    (check,) = [one for one in found.checks if one.name == name]
+    assert (check.state == "warning", text in check.remedy) == (bool(text), True)
+
+
+def test_what_the_driver_of_lo_tells() -> None:
+    assert ethtool.driver("lo") == ""
+    assert ethtool.channels("lo") is None
+    assert ethtool.offloads("nosuch0") == (None, None)
+    lro, _vlan = ethtool.offloads("lo")
+    assert lro is False
 
 
 def test_every_driver_s_name_is_there_once() -> None:

@@ -410,6 +410,8 @@ def _cache(machine: Machine) -> Check:
 def _interface(machine: Machine, nic: Nic, named: bool) -> Iterator[Check]:
     yield _native(machine, nic)
     yield _mtu(machine, nic)
+    yield _queues(machine, nic)
+    yield _offloads(nic)
     if nic.busy is not None:
         yield _busy(nic, nic.busy, named)
     elif machine.may_try:
@@ -451,9 +453,55 @@ def _native(machine: Machine, nic: Nic) -> Check:
     )
 
 
+def _queues(machine: Machine, nic: Nic) -> Check:
+    """How many are in use: of a veth's peer they must not be more than this end takes."""
+    if nic.channels is None:
+        return Check("queues", "ok", "not told by the driver", interface=nic.name)
+    rx, tx = nic.channels
+    found = f"{rx} receive and {tx} transmit queues in use, {machine.processors} processors"
+    if nic.peer_channels and nic.peer and nic.peer_channels[1] > rx:
+        return Check(
+            "queues",
+            "warning",
+            f"{found}; {nic.peer.name}, its peer, transmits by {nic.peer_channels[1]}",
+            "a load in native mode is refused",
+            f"ethtool -L {nic.name} rx {nic.peer_channels[1]}, or load -m skb",
+            interface=nic.name,
+        )
+    if nic.kind != "veth" and has_native(nic) and rx > 1 and tx < machine.processors:
+        return Check(
+            "queues",
+            "warning",
+            f"{found}",
+            "drivers that want a transmit queue a processor for XDP refuse native mode, or lock",
+            f"ethtool -L {nic.name} combined {machine.processors}, if the card has as many",
+            interface=nic.name,
+        )
+    return Check("queues", "ok", found, interface=nic.name)
+
+
+def _offloads(nic: Nic) -> Check:
+    if nic.lro is None:
+        return Check("offloads", "ok", "not told by the driver", interface=nic.name)
+    tags = "VLAN tags are taken out before programs see them" if nic.vlan else "VLAN tags are left"
+    if nic.lro:
+        return Check(
+            "offloads",
+            "warning",
+            f"LRO is on; {tags}",
+            "most drivers refuse native XDP while the card joins packets",
+            f"ethtool -K {nic.name} lro off",
+            interface=nic.name,
+        )
+    return Check("offloads", "ok", f"LRO is off; {tags}", interface=nic.name)
+
+
 def _mtu(machine: Machine, nic: Nic) -> Check:
-    found = f"{nic.mtu} bytes"
-    if nic.mtu <= ONE_BUFFER or has_native(nic) is False:
+    found, whose, mtu = f"{nic.mtu} bytes", nic.name, nic.mtu
+    if nic.peer and nic.peer.mtu:  # what comes in is what the other end may send
+        found += f", {nic.peer.mtu} of its peer {nic.peer.name}"
+        whose, mtu = nic.peer.name, nic.peer.mtu
+    if mtu <= ONE_BUFFER or has_native(nic) is False:
         return Check("mtu", "ok", found, interface=nic.name)
     if machine.frags.tried and not machine.frags.works:
         why = "the kernel knows no packets of several fragments"
@@ -473,7 +521,7 @@ def _mtu(machine: Machine, nic: Nic) -> Check:
         "warning",
         f"{found}: more than one buffer holds, and {why}",
         "a load in native mode may be refused",
-        f"ip link set dev {nic.name} mtu 1500, or load -m skb",
+        f"ip link set dev {whose} mtu 1500, or load -m skb",
         interface=nic.name,
     )
 

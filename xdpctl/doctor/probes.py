@@ -17,7 +17,7 @@ from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, netlink
 from ..model.chain import Member
 from ..roots import dispatcher
-from . import experiments
+from . import ethtool, experiments
 from .experiments import NOT_TRIED, Trial
 from .features import Features
 
@@ -28,7 +28,9 @@ CONFIG_OPTIONS = ("BPF_SYSCALL", "BPF_JIT", "XDP_SOCKETS", "DEBUG_INFO_BTF")
 class Nic:
     """An interface; `driver` and `kind` (veth, bond, …) are empty where nobody tells them.
 
-    `runs` says what is on its XDP hook, `busy` why no chain of xdpctl's can have it.
+    `runs` says what is on its XDP hook, `busy` why no chain of xdpctl's can have it. `lro` and
+    `vlan` tell whether the card joins packets and takes VLAN tags out; `channels` how many queues
+    are in use, as (receive, transmit), also of the `peer` of a veth. None: nobody tells.
     """
 
     name: str
@@ -38,6 +40,11 @@ class Nic:
     rx: int = 0
     tx: int = 0
     features: Features | None = None
+    lro: bool | None = None
+    vlan: bool | None = None
+    channels: tuple[int, int] | None = None
+    peer: netlink.Device | None = None
+    peer_channels: tuple[int, int] | None = None
     runs: str = ""
     busy: XdpctlError | None = None
 
@@ -78,6 +85,7 @@ class Machine:
     clang: str = ""
     clang_problem: str = ""
     general_dispatcher: bool = False
+    processors: int = 1
     cache: str = ""
     cache_safe: bool | None = None
     cache_bad: list[str] = field(default_factory=list)
@@ -132,6 +140,7 @@ def _look_around(found: Machine) -> None:
     found.grace_period = bool(libc.membarrier_commands() & libc.MEMBARRIER_CMD_GLOBAL)
     found.clang, found.clang_problem = _clang()
     found.general_dispatcher = dispatcher.has_general()
+    found.processors = os.cpu_count() or 1
     found.cache, found.cache_safe = cache.state()
     found.cache_bad = cache.bad_entries()
     found.bcc = _bcc()
@@ -251,7 +260,12 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
         if (link := links.get(interface.ifindex)) is None:
             continue  # gone meanwhile
         nic = nic_of(interface.name, link)
-        nic.driver = _driver(interface.name)
+        nic.driver = ethtool.driver(interface.name)
+        nic.lro, nic.vlan = ethtool.offloads(interface.name)
+        nic.channels = ethtool.channels(interface.name)
+        nic.peer = netlink.veth_peer(interface.ifindex) if nic.kind == "veth" else None
+        if nic.peer and nic.peer.name:
+            nic.peer_channels = ethtool.channels(nic.peer.name)
         nic.features = told.get(interface.ifindex)
         found.nics.append(nic)
     if found.may_try:
@@ -269,27 +283,6 @@ def nic_of(name: str, link: Any) -> Nic:
         rx=link.get_attr("IFLA_NUM_RX_QUEUES") or 0,
         tx=link.get_attr("IFLA_NUM_TX_QUEUES") or 0,
     )
-
-
-def _driver(name: str) -> str:
-    """An interface's driver, of the thread's network namespace, which /sys may not show."""
-    import array
-    import fcntl
-    import socket
-    import struct
-
-    # <linux/ethtool.h>: struct ethtool_drvinfo, 196 bytes; the driver's name follows the command.
-    answer = array.array("B", struct.pack("=I192x", _ETHTOOL_GDRVINFO))
-    request = struct.pack("16sQ16x", name.encode(), answer.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-        try:
-            fcntl.ioctl(channel, _SIOCETHTOOL, request)
-        except OSError:
-            return ""
-    return answer.tobytes()[4:36].split(b"\0")[0].decode(errors="replace")
-
-
-_SIOCETHTOOL, _ETHTOOL_GDRVINFO = 0x8946, 3
 
 
 def _look_at_hooks(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]) -> None:
