@@ -16,11 +16,12 @@ from xdpctl.bpffs.history import History
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.planning import default_kind
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
-from xdpctl.model.chain import Chain, Kind, Member, Rules, Source
+from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Flip
 from xdpctl.model.request import AskedKind, AskedMode
+from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, State
 from xdpctl.model.terms import Terms
 
