@@ -329,7 +329,7 @@ def test_a_root_whose_members_have_holders_keeps_its_kind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     links = [("/bpffs/app", LinkInfo(100, 2, program, (0, root))) for program, root in elsewhere]
-    monkeypatch.setattr(commit, "links_elsewhere", lambda _bpffs: iter(links))
+    monkeypatch.setattr(dispatcher, "links_elsewhere", lambda _bpffs: iter(links))
     assert state.root is not None
     other: Kind = "fused" if state.root.kind == "ext" else "ext"
 

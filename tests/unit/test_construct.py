@@ -24,7 +24,7 @@ from xdpctl.model.request import AskedMode
 from xdpctl.model.source import Image, Source
 from xdpctl.model.state import Place
 from xdpctl.programs import image, loading
-from xdpctl.roots import dispatcher, fused, fused_code
+from xdpctl.roots import dispatcher, fused, fused_code, kinds
 from xdpctl.roots.construct import Construction
 from xdpctl.roots.hook import LostRace
 
@@ -56,7 +56,7 @@ class Kernel:
             (fused, "held_array", lambda _fd: Map(self.open(70))),
             (fused, "build", self.build_fused),
             (dispatcher, "build", self.build_ext),
-            (dispatcher.Root, "hook", self.hook),
+            (dispatcher.Dispatcher, "hook", self.hook),
             (image, "of", lambda info: None if info.id in self.without_image else CODE),
             (image, "load_ext", lambda *_: Program(self.open(self.new(EXT)))),
         ):
@@ -97,11 +97,13 @@ class Kernel:
         self.types[600] = XDP
         return root, root.info
 
-    def build_ext(self, members: Any, protocol: int, ifindex: int, rules: Rules) -> dispatcher.Root:
+    def build_ext(
+        self, members: Any, protocol: int, ifindex: int, rules: Rules
+    ) -> dispatcher.Dispatcher:
         self.asked, self.rules = (protocol, ifindex), rules
         slots = range(len(members))
         names = tuple(f"prog{slot}" for slot in slots)
-        return dispatcher.Root(
+        return dispatcher.Dispatcher(
             Program(self.open(600)), 600, 5, tuple(20 + slot for slot in slots), names
         )
 
@@ -114,7 +116,7 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel(monkeypatch)
     # A method of a tuple gets the tuple as well.
-    monkeypatch.setattr(dispatcher.Root, "hook", lambda _root, *values: kernel.hook(*values))
+    monkeypatch.setattr(dispatcher.Dispatcher, "hook", lambda _root, *values: kernel.hook(*values))
     return kernel
 
 
@@ -129,7 +131,7 @@ def made(
     os.makedirs(paths.directory, exist_ok=True)
     with contextlib.ExitStack() as closing, undo or contextlib.ExitStack() as undoing:
         done = Construction(plan, paths, lambda *_, **__: None, closing, undoing)
-        done.build()
+        kinds.build(done)
         yield done
 
 
@@ -224,7 +226,7 @@ def test_a_dispatcher_has_the_protocol_of_the_plan_and_its_device(
     paths = homes.of(bpffs, INTERFACE)
     os.makedirs(paths.directory)
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
-        Construction(plan, paths, lambda *_, **__: None, closing, undo).build()
+        kinds.build(Construction(plan, paths, lambda *_, **__: None, closing, undo))
     assert kernel.asked == (asked or 2, INTERFACE.ifindex)
 
 
@@ -285,7 +287,7 @@ def test_a_program_alone_is_the_root(
     plan = plan_of(state_of(None), chain_of(fresh("new")), mode, kind="bare")
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         done = Construction(plan, homes.of(bpffs, INTERFACE), lambda *_, **__: None, closing, undo)
-        done.build()
+        kinds.build(done)
         ((root_id, place),) = done.places.items()
         assert kernel.behind[done.root_fd] == done.root_id == root_id == done.members[0].id
         assert (kernel.types[root_id], kernel.card, kernel.hooked) == (XDP, card, [])

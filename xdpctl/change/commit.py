@@ -30,10 +30,10 @@ from ..model.labels import Label, Origin
 from ..model.plan import Plan
 from ..model.state import Root, Slot
 from ..model.terms import Pending, Terms, now
-from ..observe.elsewhere import links_elsewhere
-from ..roots import counting
+from ..roots import counting, kinds
 from ..roots.construct import Construction
 from ..roots.hook import Hook
+from ..roots.kinds import KINDS
 from .report import Report, Step
 from .settle import settle
 
@@ -140,8 +140,7 @@ class Commit:
         old = self.state.root
         if old and old.kind != self.plan.kind:
             _check_movable(self.bpffs, old, self.plan)
-        made = Construction(self.plan, self.paths, self.step, closing, undo)
-        made.build()
+        made = kinds.build(Construction(self.plan, self.paths, self.step, closing, undo))
         self.made = made
         self.report.root_id = made.root_id
         self.report.members = tuple(made.members)
@@ -171,10 +170,9 @@ class Commit:
         history.record(Generation.of(number, self.state, self.plan, after, terms))
         # A program that was made anew leaves as what it was.
         leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
-        bare = self.state.root is not None and self.state.root.kind == "bare"
         for slot in self.slots() if kept else ():
             # What others hold is theirs: it leaves the kernel when they want it to.
-            ours = slot.pin or bare
+            ours = KINDS[self.state.root.kind].keeps(slot) if self.state.root else False
             if slot.member and slot.member.id in leaving and ours and not slot.origin:
                 history.keep(number, slot.member.id)
         if self.plan.adopts and self.state.root:
@@ -194,10 +192,7 @@ class Commit:
                 # Nothing else would tell after a crash whose pins those of X are.
                 undo.callback(pin.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
-            if self.plan.kind == "bare":
-                self.paths.make_record(made.root_id, self.plan.attach)
-            else:
-                self.paths.make_dispatch(made.root_id, self.plan.attach)
+            KINDS[self.plan.kind].make_pins(self.paths, made.root_id, self.plan.attach)
             if self.plan.target.rules != USUAL:
                 self.paths.rule(made.root_id, self.plan.target.rules)
             with pin.failing("pin programs in", self.bpffs.path):
@@ -284,19 +279,7 @@ def _check_movable(bpffs: Bpffs, old: Root, plan: Plan) -> None:
     A link or a program array that somebody holds means a place on a root of its own kind.
     """
     staying = {member.id: member for member in plan.target.members if member.id}
-    held = [
-        slot.member.name
-        for slot in old.slots
-        if slot.member
-        and slot.member.id in staying
-        and (slot.origin or slot.array_id or (slot.link_id and not slot.pin))
-    ]
-    if old.kind == "ext":
-        held += [
-            staying[link.prog_id].name
-            for _path, link in links_elsewhere(bpffs)
-            if link.prog_id in staying and link.target == old.id
-        ]
+    held = KINDS[old.kind].holders(bpffs, old, staying)
     if held:
         raise UnsupportedError(
             f"the root of {plan.interface} cannot become one of the {plan.kind} kind",

@@ -1,7 +1,7 @@
-"""A new root, made for a plan and attached nowhere: the two kinds, and what is common to them.
+"""A new root in the making, attached nowhere: what is the same for all kinds of root.
 
-A dispatcher is loaded first, and every program is hooked onto it. A fused root is made of its
-members, so that those come first. The rest of a transaction is the same for both.
+Members are found where they run, or loaded; what they pin is noted and can be taken back. How a
+root is made of them is the kind's own (kind.py).
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
-from ..model.source import Image
 from ..model.state import Place
 from ..programs import image, loading, words
-from . import dispatcher, fused
 from .count_code import Counter
 from .counting import Counting, mask_of
-from .fused_code import Part
 from .hook import LostRace
 
 
@@ -37,6 +34,14 @@ class Hooked(NamedTuple):
 
     program: int
     link: int | None = None
+
+
+class Target(NamedTuple):
+    """What an EXT program is to replace: a function of a root, by its name and its BTF id."""
+
+    root_fd: int
+    name: str
+    function: int
 
 
 @dataclass
@@ -67,103 +72,11 @@ class Construction:
     def first(self) -> bool:
         return self.plan.flip == "attach"
 
-    def build(self) -> None:
-        """Load the root and put every member on it."""
-        if self.plan.kind == "bare":
-            self._build_bare()
-            return
-        if self.plan.target.rules.counted:
-            self.begin_counting()
-        if self.plan.kind == "fused":
-            self._build_fused()
-        else:
-            self._build_ext()
-
-    def _build_bare(self) -> None:
-        """The only member is the root itself, a new one or one that ran before."""
-        (member,) = self.plan.target.members
-        program, info = self._program(0, member, None)
-        self.root_fd = program.fd
-        self.root_id = info.id
-        self.members.append(replace(member, id=info.id, tag=info.tag))
-        self.places[info.id] = Place(0, 0)
-
-    # --- EXT programs on a dispatcher -----------------------------------------------------------
-
-    def _build_ext(self) -> None:
-        members, rules = self.plan.target.members, self.plan.target.rules
-        root = dispatcher.build(members, self.plan.protocol, self.paths.ifindex, rules)
-        self.closing.enter_context(root.program)
-        self.root_fd, self.root_id = root.program.fd, root.id
-        self.step(
-            "1" if self.first else "4",
-            f"loaded root {'X' if self.first else 'Y'} with {count(len(members), 'slot')}",
-            root=root.id,
-            btf=root.btf_id,
-        )
-        for slot, member in enumerate(members):
-            program, info = self._program(slot, member, root)
-            link = self.closing.enter_context(root.hook(program.fd, slot))
-            found = link.info
-            self._put(slot, member, info, Hooked(program.fd, link.fd), found.id)
-            if self._counter(slot) and self.counting:
-                self.counting.observe(self.paths, program, self.members[slot], self.undo)
-            if member.held:
-                if not found.target:
-                    raise UnsupportedError(
-                        "this kernel does not tell what a link is hooked onto",
-                        why="a program that only a process holds could not be found again (Linux "
-                        "5.13 can)",
-                        hint="load it with xdpctl load instead",
-                    )
-                self._hold(info.id, link.fd)
-            self.step(
-                "3" if self.first else "5",
-                f"hooked {member.name} onto {root.names[slot]}",
-                program=info.id,
-                link=found.id,
-                root=root.id,
-                function=root.functions[slot],
-            )
-
-    # --- members fused into one program ---------------------------------------------------------
-
-    def _build_fused(self) -> None:
-        members = self.plan.target.members
-        parts = []
-        for slot, member in enumerate(members):
-            program, info = self._program(slot, member, None)
-            code = image.of(info)
-            if code is None:
-                if not (member.held or member.array_id):
-                    raise _no_image(member, "fused")
-                code = Image(b"", member.frags, gpl=True)  # not the root's to have
-            array_id = member.array_id
-            if member.held:
-                array = self.closing.enter_context(fused.held_array(program.fd))
-                self._hold(info.id, array.fd)
-                array_id = array.info.id
-            self._put(slot, replace(member, array_id=array_id), info, Hooked(program.fd), 0)
-            parts.append(Part(member, info.id, code, array_id, self._counter(slot)))
-        try:
-            built, info = fused.build(parts, self.plan.why, self.plan.target.rules)
-        except KernelError as error:
-            raise error.explained() from error
-        self.closing.enter_context(built)
-        self.root_fd = built.fd
-        self.root_id = info.id
-        self.step(
-            "1" if self.first else "4",
-            f"loaded root {'X' if self.first else 'Y'}, fused of {count(len(parts), 'program')}",
-            root=info.id,
-            btf=info.btf_id,
-        )
-
     # --- members --------------------------------------------------------------------------------
 
-    def _put(
-        self, slot: int, member: Member, info: records.ProgInfo, hooked: Hooked, link_id: int
-    ) -> None:
+    def put(self, member: Member, info: records.ProgInfo, hooked: Hooked, link_id: int = 0) -> None:
+        """A member has the next slot of the new root."""
+        slot = len(self.hooked)
         self.hooked.append(hooked)
         self.members.append(replace(member, id=info.id, tag=info.tag))
         self.places[info.id] = Place(slot, link_id)
@@ -172,7 +85,12 @@ class Construction:
         """Have counters, those that are there or new ones."""
         self.counting = Counting.prepared(self.paths, self.closing, self.undo)
 
-    def _counter(self, slot: int) -> Counter | None:
+    def count(self) -> None:
+        """Count what the members do, if the rules of the interface ask for it."""
+        if self.plan.target.rules.counted:
+            self.begin_counting()
+
+    def counter(self, slot: int) -> Counter | None:
         """Where a member's packets are counted, if they are to be."""
         if self.counting is None:
             return None
@@ -180,18 +98,21 @@ class Construction:
         mask = mask_of(self.members[slot], self.plan.target.rules, last=last)
         return self.counting.counter(self.counting.row(self.members[slot].id, mask, self.undo))
 
-    def _hold(self, program_id: int, fd: int) -> None:
+    def hold(self, program_id: int, fd: int) -> None:
         """What holds a held member is its caller's, and nobody else's."""
         self.holds[program_id] = os.dup(fd)
         self.undo.callback(os.close, self.holds[program_id])
 
-    def _program(
-        self, slot: int, member: Member, root: dispatcher.Root | None
+    def program(
+        self, member: Member, replaced: Target | None = None, where: str = "runs on X"
     ) -> tuple[Program, records.ProgInfo]:
-        """A member's program: found where it runs, or loaded from its object."""
+        """A member's program: found where it runs, or loaded from its object.
+
+        As one of type EXT if it is to replace something. `where` says where it is found.
+        """
         if member.source is None:
-            return self._found(slot, member, root)
-        target = (root.program.fd, root.names[slot]) if root else None
+            return self._found(member, replaced, where)
+        target = (replaced.root_fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target)
         card = self.paths.ifindex if self.plan.mode == "hw" else 0
@@ -207,13 +128,13 @@ class Construction:
         # its map: they are built again with it there.
         if self.maps.keys() & loaded.maps.keys():
             self.pin_maps(info.id)
-            return self._program(slot, member, root)
+            return self.program(member, replaced, where)
         self.maps |= loaded.maps
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
 
     def _found(
-        self, slot: int, member: Member, root: dispatcher.Root | None
+        self, member: Member, replaced: Target | None, where: str
     ) -> tuple[Program, records.ProgInfo]:
         """A program that runs already; made anew of its image where it is not of type EXT."""
         try:
@@ -221,22 +142,19 @@ class Construction:
         except KernelError as error:
             raise LostRace from error
         info = program.info
-        where = "ran before" if self.plan.kind == "bare" else "runs on X"
         self.step("4'", f"found {member.name}, which {where}", program=info.id)
-        if root and info.type != uapi.BPF_PROG_TYPE_EXT:
-            program = self._renew(info, member, root.program.fd, root.functions[slot])
+        if replaced and info.type != uapi.BPF_PROG_TYPE_EXT:
+            program = self._renew(info, member, replaced)
             info = program.info
         return program, info
 
-    def _renew(
-        self, info: records.ProgInfo, member: Member, root_fd: int, function: int
-    ) -> Program:
+    def _renew(self, info: records.ProgInfo, member: Member, replaced: Target) -> Program:
         """A program once more, as EXT; the kernel gives it another id."""
         code = image.of(info)
         if code is None:
-            raise _no_image(member, "ext")
+            raise no_image(member, "ext")
         try:
-            new = image.load_ext(code, member.name, root_fd, function)
+            new = image.load_ext(code, member.name, replaced.root_fd, replaced.function)
         except KernelError as error:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
@@ -328,7 +246,8 @@ def check_same(member: Member, target: tuple[int, str] | None) -> None:
         )
 
 
-def _no_image(member: Member, kind: str) -> UnsupportedError:
+def no_image(member: Member, kind: str) -> UnsupportedError:
+    """Why a member whose code is not kept cannot go to a root of a kind."""
     if member.source:
         return UnsupportedError(
             f"{member.name} of {member.source.path} cannot go to a root of the {kind} kind",

@@ -1,7 +1,7 @@
 """The EXT kind of root: the rootlet dispatcher, compiled for the shape of a chain and loaded.
 
-`build` makes a root for a chain, attached nowhere, and `Root.hook` makes a member part of it. The
-rest of xdpctl knows roots as ids alone.
+`build` makes a root for a chain, attached nowhere, and `Dispatcher.hook` makes a member part of it.
+The rest of xdpctl knows roots as ids alone.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..bpffs.mount import Bpffs
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host import cache
 from ..host.rights import explain_refusal
@@ -20,8 +21,12 @@ from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.link import Link
 from ..kernel.program import Program
-from ..model.chain import USUAL, Member, Rules, takes_entry
+from ..model.chain import USUAL, Kind, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
+from ..model.state import Root
+from ..observe.elsewhere import links_elsewhere
+from .construct import Construction, Hooked, Target, count
+from .kind import ChainKind
 
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
@@ -31,7 +36,7 @@ def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) ->
     return ENTRY if takes_entry(members, rules) else f"prog{slot}"
 
 
-class Root(NamedTuple):
+class Dispatcher(NamedTuple):
     """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
 
     program: Program
@@ -45,9 +50,60 @@ class Root(NamedTuple):
         return Link.ext(program_fd, self.program.fd, self.functions[slot])
 
 
+class ExtKind(ChainKind):
+    """A dispatcher is loaded first, and every program is hooked onto a slot of it."""
+
+    name: Kind = "ext"
+
+    def build(self, made: Construction) -> None:
+        members, rules = made.plan.target.members, made.plan.target.rules
+        made.count()
+        root = build(members, made.plan.protocol, made.paths.ifindex, rules)
+        made.closing.enter_context(root.program)
+        made.root_fd, made.root_id = root.program.fd, root.id
+        made.step(
+            "1" if made.first else "4",
+            f"loaded root {'X' if made.first else 'Y'} with {count(len(members), 'slot')}",
+            root=root.id,
+            btf=root.btf_id,
+        )
+        for slot, member in enumerate(members):
+            replaced = Target(root.program.fd, root.names[slot], root.functions[slot])
+            program, info = made.program(member, replaced)
+            link = made.closing.enter_context(root.hook(program.fd, slot))
+            found = link.info
+            made.put(member, info, Hooked(program.fd, link.fd), found.id)
+            if made.counter(slot) and made.counting:
+                made.counting.observe(made.paths, program, made.members[slot], made.undo)
+            if member.held:
+                if not found.target:
+                    raise UnsupportedError(
+                        "this kernel does not tell what a link is hooked onto",
+                        why="a program that only a process holds could not be found again (Linux "
+                        "5.13 can)",
+                        hint="load it with xdpctl load instead",
+                    )
+                made.hold(info.id, link.fd)
+            made.step(
+                "3" if made.first else "5",
+                f"hooked {member.name} onto {replaced.name}",
+                program=info.id,
+                link=found.id,
+                root=root.id,
+                function=replaced.function,
+            )
+
+    def holders(self, bpffs: Bpffs, root: Root, staying: Mapping[int, Member]) -> list[str]:
+        return super().holders(bpffs, root, staying) + [
+            staying[link.prog_id].name
+            for _path, link in links_elsewhere(bpffs)
+            if link.prog_id in staying and link.target == root.id
+        ]
+
+
 def build(
     members: Sequence[Member], protocol: int = PROTOCOL, ifindex: int = 0, rules: Rules = USUAL
-) -> Root:
+) -> Dispatcher:
     """Load a root for a chain, attached nowhere, its slots vacant.
 
     It takes packets of several fragments if every member does and the kernel can (Linux kernel
@@ -89,7 +145,7 @@ def refused() -> int:
     return 0
 
 
-def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> Root:
+def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> Dispatcher:
     library = libbpf.lib()
     handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
     try:
@@ -119,7 +175,7 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
     except BaseException:
         loaded.close()
         raise
-    return Root(loaded, info.id, info.btf_id, functions, names)
+    return Dispatcher(loaded, info.id, info.btf_id, functions, names)
 
 
 # --- compiling ----------------------------------------------------------------------------------

@@ -14,18 +14,60 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.rights import explain_refusal
 from ..kernel import asm, records, uapi
 from ..kernel.maps import Map
 from ..kernel.program import Program
-from ..model.chain import USUAL, Member, Rules
+from ..model.chain import USUAL, Kind, Member, Rules
 from ..model.record import FUSED, FUSED_RECORD, Config
 from ..model.source import Image
 from ..programs import image
 from ..programs.words import reason
+from .construct import Construction, Hooked, count, no_image
 from .fused_code import Part, assemble
+from .kind import ChainKind
+
+
+class FusedKind(ChainKind):
+    """The root is made of its members' code, so that the members come first."""
+
+    name: Kind = "fused"
+
+    def build(self, made: Construction) -> None:
+        made.count()
+        parts = [self._part(made, slot) for slot in range(len(made.plan.target.members))]
+        try:
+            root, info = build(parts, made.plan.why, made.plan.target.rules)
+        except KernelError as error:
+            raise error.explained() from error
+        made.closing.enter_context(root)
+        made.root_fd, made.root_id = root.fd, info.id
+        made.step(
+            "1" if made.first else "4",
+            f"loaded root {'X' if made.first else 'Y'}, fused of {count(len(parts), 'program')}",
+            root=info.id,
+            btf=info.btf_id,
+        )
+
+    def _part(self, made: Construction, slot: int) -> Part:
+        """A member's part of the root; a held one is called through an array of its process."""
+        member = made.plan.target.members[slot]
+        program, info = made.program(member)
+        code = image.of(info)
+        if code is None:
+            if not (member.held or member.array_id):
+                raise no_image(member, "fused")
+            code = Image(b"", member.frags, gpl=True)  # not the root's to have
+        array_id = member.array_id
+        if member.held:
+            array = made.closing.enter_context(held_array(program.fd))
+            made.hold(info.id, array.fd)
+            array_id = array.info.id
+        made.put(replace(member, array_id=array_id), info, Hooked(program.fd))
+        return Part(member, info.id, code, array_id, made.counter(slot))
 
 
 def build(

@@ -44,7 +44,7 @@ from ..model.plan import Plan
 from ..model.source import Image
 from ..model.state import State
 from ..programs import image, loading, words
-from ..roots import dispatcher
+from ..roots import dispatcher, kinds
 from ..roots.construct import Rehearsal, check_same
 from ..roots.hook import LostRace
 from ..traffic.pcap import Packet
@@ -253,7 +253,7 @@ def _rehearse(bpffs: Bpffs, state: State, plan: Plan) -> None:
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         paths = homes.of(bpffs, state.interface)
         try:
-            Rehearsal(plan, paths, lambda *_step, **_ids: None, closing, undo).build()
+            kinds.build(Rehearsal(plan, paths, lambda *_step, **_ids: None, closing, undo))
         except LostRace as lost:
             raise RaceError(
                 f"{plan.interface} was changed meanwhile", hint="try it once more"

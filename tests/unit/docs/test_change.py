@@ -92,13 +92,13 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     bpffs = Bpffs(str(tmp_path))
     paths = homes.of(bpffs, INTERFACE)
     state = replace(state_of([running("old", 9)], kind=kind), home=paths.home)
-    root = dispatcher.Root(Program(some()), 600, 1, (1, 2), ("prog0", "prog1"))
+    root = dispatcher.Dispatcher(Program(some()), 600, 1, (1, 2), ("prog0", "prog1"))
     instead(rights, "require", lambda: None)
     instead(Bpffs, "check", lambda _self: None)
     instead(InterfacePins, "locked", locked)
     instead(transact, "observe", lambda *_, **__: state)
     instead(dispatcher, "build", lambda *_: root)
-    instead(dispatcher.Root, "hook", lambda _self, program, _slot: Link(some(ids[program])))
+    instead(dispatcher.Dispatcher, "hook", lambda _self, program, _slot: Link(some(ids[program])))
     instead(
         loading,
         "load",
@@ -124,7 +124,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
         (dispatcher, "build", "Load"),
         (loading, "load", "Load"),
         (fused, "build", "Load"),
-        (dispatcher.Root, "hook", "Hook"),
+        (dispatcher.Dispatcher, "hook", "Hook"),
         (History, "record", "Record"),
         (InterfacePins, "make_dispatch", "Record"),
         (InterfacePins, "note_made", "Pin maps"),
