@@ -403,6 +403,43 @@ def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixtur
 # --- as a process -------------------------------------------------------------------------------
 
 
+# What `status` of an interface without a chain loads beside click; each costs time to start.
+LOADED_BY_STATUS = {
+    "": "bpffs cli errors host kernel model observe view",
+    "bpffs.": "directory history homes mount pin",
+    "cli.": "commands commands.status complete outcomes settings",
+    "host.": "interfaces lasting locks output rights signals text",
+    "kernel.": "abi asm btf descriptor libbpf libc maps netlink records uapi",
+    "model.": "chain labels record state terms",
+    "observe.": "elsewhere members reading residue",
+    "view.": "document status style table words",
+}
+LIBRARY_OF_STATUS = {
+    *("copy", "ctypes", "ctypes._endian", "dataclasses", "encodings.ascii", "fcntl", "locale"),
+    *("signal", "_ctypes", "_locale", "_socket"),
+}
+
+
+def test_status_loads_what_it_needs() -> None:
+    script = """
+import sys, click
+before = {*sys.modules}
+from xdpctl.cli import run
+run(["status", "lo"])
+print(*{*sys.modules} - before, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    ours = {one for one in loaded if one.startswith("xdpctl")}
+    wanted = {
+        f"xdpctl.{to}{name}" for to, names in LOADED_BY_STATUS.items() for name in names.split()
+    }
+    assert ours - wanted == {"xdpctl"}
+    assert loaded - ours <= LIBRARY_OF_STATUS
+
+
 @pytest.mark.parametrize(
     "code",
     [

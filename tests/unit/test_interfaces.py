@@ -61,7 +61,7 @@ def test_patterns_match_as_in_a_shell(pattern: str) -> None:
 def test_everything_matches_a_star_in_the_order_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Interface.matching("*") == Interface.all()
     names = [(12, "eth1"), (3, "eth10"), (7, "Eth0"), (5, "eth"), (9, "wlan0")]
-    monkeypatch.setattr(socket, "if_nameindex", lambda: names)
+    monkeypatch.setattr("xdpctl.host.interfaces.socket.if_nameindex", lambda: names)
     assert [one.name for one in Interface.matching("eth*")] == ["eth10", "eth", "eth1"]
     assert [one.name for one in Interface.matching("eth?")] == ["eth1"]
     assert [one.name for one in Interface.matching("[Ew]*0")] == ["Eth0", "wlan0"]

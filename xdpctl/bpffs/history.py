@@ -13,18 +13,20 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError
 from ..kernel import libbpf
 from ..model.chain import Member
-from ..model.generation import Generation
 from ..model.labels import TEXT, size
-from ..model.member_record import member_text
 from ..model.state import State
 from ..model.terms import Pending
 from . import homes, pin
 from .directory import InterfacePins
 from .mount import Bpffs
+
+if TYPE_CHECKING:
+    from ..model.generation import Generation
 
 LIMIT = 8
 """How many generations are remembered."""
@@ -46,6 +48,8 @@ def _in_parts(texts: Sequence[str]) -> Iterator[str]:
 
 def _fitting(member: Member) -> str:
     """A member's text, without the names that it asks for where earlier versions took too many."""
+    from ..model.member_record import member_text
+
     text = member_text(member)
     return text if size(text) <= TEXT else member_text(replace(member, before=(), after=()))
 
@@ -78,8 +82,12 @@ class History:
 
     def recorded(self) -> list[Generation]:
         """The generations whose records are whole, the latest last."""
-        found = []
+        found: list[Generation] = []
         names = self._names()
+        if not names:
+            return found
+        from ..model.generation import Generation
+
         for number in sorted({names[name] for name in names if name.count("-") == 1}):
             parts: list[str] = []
             while f"was-{number}-{len(parts)}" in names:

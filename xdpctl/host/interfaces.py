@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _socket as socket  # that of Python makes enumerations of all there is to know
 import contextlib
 import os
 import re
-import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -121,7 +121,7 @@ def current() -> str:
     before it, the namespace file's inode number serves, which is reused.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
             cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         return str(int.from_bytes(cookie, "little"))
     except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import _socket as socket  # that of Python makes enumerations of all there is to know
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import NotFoundError, UsageError
-from .source import MapsAsked, Source
+
+if TYPE_CHECKING:
+    from .source import MapsAsked, Source
 
 Kind = Literal["ext", "fused", "bare"]
 """What a root makes of the members: EXT programs on a dispatcher, functions of one program, or

@@ -8,7 +8,6 @@ from ..errors import KernelError
 from ..kernel import libbpf, maps, records, uapi
 from ..kernel.btf import Btf
 from ..kernel.maps import Map
-from ..kernel.program import kept_record
 from ..model.chain import DEFAULT_PRIORITY, Member
 from ..model.record import ENTRY, FUSED, FUSED_RECORD, WIDE, Config
 from ..model.state import Slot
@@ -17,6 +16,8 @@ from ..model.state import Slot
 def config_of(info: records.ProgInfo) -> Config | None:
     """A root's record of its chain; None for any other program."""
     if info.name == FUSED:
+        from ..kernel.program import kept_record
+
         kept = kept_record(info, FUSED_RECORD)
         return Config.unpack_fused(kept) if kept is not None else None
     unpack = {ENTRY: Config.unpack, WIDE: Config.unpack_wide}.get(info.name)

@@ -15,8 +15,6 @@ from ..host.interfaces import Failure
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
 from . import document, table
 from .document import member_data, pending_data, rules_data
-from .live import Screen
-from .live import live as shown_live
 from .style import Line, Span, Style, on_terminal, printable, say, short, tell
 from .table import Column, Table
 from .words import alone, failure_text, pending_line, rule_lines
@@ -121,6 +119,9 @@ def live(
     On a terminal a table that changes, of `every` interface or those that run something; else each
     state that is another than the last, with --json as a document on a line.
     """
+
+    from .live import Screen
+    from .live import live as shown_live
 
     def settled() -> Sequence[State | Failure]:
         seen = look()
