@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
 
 from ..errors import NotFoundError, UsageError
 
@@ -100,6 +100,16 @@ def check_label(text: str) -> str:
     )
 
 
+class Standing(TypedDict, total=False):
+    """How a member stands in a chain: fields of it that are to be others."""
+
+    priority: int
+    actions: int
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    label: str
+
+
 @dataclass(frozen=True)
 class Member:
     """A program of the chain. A new one has a source and no id yet.
@@ -183,7 +193,7 @@ class Chain:
         """The chain with new members in their places. Raises UsageError: see `arranged`."""
         return replace(self, members=arranged((*self.members, *new)))
 
-    def with_changed(self, program_id: int, **values: Any) -> Chain:
+    def with_changed(self, program_id: int, **values: Unpack[Standing]) -> Chain:
         """The chain with other values for a member, which may move it.
 
         Raises UsageError: see `arranged`.

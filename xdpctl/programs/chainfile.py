@@ -152,7 +152,7 @@ def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[
 # --- keys ---------------------------------------------------------------------------------------
 
 # Each has what it is called elsewhere, and how its value is read: UsageError says what is wrong.
-_Keys = Mapping[str, tuple[str, Callable[[Any], Any]]]
+_Keys = Mapping[str, tuple[str, Callable[[object], object]]]
 
 
 def _values(where: str, table: Mapping[str, Any], keys: _Keys, *others: str) -> dict[str, Any]:
@@ -173,31 +173,31 @@ def _values(where: str, table: Mapping[str, Any], keys: _Keys, *others: str) -> 
     return found
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str) and value and "\0" not in value:
         return value
     raise UsageError("not a text")
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(_text, value if isinstance(value, list) else [value]))
 
 
-def _path(value: Any) -> str:
+def _path(value: object) -> str:
     """One that does not depend on where the command is run."""
     if os.path.isabs(_text(value)):
         return str(value)
     raise UsageError("not an absolute path")
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise UsageError("neither true nor false")
 
 
-def _number(least: int, most: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
+def _number(least: int, most: int) -> Callable[[object], int]:
+    def convert(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
         raise UsageError(f"not a number from {least} to {most}")
@@ -205,8 +205,8 @@ def _number(least: int, most: int) -> Callable[[Any], int]:
     return convert
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
-    def convert(value: Any) -> str:
+def _one_of(*words: str) -> Callable[[object], str]:
+    def convert(value: object) -> str:
         if isinstance(value, str) and value in words:
             return value
         raise UsageError(f"none of {', '.join(words)}")
@@ -214,15 +214,15 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return convert
 
 
-def _verdict(verdicts: Mapping[str, int]) -> Callable[[Any], int]:
+def _verdict(verdicts: Mapping[str, int]) -> Callable[[object], int]:
     return lambda value: verdicts[_one_of(*verdicts)(value)]
 
 
-def _actions(value: Any) -> int:
+def _actions(value: object) -> int:
     return parse_actions(",".join(_texts(value)) or "none")
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     return tuple(map(check_label, _texts(value)))
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from ...errors import NotFoundError, UsageError
 from ...model import chain
-from ...model.chain import ON_END, ON_VACANT, Chain, check_label
+from ...model.chain import ON_END, ON_VACANT, Chain, Standing, check_label
 from ...model.state import State
 from .. import complete
 from ..many import change
@@ -64,16 +62,17 @@ def command(
 
     The program goes on with its maps and its id; no packet misses it.
     """
-    values: dict[str, Any] = {}
+    values = Standing()
     if prio is not None:
         values["priority"] = prio
     if actions is not None:
         values["actions"] = chain.parse_actions(actions)
     if anywhere:
-        values.update(before=(), after=())
-    for word, names in (("before", before), ("after", after)):
-        if names:
-            values[word] = tuple(check_label(one) for one in names)
+        values["before"] = values["after"] = ()
+    if before:
+        values["before"] = tuple(check_label(one) for one in before)
+    if after:
+        values["after"] = tuple(check_label(one) for one in after)
     if name is not None:
         values["label"] = check_label(name)
     rules = {
