@@ -16,6 +16,8 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.terminal import document, on_terminal, without_colour
+from xdpctl.cli import run
+from xdpctl.cli.commands import status as command
 from xdpctl.errors import RaceError, XdpctlError
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Failure, Interface
@@ -396,3 +398,20 @@ def test_a_vacant_slot_that_ends_packets_is_told_as_one() -> None:
     assert state.root
     closed = replace(state, root=replace(state.root, rules=Rules(on_vacant=XDP_DROP)))
     assert status.remarks(closed)[1] == "slot 0 is vacant: its link is gone and packets end there"
+
+
+@pytest.mark.parametrize(
+    ("words", "every"), [([], False), (["-a"], True), (["lo"], True), (["l*"], True)]
+)
+def test_which_interfaces_a_terminal_shows(
+    words: list[str], every: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that are named, by -a or a name; else those that run something."""
+    empty = replace(state_of(None), interface=Interface("lo", 1, "4711"))
+    monkeypatch.setattr(command, "states", lambda *_arguments: [ONE, empty])
+    for what in ("host.rights.require", "bpffs.mount.Bpffs.check_safe"):
+        monkeypatch.setattr(f"xdpctl.{what}", lambda *_arguments: None)
+    shown = on_terminal(lambda: print(run(["status", *words])))
+    assert shown.endswith("0\n")
+    assert ("lo  <No XDP program loaded!>" in shown) == every
+    assert ("1 interface runs no XDP program (-a shows all)" in shown) != every
