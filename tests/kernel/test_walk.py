@@ -70,9 +70,12 @@ def row(command: str, way: list[str], kind: Kind) -> str:
     return f"| `{command}` | {steps} |"
 
 
+COMMON = ("host/output", "host/signals", "host/text")
+
+
 def left_out(name: str) -> bool:
     """Data, thin wrappers and what all have in common are not shown."""
-    return name.startswith(("kernel/", "model/")) or name in ("errors", "host/signals")
+    return name.startswith(("kernel/", "model/")) or name in ("errors", *COMMON)
 
 
 @pytest.mark.parametrize("command", ["load", "status", "swap-dispatcher", "stats"])

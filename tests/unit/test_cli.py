@@ -501,3 +501,14 @@ def test_a_reader_that_goes_away() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_completion_offers_what_a_shell_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xdpctl.cli import complete
+    from xdpctl.host.interfaces import Interface
+
+    names = ["eth0", "e\x1b[31m", "ecafé", "e\udce9", "e\u202eb", "e\nb"]
+    found = [Interface(name, 1, "1") for name in names]
+    monkeypatch.setattr(Interface, "all", classmethod(lambda _cls: found))
+    context = click.Context(click.Command("x"), obj=Settings())
+    assert complete.interfaces(context, click.Argument(["x"]), "e") == ["eth0", "ecafé"]

@@ -11,6 +11,7 @@ from typing import Self
 from ..errors import BpffsError, XdpctlError
 from ..host import lasting, locks
 from ..host.interfaces import mount_point
+from ..host.text import decoded
 from ..kernel import libc
 from . import pin
 
@@ -120,7 +121,7 @@ class Bpffs:
                 fields, (kind, _source, rest) = left.split(b" "), right.split(b" ", 2)
                 point = os.fsencode(mount_point(os.fsdecode(fields[4]))).rstrip(b"/")
                 if len(point) >= best and (path + b"/").startswith(point + b"/"):
-                    options = f"{fields[5].decode()},{rest.decode()}".split(",")
+                    options = f"{decoded(fields[5])},{decoded(rest)}".split(",")
                     best, found = len(point), options if kind == b"bpf" else None
                     where = point
         return os.fsdecode(where), found if os.path.isdir(path) else None

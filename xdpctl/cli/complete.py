@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from ..errors import XdpctlError
@@ -14,7 +16,7 @@ from .settings import Settings
 
 def interfaces(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     context.ensure_object(Settings).enter()
-    return [one.name for one in Interface.all() if one.name.startswith(start)]
+    return _fitting((one.name for one in Interface.all()), start)
 
 
 def ids(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
@@ -23,11 +25,16 @@ def ids(context: click.Context, _parameter: click.Parameter, start: str) -> list
 
 
 def names(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
-    return sorted({n for one in _members(context) if (n := one.known_as).startswith(start)})
+    return sorted(set(_fitting((one.known_as for one in _members(context)), start)))
 
 
 def programs(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
     return names(context, parameter, start) + ids(context, parameter, start)
+
+
+def _fitting(names: Iterable[str], start: str) -> list[str]:
+    """Those that begin so, and that a shell can show: no control characters, no bytes."""
+    return [name for name in names if name.startswith(start) and name.isprintable()]
 
 
 def _members(context: click.Context) -> tuple[Member, ...]:

@@ -18,6 +18,7 @@ from ..model.terms import Terms
 from ..observe.reading import View
 from ..view import change as changes
 from ..view import document
+from ..view.style import say
 from .options import ChangeOptions, TrialOptions
 from .outcomes import each, end, progress, tell
 from .settings import Settings
@@ -126,7 +127,7 @@ def change_each(
         changes.change(command, outcome, settings)
         if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
-            print(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
+            say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)

@@ -21,6 +21,7 @@ from ..host import signals
 from ..host.interfaces import Interface
 from ..model.terms import Pending
 from ..observe.reading import View, observe
+from ..view.style import say
 from .settings import Settings
 
 _LOOK_MS = 200
@@ -60,7 +61,7 @@ def _end(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
     for one, pending in waiting.items():
         how = "press Enter to keep it" if watched else settings.line("confirm", one.name)
         if not settings.quiet:
-            print(f"{one.name}: goes back in {pending.left:.0f} s unless confirmed: {how}")
+            say(f"{one.name}: goes back in {pending.left:.0f} s unless confirmed: {how}")
     sys.stdout.flush()
     if watched:
         _wait(settings, bpffs, waiting)
@@ -69,7 +70,7 @@ def _end(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
 def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
     def tell(one: Interface, what: str) -> None:
         if not settings.quiet:
-            print(f"{one.name}: {what}", flush=True)
+            say(f"{one.name}: {what}", flush=True)
 
     try:
         signals.release()

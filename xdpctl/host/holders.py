@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..kernel.records import Handle
+from .text import decoded
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ def holders(handles: Sequence[Handle]) -> dict[Handle, list[Holder]]:
             for fd in os.listdir(f"/proc/{entry}/fd"):
                 handle = _handle(f"/proc/{entry}", fd)
                 if handle in found:
-                    with open(f"/proc/{entry}/comm", encoding="utf-8") as comm:
-                        found[handle].append(Holder(int(entry), comm.read().strip(), int(fd)))
+                    # Cut at 15 bytes, which may be within a letter.
+                    with open(f"/proc/{entry}/comm", "rb") as comm:
+                        name = decoded(comm.read().removesuffix(b"\n"))
+                    found[handle].append(Holder(int(entry), name, int(fd)))
     return found
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import LockTimeoutError
+from .text import decoded, printable
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds."""
@@ -85,11 +86,11 @@ def holder(fd: int) -> str:
     if pid is None:
         return "a process that cannot be seen"
     try:
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-            words = file.read().rstrip("\0").split("\0")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [decoded(word) for word in file.read().rstrip(b"\0").split(b"\0")]
     except OSError:
         return f"process {pid}"
-    command = " ".join(words)
+    command = printable(" ".join(words))
     if not command:
         return f"process {pid}"
     return f"process {pid} ({command if len(command) <= 80 else command[:77] + '...'})"

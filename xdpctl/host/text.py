@@ -7,30 +7,29 @@ kernel again (PEP 383). What people read has none of it, and nothing that a term
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
 def decoded(data: bytes) -> str:
     """Bytes from outside as text, whatever they are; `os.fsencode` gives them back."""
-    return data.decode(errors="surrogateescape")
+    return os.fsdecode(data)
 
 
-def printable(text: str) -> str:
+def printable(text: str, keep: str = "") -> str:
     r"""A text of somebody else's on one line: what cannot be printed is written as an escape.
 
     Control characters (``\x1b``, ``\n``), marks of writing from right to left (``\u202e``), and
-    bytes that are no text (``\xe9``).
+    bytes that are no text (``\xe9``). The characters to `keep` stay as they are.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
 
 
 def lines(text: str) -> str:
     """The same of a text of several lines, such as the verifier's; tabs stay as well."""
-    if text.isascii() and text.replace("\n", "").isprintable():
-        return text
-    return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
+    return printable(text, keep="\n\t")
 
 
 def plain(value: Any) -> Any:

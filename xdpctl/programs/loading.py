@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
+from ..host.text import decoded
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.program import LOG_SIZE, Program
@@ -45,7 +46,7 @@ def open_object(path: str, data: bytes, pin_path: str | None = None) -> int:
     # libbpf names internal maps after the object: the file's name up to its first dot.
     name = os.path.basename(path).split(".")[0]
     options = abi.ObjectOpenOpts(
-        object_name=name.encode(), pin_root_path=os.fsencode(pin_path) if pin_path else None
+        object_name=os.fsencode(name), pin_root_path=os.fsencode(pin_path) if pin_path else None
     )
     return libbpf.open_object(data, options)
 
@@ -151,13 +152,13 @@ def _load(
     attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(LOG_SIZE)
     arrays = {
-        library.bpf_map__name(found).decode(): found
+        decoded(library.bpf_map__name(found)): found
         for found in libbpf.maps(handle)
         if library.bpf_map__type(found) == uapi.BPF_MAP_TYPE_PROG_ARRAY
     }
     chosen = 0
     for program in libbpf.programs(handle):
-        name = library.bpf_program__name(program).decode(errors="replace")
+        name = decoded(library.bpf_program__name(program))
         if name == source.program:
             chosen = program
             # A section that starts with ? asks to be left out unless it is named.
@@ -182,7 +183,7 @@ def _load(
         for found in libbpf.maps(handle):
             library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
     maps = {
-        path.decode(): found
+        os.fsdecode(path): found
         for found in libbpf.maps(handle)
         if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
     }

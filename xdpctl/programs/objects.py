@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
 from ..host import files
 from ..host.child import in_child
+from ..host.text import decoded
 from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from ..model import chain
@@ -226,10 +227,10 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
         handle = open_object(path, data)
         found = []
         for program in libbpf.programs(handle):
-            name = library.bpf_program__name(program).decode(errors="replace")
+            name = decoded(library.bpf_program__name(program))
             config = _run_config(handle, name)
             attach_type = library.bpf_program__expected_attach_type(program)
-            section = library.bpf_program__section_name(program).decode(errors="replace")
+            section = decoded(library.bpf_program__section_name(program))
             found.append(
                 {
                     "name": name,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from ..errors import KernelError
+from ..host.text import decoded
 from ..kernel import libbpf, maps, records, uapi
 from ..model.source import Image, Source
 from . import image
@@ -82,7 +83,7 @@ def use_pins(handle: int) -> None:
         path = library.bpf_map__pin_path(found)
         if not path or not os.path.lexists(path):
             continue
-        name, where = library.bpf_map__name(found).decode(), os.fsdecode(path)
+        name, where = decoded(library.bpf_map__name(found)), os.fsdecode(path)
         try:
             fd = map_at(where)
         except KernelError as error:
@@ -153,7 +154,7 @@ class _Sharing:
     def share(self, handle: int) -> None:
         """Give a map of the object that of the running program, if it is to have that."""
         library, source = libbpf.lib(), self.source
-        name = library.bpf_map__name(handle).decode()
+        name = decoded(library.bpf_map__name(handle))
         section = name.partition(".")[2]
         asked = self.said.pop(name, None) or (self.said.pop(f".{section}", "") if section else "")
         wanted = self._called(name, section)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from ..host.text import printable
+
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _BYTE_ORDER, _UNKNOWN_LENGTH = 0x1A2B3C4D, -1
 _ETHERNET = 1
@@ -22,15 +24,20 @@ def head(application: str, interface: str, snap: int) -> bytes:
         _SECTION, section + _options((_APPLICATION, application.encode()))
     ) + _block(
         _INTERFACE,
-        device + _options((_NAME, interface.encode()), (_RESOLUTION, _NANOSECONDS)),
+        device + _options((_NAME, _text(interface)), (_RESOLUTION, _NANOSECONDS)),
     )  # fmt: skip
 
 
 def packet(nanoseconds: int, data: bytes, length: int, comment: str, verdict: int) -> bytes:
     """A packet, or the beginning of one of this length; the time is since 1970."""
     fixed = struct.pack("=IIIII", 0, nanoseconds >> 32, nanoseconds & 0xFFFFFFFF, len(data), length)
-    options = _options((_COMMENT, comment.encode()), (_VERDICT, _XDP + struct.pack("=Q", verdict)))
+    options = _options((_COMMENT, _text(comment)), (_VERDICT, _XDP + struct.pack("=Q", verdict)))
     return _block(_PACKET, fixed + _padded(data) + options)
+
+
+def _text(text: str) -> bytes:
+    """A string of the format, which is UTF-8."""
+    return printable(text, keep="\n").encode()
 
 
 def _block(kind: int, body: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..host.text import plain
 from ..model.chain import ON_END, ON_VACANT, Member, Rules, action_names
 from .style import Style
 
@@ -38,15 +39,18 @@ def show_error(error: XdpctlError) -> None:
 
 def line(fields: Mapping[str, Any]) -> None:
     """Print one of many documents, on a line of its own."""
-    import json
-
-    print(json.dumps({"schema": SCHEMA, **fields}), flush=True)
+    print(_text(fields), flush=True)
 
 
 def _print(fields: Mapping[str, Any]) -> None:
+    print(_text(fields, indent=2))
+
+
+def _text(fields: Mapping[str, Any], indent: int | None = None) -> str:
     import json
 
-    print(json.dumps({"schema": SCHEMA, **fields}, indent=2))
+    # Half of a surrogate pair, as Python has a byte that is no text, is not valid JSON.
+    return json.dumps(plain({"schema": SCHEMA, **fields}), indent=indent)
 
 
 # --- what documents share -----------------------------------------------------------------------

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from rich.text import Text
 
+from ..host.text import printable as printable
+
 
 @dataclass
 class Style:
@@ -83,16 +85,6 @@ def can_print(text: str) -> bool:
     except UnicodeError:
         return False
     return True
-
-
-def printable(text: str, keep: str = "") -> str:
-    """A text from outside on one line, with nothing in it that a terminal would obey.
-
-    The characters to `keep` stay as they are.
-    """
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def say(*lines: str, flush: bool = False) -> None:

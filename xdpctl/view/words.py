@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from ..model.terms import Pending
 
 
+_LINES = "\n\t"
+
+
 def error_text(error: XdpctlError, style: Style) -> str:
     """What failed, why, what to do, a line each; with -v all details."""
-    lines = [error.what]
+    lines = [printable(error.what)]
     if error.why:
         lines.append("  why: " + error.why.replace("\n", "\n       "))
     if error.hint:
-        lines.append(f"  do: {error.hint}")
+        lines.append(f"  do: {printable(error.hint, keep=_LINES)}")
     if style.verbose and error.details:
         lines.append(error.details)
-    return printable("\n".join(lines), keep="\n\t")
+    return printable("\n".join(lines), keep=_LINES)
 
 
 def failure_text(failure: Failure, style: Style) -> str:
