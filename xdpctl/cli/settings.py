@@ -14,6 +14,7 @@ from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError, XdpctlError
 from ..host import interfaces, locks, output, rights
 from ..view.style import Style
+from .numbers import Seconds
 
 if TYPE_CHECKING:
     from ..model.labels import Attach
@@ -176,7 +177,7 @@ def common_options(*, changes: bool = False) -> Decorator:
             _option(
                 "--lock-timeout",
                 metavar="SECONDS",
-                type=click.FloatRange(0),
+                type=Seconds(),
                 help="How long to wait for another process that changes the interface "
                 f"[{locks.DEFAULT_TIMEOUT:g}].",
             ),

@@ -262,8 +262,9 @@ def _options(command: str, given: dict[str, str], places: list[str]) -> Iterator
 
 def _number(option: str, text: str) -> int:
     """A number as strtoul(3) reads it: what follows it is left out, and no number is 0."""
-    found = re.match(r"\s*([+-]?\d+)", text)
-    number = int(found[1]) if found else 0
+    found = re.match(r"\s*([+-]?)0*(\d*)", text, flags=re.ASCII)
+    # What is longer is out of the range anyhow.
+    number = int(found[1] + found[2][:20]) if found and found[2] else 0
     if not 0 <= number <= chain.MAX_PRIORITY:
         raise UsageError(f"--{option} takes a number from 0 to {chain.MAX_PRIORITY}")
     return number

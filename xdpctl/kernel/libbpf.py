@@ -174,7 +174,7 @@ def prog_ids() -> Iterator[int]:
 
 
 def prog_fd(program_id: int) -> int:
-    return call("bpf_prog_get_fd_by_id", program_id)
+    return _fd_by_id("bpf_prog_get_fd_by_id", program_id)
 
 
 def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
@@ -196,7 +196,7 @@ def wait_gone(program_id: int, seconds: float = 1.0) -> bool:
 
 
 def link_fd(link_id: int) -> int:
-    return call("bpf_link_get_fd_by_id", link_id)
+    return _fd_by_id("bpf_link_get_fd_by_id", link_id)
 
 
 def map_ids() -> Iterator[int]:
@@ -204,7 +204,14 @@ def map_ids() -> Iterator[int]:
 
 
 def map_fd(map_id: int) -> int:
-    return call("bpf_map_get_fd_by_id", map_id)
+    return _fd_by_id("bpf_map_get_fd_by_id", map_id)
+
+
+def _fd_by_id(function: str, number: int) -> int:
+    # ctypes would cut a number of a broken record down to one that something else has.
+    if not 0 <= number < 1 << 32:
+        raise KernelError(function, errno.ENOENT)
+    return call(function, number)
 
 
 def _info(fd: int, info: ctypes.Structure) -> None:

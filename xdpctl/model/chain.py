@@ -225,7 +225,7 @@ class Chain:
         """
         if word.isascii() and word.isdecimal():
             for member in self.members:
-                if member.id == int(word):
+                if str(member.id) == word.lstrip("0"):
                     return member
             raise NotFoundError(f"no program with id {word} in the chain", hint="see xdpctl status")
         labelled = [member for member in self.members if member.label == word]

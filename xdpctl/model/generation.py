@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from .chain import Chain, Kind, Member, Rules
-from .labels import Attach
+from .labels import Attach, in_range
 from .member_record import parse_member
 from .terms import Terms
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .state import State
+
+LATEST = 1 << 35
+"""Seconds of the calendar: what is later is no time of a record."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,20 @@ class Generation:
         with contextlib.suppress(ValueError, TypeError):
             before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
             mode, attach, kind, command = rest
+            rules = Rules(in_range(end), in_range(vacant), in_range(counted, 1))
             known = [parse_member(text) for text in members.split(";") if text]
             return cls(
                 number=number,
-                before=int(before),
-                after=int(after),
-                time=int(when),
+                before=in_range(before),
+                after=in_range(after),
+                time=in_range(when, LATEST),
                 mode=cast(Literal["native", "skb", "hw"], mode),
                 attach=cast(Attach, attach),
                 kind=cast(Kind, kind),
-                protocol=int(protocol),
+                protocol=in_range(protocol),
                 keeps=keeps == "1",
                 command=command,
-                chain=Chain(tuple(known), Rules(int(end), int(vacant), int(counted))),
+                chain=Chain(tuple(known), rules),
             )
         return None
 

@@ -10,6 +10,8 @@ Attach = Literal["link", "netlink"]
 
 TEXT = 4000
 """The most bytes of a record: a symbolic link's text, of which the kernel takes 4095."""
+NUMBERS = (1 << 32) - 1
+"""The largest number of a program, a map, a link or a process, and the largest priority."""
 
 
 class Home(NamedTuple):
@@ -72,4 +74,13 @@ def size(text: str) -> int:
 
 
 def is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    """Whether a text is a number of the kernel's, which has 32 bits."""
+    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= NUMBERS
+
+
+def in_range(text: str, most: int = NUMBERS) -> int:
+    """A number of a record. Raises ValueError for what is none, or out of range."""
+    found = int(text)
+    if not 0 <= found <= most:
+        raise ValueError(text)
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..errors import UsageError
 from ..kernel import uapi
 from .chain import Member
-from .labels import TEXT, size
+from .labels import TEXT, in_range, size
 
 
 def member_text(member: Member) -> str:
@@ -55,12 +55,12 @@ def parse_member(text: str) -> Member:
     number, priority, actions, flags, array, name, label, before, after = text.split(" ")
     return Member(
         name,
-        priority=int(priority),
-        actions=int(actions),
-        frags=bool(int(flags) & uapi.BPF_F_XDP_HAS_FRAGS),
-        id=int(number),
-        array_id=int(array),
-        devbound=bool(int(flags) & uapi.BPF_F_XDP_DEV_BOUND_ONLY),
+        priority=in_range(priority),
+        actions=in_range(actions),
+        frags=bool(in_range(flags) & uapi.BPF_F_XDP_HAS_FRAGS),
+        id=in_range(number),
+        array_id=in_range(array),
+        devbound=bool(in_range(flags) & uapi.BPF_F_XDP_DEV_BOUND_ONLY),
         label=label,
         before=tuple(filter(None, before.split(","))),
         after=tuple(filter(None, after.split(","))),

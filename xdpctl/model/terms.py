@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from functools import cache
 from typing import NamedTuple
+
+from .labels import in_range
+
+_LATEST = 1 << 63
 
 
 class Terms(NamedTuple):
@@ -42,8 +48,10 @@ class Pending(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Pending | None:
         words = text.split(" ")
-        numbers = [int(word) for word in words if word.isascii() and word.isdecimal()]
-        return cls(*numbers) if len(words) == len(numbers) == 3 else None
+        with contextlib.suppress(ValueError):
+            number, deadline, pid = words
+            return cls(in_range(number), in_range(deadline, _LATEST), in_range(pid))
+        return None
 
     def __str__(self) -> str:
         return f"{self.number} {self.deadline} {self.pid}"
@@ -55,5 +63,21 @@ class Pending(NamedTuple):
 
 
 def now() -> int:
-    """Nanoseconds since boot, suspended or not: a confirmation waits for people."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    """Nanoseconds since boot, suspended or not: a confirmation waits for people.
+
+    The same in every time namespace: a change may be confirmed from another one.
+    """
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - _offset()
+
+
+@cache
+def _offset() -> int:
+    """How much later the clock is in this time namespace (time_namespaces(7))."""
+    text = ""
+    with contextlib.suppress(OSError), open("/proc/self/timens_offsets", encoding="ascii") as file:
+        text = file.read()
+    for line in text.splitlines():
+        clock, seconds, nanoseconds = line.split()
+        if clock in ("boottime", str(time.CLOCK_BOOTTIME)):
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return 0

@@ -10,6 +10,7 @@ from ...errors import Interrupted, UsageError
 from ...host import output, rights
 from ...view import incidents
 from .. import complete
+from ..numbers import Count, Seconds
 from ..settings import Settings, common_options
 
 
@@ -20,12 +21,12 @@ from ..settings import Settings, common_options
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0.05),
+    type=Seconds(0.05),
     default=1.0,
     show_default=True,
     help="How often to look, and what rates are measured over.",
 )
-@click.option("-c", "--count", type=click.IntRange(1), help="End after so many packets.")
+@click.option("-c", "--count", type=Count(), help="End after so many packets.")
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str | None, interval: float, count: int | None) -> None:

@@ -21,6 +21,7 @@ from ...view import stats
 from ...view.stats import Look
 from .. import complete
 from ..many import change
+from ..numbers import Seconds
 from ..options import ChangeOptions, RootOptions, confirm_option, root_options
 from ..settings import Settings, common_options
 
@@ -34,7 +35,7 @@ _INTERVAL = 1.0
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Seconds(),
     help=f"What rates are measured over; 0: none [{_INTERVAL:g}].",
 )
 @root_options()

@@ -16,6 +16,7 @@ from ...model.state import State
 from ...observe.reading import View, observe
 from ...view import document, status
 from .. import complete
+from ..numbers import Seconds
 from ..outcomes import each, end, progress, tell
 from ..settings import Settings, common_options
 
@@ -31,7 +32,7 @@ from ..settings import Settings, common_options
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0.05),
+    type=Seconds(0.05),
     default=1.0,
     show_default=True,
     help="How often --watch looks.",

@@ -18,6 +18,7 @@ from ...model import chain
 from ...traffic import pcapng
 from ...view import packets as views
 from .. import complete
+from ..numbers import Count
 from ..settings import Settings, common_options
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("trace")
 @click.argument("interface", shell_complete=complete.interfaces)
 @click.option("--verdict", metavar="ACTION,...", help="Only packets that ended with one of these.")
-@click.option("-c", "--count", type=click.IntRange(1), help="End after so many packets.")
+@click.option("-c", "--count", type=Count(), help="End after so many packets.")
 @click.option(
     "-w", "--write", metavar="FILE", help="Write a pcapng file for Wireshark; - is standard output."
 )

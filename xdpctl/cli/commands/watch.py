@@ -7,6 +7,7 @@ import click
 from ...errors import UsageError
 from ...host import rights
 from ...view import events
+from ..numbers import Seconds
 from ..settings import Settings, common_options
 
 
@@ -14,7 +15,7 @@ from ..settings import Settings, common_options
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(0.05),
+    type=Seconds(0.05),
     default=1.0,
     show_default=True,
     help="How often to look for what no event tells.",

@@ -1,0 +1,32 @@
+"""Numbers on a command line: what can be meant, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+LONGEST = 1_000_000.0
+"""Seconds, some eleven days: the system calls that wait take no times without end."""
+MOST = 1 << 62
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds, from `least` on. Not a number, and infinity, are none."""
+
+    def __init__(self, least: float = 0) -> None:
+        super().__init__(least, LONGEST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no time.", param, ctx)
+        return found
+
+
+class Count(click.IntRange):
+    """How many of something, one at least."""
+
+    def __init__(self) -> None:
+        super().__init__(1, MOST)
