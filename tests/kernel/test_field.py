@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_adopt import bare
 from tests.kernel.tool import Tool
 from tests.unit.samples import compiled
+from xdpctl.model.chain import Kind
 
 FIELD: dict[str, tuple[str, ...]] = {
     "count": (),
@@ -100,6 +101,81 @@ def by_ip(veth: net.Veth, path: Path) -> Iterator[int]:
         yield oracle.xdp_prog_id(veth.ifindex)[0]
     finally:
         net.ip("link", "set", "dev", veth.dev, "xdpdrv", "off")
+
+
+# --- loaders that name no attach type -----------------------------------------------------------
+
+
+@needs("link_target")
+def test_a_program_array_of_callers_without_the_attach_type(
+    tool: Tool, veth: net.Veth, objects: Objects, kind: Kind
+) -> None:
+    """It goes together with EXT programs, which have none; else the cause is named."""
+    pin = tool.bpffs / "jumps"
+    with oracle.map_create(3, 4, 4, 2, "jumps") as array:
+        oracle.pin(array, pin)
+        call = oracle.insn(0x18, 2, 1, imm=array) + oracle.insn(0) + oracle.mov(3, 1)
+        code = call + oracle.insn(0x85, imm=12) + oracle.returning(2)
+        with oracle.xdp_load(code, expected_attach_type=0):
+            result = tool.try_("load", veth.dev, objects["jumps"])
+            if result.code:
+                assert (result.code, kind) == (7, "fused"), result.err
+                assert "cannot call through the program array jumps" in result.err
+                assert "expected attach type" in result.err
+            passes(veth)
+    pin.unlink()
+    if not result.code:
+        tool("unload", veth.dev, "--all")
+
+
+@kinds("fused")
+def test_a_link_of_a_program_without_the_attach_type(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """The kernel keeps a link to what it began with; over netlink all goes well."""
+    with (
+        oracle.xdp_load(oracle.returning(2), expected_attach_type=0) as program,
+        oracle.xdp_attach(program, veth.ifindex),
+    ):
+        result = tool.try_("adopt", veth.dev, "--object", objects["pass"], "--force")
+        assert (result.code, "loaded without the attach type XDP" in result.err) == (7, True)
+        passes(veth)
+
+
+# --- what their own loaders set -----------------------------------------------------------------
+
+TUNED = """[[program]]
+file = "{}"
+constants = {{ verdict = "XDP_PASS" }}
+entries = {{ flows = 64 }}
+"""
+
+
+def test_values_and_sizes(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """On the command line and in a file; a program that replaces another has its own values."""
+    path = objects["tuned"]
+    assert "map flows has 0 entries" in tool.try_("load", veth.dev, path).err
+    tool("load", veth.dev, path, "-g", "verdict=1", "--entries", "flows=64")
+    assert net.exchange(veth, FRAMES) == []
+    (first,) = tool.ids(veth.dev)
+    flows = oracle.prog_map(first, "flows")
+    assert oracle.map(flows).max_entries == 64
+    result = tool.try_("replace", veth.dev, "tuned", path, "--entries", "flows=65")
+    assert (result.code, "65 entries" in result.err) == (7, True), result.err
+    tool("replace", veth.dev, "tuned", path, "-g", "verdict=XDP_PASS", "--entries", "flows=64")
+    passes(veth)
+    assert oracle.prog_map(tool.ids(veth.dev)[0], "flows") == flows
+    words = ("-g", "verdict=1", "-g", "unused=0", "--entries", "flows=64")
+    result = tool.try_("replace", veth.dev, "tuned", path, *words)
+    assert (result.code, "unused stays what it is" in result.err) == (7, True), result.err
+    result = tool.try_("load", veth.dev, path, "-g", "verdicts=1")
+    assert (result.code, "there is no variable verdicts" in result.err) == (2, True), result.err
+    tool("unload", veth.dev, "--all")
+    chain = tmp_path / "chain.toml"
+    chain.write_text(TUNED.format(path))
+    for _time in range(2):
+        tool("apply", veth.dev, chain)
+        passes(veth)
 
 
 # --- what is told of objects that cannot run ----------------------------------------------------

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.kernel import net, oracle
 from tests.kernel.api_holder import Holder
 from tests.kernel.conftest import Objects, kinds, needs, one_guest
@@ -81,6 +83,46 @@ def test_a_source_in_bcc_s_dialect(
         assert table(tool, tool.ids(veth.dev)[1]) == number
     tool("unload", veth.dev, "-a")
     assert tool.pins() == []
+
+
+PINNED = """#include "verdict.h"
+BPF_TABLE_PINNED("array", u32, u64, kept, 1, "{pin}");
+int f(struct xdp_md *ctx) {{
+    int key = 0;
+    u64 *seen = kept.lookup(&key);
+    {code}
+    return VERDICT;
+}}
+"""
+
+
+@needs("bcc")
+@kinds("fused")
+def test_what_bcc_pins_and_where_it_looks(
+    tool: Tool, veth: net.Veth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative -I is the caller's. A pin goes with a load that fails, or changes nothing."""
+    pin, source = tool.bpffs / "kept", tmp_path / "source/f.c"
+    for one in ("source", "include"):
+        (tmp_path / one).mkdir()
+    (tmp_path / "include/verdict.h").write_text("#define VERDICT XDP_PASS\n")
+    monkeypatch.chdir(tmp_path)
+    words = ("load", veth.dev, source, "-I", "include")
+    source.write_text(PINNED.format(pin=pin, code="*seen += 1;"))
+    result = tool.try_(*words)
+    assert (result.code, pin.exists()) == (5, False), result.err
+    source.write_text(PINNED.format(pin=pin, code="if (seen) *seen += 1;"))
+    tool(*words, "--dry-run")
+    assert not pin.exists()
+    monkeypatch.setenv("CPATH", str(tmp_path / "include"))
+    assert tool.try_("load", veth.dev, source).code == 4
+    assert not pin.exists()
+    tool(*words)
+    assert pin.exists()
+    result = tool.try_("load", veth.dev, source, "-I", "include", "-n", "none")
+    assert (result.code, pin.exists()) == (3, True), result.err
+    tool("unload", veth.dev, "--all")
+    pin.unlink()
 
 
 @needs("bcc", "link_target")

@@ -71,7 +71,7 @@ def test_a_file_that_says_everything(read: Read, here: Path) -> None:
         on-vacant = "drop"
 
         [[program]]
-        file = "count.o"
+        file = "pinned.o"
         section = "xdp"
         prio = 10
         actions = ["pass", "XDP_TX"]
@@ -88,6 +88,8 @@ def test_a_file_that_says_everything(read: Read, here: Path) -> None:
         name = "second"
         after = "first"
         maps = ["keep", "packets=new"]
+        constants = {}
+        entries = {}
         """
     )
     expected = Request(mode="skb", attach="netlink", kind="fused", protocol=3)
@@ -96,14 +98,14 @@ def test_a_file_that_says_everything(read: Read, here: Path) -> None:
     assert target.rules == Rules(on_end=1, on_vacant=1)
     first, second = target.members
     assert (first.name, first.label, first.priority, first.actions) == (
-        "count",
+        "pinned",
         "first",
         10,
         PASS | TX,
     )
     assert (first.before, second.after) == (("second",), ("first",))
     assert (second.label, second.priority, second.actions) == ("second", 0, DROP)
-    assert (source(first).path, source(first).pin_path) == (str(here / "count.o"), "/bpffs/mine")
+    assert (source(first).path, source(first).pin_path) == (str(here / "pinned.o"), "/bpffs/mine")
     assert (source(second).path, source(second).pin_path) == (f"{here}/./pass.o", "/bpffs")
     busy = state_of([running("count", 9, label="first"), running("other", 8, label="second")])
     first, second = written.target(busy).members
@@ -365,3 +367,34 @@ def test_each_interface_of_a_pattern(
     assert run(["apply", "a*", str(here / "chain.toml")]) == 4
     assert "2 of 2 interfaces failed: a0, a1" in capsys.readouterr().err
     assert reads == ["chain.toml", "count.o"]
+
+
+# --- what an object's own loader would set ------------------------------------------------------
+
+
+def test_values_and_sizes(read: Read, here: Path) -> None:
+    shutil.copy(built("tuned"), here)
+    text = '[[program]]\nfile = "tuned.o"\nconstants = { unused = 0x10, verdict = "XDP_DROP" }\n'
+    (member,) = read(text + "entries = { flows = 64 }").target(EMPTY).members
+    assert source(member).tuning == ((("unused", "16"), ("verdict", "XDP_DROP")), (("flows", 64),))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("constants = 5", "constants: not a table"),
+        ("constants = { verdict = 1.5 }", "constants: verdict: not a number"),
+        ("constants = { none = 1 }", "cannot be set so"),
+        ("constants = { verdict = true }", "cannot be set so"),
+        ("entries = [5]", "entries: not a table"),
+        ("entries = { flows = 0 }", "not a number from 1"),
+        ('entries = { flows = "64" }', "not a number from 1"),
+        ("entries = { none = 64 }", "cannot be set so"),
+        ('pin-path = "/pins"', "nothing is to be pinned in /pins"),
+    ],
+)
+def test_values_that_are_none(read: Read, here: Path, line: str, what: str) -> None:
+    shutil.copy(built("tuned"), here)
+    with pytest.raises(XdpctlError) as caught:
+        read(f'[[program]]\nfile = "tuned.o"\n{line}')
+    assert what in caught.value.what

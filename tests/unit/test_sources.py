@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.samples import ROOT, needs_root
-from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError
+from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError, UsageError
 from xdpctl.host import cache as kept
 from xdpctl.programs import clang, objects
 from xdpctl.programs.clang import Build
@@ -113,10 +113,66 @@ def test_what_cannot_be_compiled(
     assert "apt install clang" in caught.value.hint
 
 
-def test_a_name_that_looks_like_an_option(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["-DX=.c", "@x.c", "--.c", "-.c"])
+def test_a_name_that_looks_like_an_option(
+    source: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Or like a file of options, which may have a compiler run anything."""
     monkeypatch.chdir(source.parent)
-    source.rename("-DX=.c")
-    assert objects.member("-DX=.c").name == "mine"
+    Path("x.c").write_text("-DNAMED")
+    source.rename(name)
+    assert objects.member(name).name == "mine"
+
+
+def test_the_environment_of_the_user_adds_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers, flags and libraries are those of the machine and of the command line."""
+    header = tmp_path / "elsewhere/verdict.h"
+    header.parent.mkdir()
+    (source.parent / "verdict.h").rename(header)
+    for name in ("CPATH", "C_INCLUDE_PATH"):
+        monkeypatch.setenv(name, str(header.parent))
+    monkeypatch.setenv("CCC_OVERRIDE_OPTIONS", f"+-I{header.parent}")
+    monkeypatch.setenv("LD_PRELOAD", "/nonexistent.so")
+    with pytest.raises(BadObjectError, match="clang cannot compile") as caught:
+        clang.compiled(str(source))
+    assert "verdict.h' file not found" in caught.value.why
+    assert "ld.so" not in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("#include <linux/bpf.h>\nint f(void) { return nonesuch(); }", "the header that declares"),
+        ("#include <uapi/linux/bpf.h>\nint f(struct xdp_md *ctx) { return 2; }", "--bcc"),
+        ('BPF_HASH(a, int);\n#define S SEC("xdp")\nS int f(void) { a.x(); }', "--bcc"),
+        ('#include "none.h"', "-I DIR"),
+        ("int f(void) { return }", ""),
+    ],
+)
+def test_what_may_help(source: Path, text: str, hint: str) -> None:
+    source.write_text(text)
+    with pytest.raises(BadObjectError, match="clang cannot compile") as caught:
+        clang.compiled(str(source))
+    assert hint in caught.value.hint
+    assert bool(caught.value.hint) is bool(hint)
+
+
+@pytest.mark.parametrize("build", [Build(("-DX",)), Build(("-Ix",)), Build(bcc=True)])
+def test_options_that_do_nothing(build: Build) -> None:
+    """Flags for a compiler with files that are compiled already."""
+    build.check_used(["x.o", "y.c"])
+    Build(bcc=None).check_used(["x.o"])
+    with pytest.raises(UsageError, match="nothing is compiled"):
+        build.check_used(["x.o", "y.o"])
+
+
+def test_options_without_a_value() -> None:
+    """The compiler would take the next word for it."""
+    for flag in ("-I", "-D"):
+        with pytest.raises(UsageError, match=f"{flag} has no value"):
+            Build((flag,)).check_used(["y.c"])
 
 
 @pytest.mark.parametrize("name", ["count", "core", "subprogs", "tailcall", "timer", "xsk"])
@@ -136,6 +192,12 @@ def test_the_test_programs_compile_without_flags(name: str) -> None:
         ('BPF_ARRAY(a, u64, 1);\nSEC("xdp") int f(void);', False),
         ('BPF_ARRAY(a, u64, 1);\n__attribute__((section("xdp"))) int f(void);', False),
         ("#define BPF_ARRAY(name) x\n", False),
+        ("#define BPF_ARRAY(name) x\nBPF_ARRAY(a);", False),
+        ("#define S(n) __attribute__((section(n)))\nBPF_ARRAY(a, u64, 1);", True),
+        ('#define S(n) \\\n section(n)\nBPF_ARRAY(a, u64, 1);\nS("xdp") int f(void);', False),
+        ("#define SEC(n) x\nBPF_ARRAY(a, u64, 1);", True),
+        ('BPF_ARRAY(a, u64, 1);\n__attribute__((__section__("xdp"))) int f(void);', False),
+        ('BPF_ARRAY(a, u64, 1);\n__section("xdp") int f(void);', False),
         ("int f(struct xdp_md *c) { return 2; }", False),
         ("", False),
     ],

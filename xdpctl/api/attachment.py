@@ -13,7 +13,7 @@ import os
 import select
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -35,7 +35,7 @@ from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, records
 from ..model import chain, labels
 from ..model.request import AskedKind, AskedMode, Request
-from ..model.source import Source
+from ..model.source import Source, Tuning
 from ..model.state import State
 from ..model.terms import Terms
 from ..observe.elsewhere import may_run_elsewhere
@@ -66,13 +66,16 @@ def attach(
     lock_timeout: float = locks.DEFAULT_TIMEOUT,
     flags: Iterable[str] = (),
     bcc: bool | None = None,
+    constants: Mapping[str, int | str] | None = None,
+    entries: Mapping[str, int] | None = None,
 ) -> Attachment:
     """Add an XDP program to an interface's chain, for as long as this process holds it.
 
     `source` is the path of an object file or a C source, the bytes of an object, or a `bcc.BPF`,
     whose tables are then those of the program in the chain. `program`, a function's name, or
     `section` name one of several in it. A C source is compiled with `flags`, such as
-    ``["-DLIMIT=5"]``, by BCC if it is in that dialect or `bcc` says so. `priority` and
+    ``["-DLIMIT=5"]``, by BCC if it is in that dialect or `bcc` says so. Before it is loaded global
+    variables get the values of `constants` and maps the numbers of `entries`. `priority` and
     `actions`, such as ``["XDP_PASS", "XDP_TX"]``, go before what the object says. `mode` and
     `attach` are for a first program, `root` is the kind of root (default: what is there, else
     XDPCTL_ROOT or "auto"). `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
@@ -83,7 +86,9 @@ def attach(
     found = Interface.named(interface)
     mask = None if actions is None else chain.parse_actions(",".join(actions) or "none")
     build = Build(tuple(flags), bcc)
-    member = _member(source, program, section, priority, mask, pinned.path, build)
+    values = tuple((name, _word(value)) for name, value in (constants or {}).items())
+    tuning = Tuning(values, tuple((entries or {}).items())).checked()
+    member = _member(source, program, section, priority, mask, pinned.path, build, tuning)
 
     def target(state: State) -> chain.Chain:
         return state.chain.with_added([replace(member, held=True)])
@@ -107,8 +112,11 @@ def _member(
     actions: int | None,
     pin_path: str,
     build: Build,
+    tuning: Tuning,
 ) -> chain.Member:
     if dialect.is_module(source):
+        if any(tuning):
+            raise UsageError("nothing of a bcc.BPF can be set", why="it is compiled already")
         if section is not None:
             raise UsageError("a bcc.BPF has no sections", hint="name a function: program=")
         name, code = dialect.of_module(source, program)
@@ -119,6 +127,7 @@ def _member(
         path, data = os.fspath(source), None
     else:
         raise TypeError(f"a {type(source).__name__} is no source of a program")
+    build.check_used([path])
     return objects.member(
         path,
         data,
@@ -128,7 +137,12 @@ def _member(
         actions=actions,
         pin_path=pin_path,
         build=build,
+        tuning=tuning,
     )
+
+
+def _word(value: int | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Attachment:

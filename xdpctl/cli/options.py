@@ -15,6 +15,7 @@ from ..model.chain import MAX_PRIORITY, Member, parse_actions
 from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
 from ..model.request import AskedKind, AskedMode, Request
+from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
 from .settings import Decorator, Function, common_options, together
@@ -125,6 +126,8 @@ class ProgramOptions:
     include: tuple[str, ...] = ()
     define: tuple[str, ...] = ()
     bcc: bool | None = None
+    constants: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
 
     def members(
         self, paths: Sequence[str], *, pin_path: str | None, first_of_several: bool = False
@@ -133,6 +136,9 @@ class ProgramOptions:
         if self.section is not None and self.prog_name is not None:
             raise UsageError("-s and -n exclude each other", hint="give one of them")
         flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]
+        build = Build(tuple(flags), self.bcc)
+        build.check_used(paths)
+        tuning = Tuning.parse(self.constants, self.entries)
         actions = None if self.actions is None else parse_actions(self.actions)
         return [
             objects.member(
@@ -141,7 +147,8 @@ class ProgramOptions:
                 program=self.prog_name,
                 priority=self.prio,
                 actions=actions,
-                build=Build(tuple(flags), self.bcc),
+                build=build,
+                tuning=tuning,
                 pin_path=pin_path,
                 first_of_several=first_of_several,
             )
@@ -197,7 +204,22 @@ def program_options(*, placed: bool = True) -> Decorator:
         default=None,
         help="A C source is in BCC's dialect, or is not [as it looks].",
     )
-    options = [section, name, *([prio] if placed else []), actions, include, define, bcc]
+    constants = click.option(
+        "-g",
+        "--global",
+        "constants",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="The value of a global variable of the program's.",
+    )
+    entries = click.option(
+        "--entries",
+        multiple=True,
+        metavar="MAP=N",
+        help="How many entries a map of the program's has.",
+    )
+    compiling = [include, define, bcc, constants, entries]
+    options = [section, name, *([prio] if placed else []), actions, *compiling]
     return _handed("programs", ProgramOptions, options)
 
 

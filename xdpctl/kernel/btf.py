@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from ctypes import c_uint32
 
 from ..errors import KernelError
-from . import abi, libbpf
+from . import abi, libbpf, libc
 
 BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_FUNC = 2, 3, 12
 BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_TYPEDEF, BTF_KIND_FUNC_PROTO = 4, 5, 8, 13
-BTF_KIND_DATASEC = 15
+BTF_KIND_INT, BTF_KIND_ENUM, BTF_KIND_VOLATILE, BTF_KIND_CONST = 1, 6, 9, 10
+BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_ENUM64 = 14, 15, 19
 BTF_INT_SIGNED = 1 << 0
 BTF_FUNC_STATIC, BTF_FUNC_GLOBAL = 0, 1
 
@@ -43,6 +45,12 @@ class Btf:
     def __exit__(self, *_exception: object) -> None:
         if not self._borrowed:
             libbpf.lib().btf__free(self._handle)
+
+    @property
+    def count(self) -> int:
+        """One more than the last id of a type; the first is 1."""
+        number: int = libbpf.lib().btf__type_cnt(self._handle)
+        return number
 
     def find(self, name: str, kind: int) -> int:
         """The id of a named type; 0 where there is none."""
@@ -88,6 +96,28 @@ class Btf:
             if not name and (deeper := self._bits(inner, member)) is not None:
                 return place + deeper
         return None
+
+    def write_c(self, fd: int) -> None:
+        """Write all types to a file, as C. Raises KernelError.
+
+        libbpf calls a function as vfprintf(3) is: that one is handed to it.
+        """
+        library, system = libbpf.lib(), libc.lib()
+        file = system.fdopen(os.dup(fd), b"w")
+        if not file:
+            raise KernelError("fdopen", ctypes.get_errno())
+        try:
+            printer = ctypes.cast(system.vfprintf, ctypes.c_void_p)
+            dump = libbpf.pointer("btf_dump__new", self._handle, printer, file, None)
+            try:
+                for number in range(1, self.count):
+                    libbpf.call("btf_dump__dump_type", dump, number)
+            finally:
+                library.btf_dump__free(dump)
+        finally:
+            failed = system.fclose(file)
+        if failed:
+            raise KernelError("fclose", ctypes.get_errno())
 
     def arguments(self, tracepoint: str) -> list[int] | None:
         """The kinds of a tracepoint's arguments; None where there is no such tracepoint.

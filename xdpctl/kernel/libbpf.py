@@ -145,6 +145,13 @@ def set_initial_value(map_handle: int, value: bytes) -> None:
     call("bpf_map__set_initial_value", map_handle, value, len(value))
 
 
+def initial_value(map_handle: int) -> bytes:
+    """The same as the object has them; empty for a map that is no data map."""
+    size = ctypes.c_size_t(0)
+    start = lib().bpf_map__initial_value(map_handle, ctypes.byref(size))
+    return ctypes.string_at(start, size.value) if start else b""
+
+
 def set_attach_target(program: int, root_fd: int, function: str) -> None:
     call("bpf_program__set_attach_target", program, root_fd, function.encode())
 

@@ -25,6 +25,8 @@ def lib() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.vsnprintf.argtypes = [c_char_p, c_size_t, c_void_p, c_void_p]
     libc.syscall.restype = ctypes.c_long
+    libc.fdopen.argtypes, libc.fdopen.restype = [ctypes.c_int, c_char_p], c_void_p
+    libc.fclose.argtypes = [c_void_p]
     return libc
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, ItemsView, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
 from ..kernel.asm import INSN_SIZE
+
+MAX_ENTRIES = 2**32 - 1
+"""The most that a map can have."""
 
 _MAGIC, _VERSION = b"xdpi", 1
 # Magic, version, flags, length of the code in bytes. The code follows, and the names of maps.
@@ -62,6 +65,42 @@ class NamedMaps(Protocol):
     def close(self) -> Callable[[], object]:
         """Closes them; may be called again."""
 
+    def taken(self) -> None:
+        """Keep what making them left elsewhere."""
+
+
+class Tuning(NamedTuple):
+    """What a loader of its own would set in an object: values of global variables, map sizes."""
+
+    constants: tuple[tuple[str, str], ...] = ()
+    entries: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def parse(cls, constants: Iterable[str], entries: Iterable[str]) -> Tuning:
+        """Of words such as ``LIMIT=5`` and ``flows=1024``. Raises UsageError."""
+        pairs = [word.partition("=") for word in constants]
+        sizes = [word.partition("=") for word in entries]
+        for name, _, value in pairs:
+            if not name or not value:
+                raise UsageError(f"-g {name} has no value", hint="write -g NAME=VALUE")
+        for name, _, value in sizes:
+            if not name or not (value.isascii() and value.isdecimal() and 0 < len(value) < 11):
+                raise UsageError(
+                    f"--entries {name} has no number", hint="write --entries MAP=NUMBER"
+                )
+        numbers = tuple((name, int(value)) for name, _, value in sizes)
+        return cls(tuple((name, value) for name, _, value in pairs), numbers).checked()
+
+    def checked(self) -> Tuning:
+        """Itself. Raises UsageError for what no map can have, and what is said twice."""
+        for name, number in self.entries:
+            if not 0 < number <= MAX_ENTRIES:
+                raise UsageError(f"map {name} cannot have {number} entries")
+        for said in ([name for name, _ in self.constants], [name for name, _ in self.entries]):
+            if len(said) > len(set(said)):
+                raise UsageError(f"said twice: {', '.join(sorted(said))}")
+        return self
+
 
 class Source(NamedTuple):
     """An object file's bytes and the program in it that a new member is loaded from.
@@ -71,7 +110,8 @@ class Source(NamedTuple):
     own. `maps` says otherwise of single maps, each with ``keep``, ``new`` or the path of a pin.
 
     One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
-    are pinned for as long as it is a member.
+    are pinned for as long as it is a member. `tuning` is set before it is loaded; `pins` tells
+    whether maps of it ask to be pinned.
     """
 
     path: str
@@ -84,6 +124,8 @@ class Source(NamedTuple):
     maps: tuple[tuple[str, str], ...] = ()
     image: Image | None = None
     tables: NamedMaps | None = None
+    tuning: Tuning = Tuning()
+    pins: bool = False
 
 
 class MapsAsked(NamedTuple):

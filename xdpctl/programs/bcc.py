@@ -7,8 +7,10 @@ package; the project of that name on PyPI is another one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,12 +28,15 @@ from ..host import rights
 from ..host.child import in_child
 from ..kernel import asm, libbpf
 from ..model.source import Image
+from . import clang
 from .image import Tables
 
 if TYPE_CHECKING:
     import ctypes
 
 
+# BPF_TABLE_PINNED("array", u32, u64, packets, 1, "/sys/fs/bpf/packets");
+_PINNED = re.compile(rb'^[ \t]*BPF_TABLE_PINNED\w*\s*\([^;]*,\s*"([^"]+)"\s*\)\s*;', re.MULTILINE)
 _MISSING, _COMPILING = "import bcc", "compiling"
 # What the kernel takes for compatible with the GPL (<linux/license.h>).
 _GPL = {
@@ -110,10 +115,13 @@ def compiled(
     refuses, RightsError, NotFoundError or UsageError.
     """
     rights.require()  # the maps are made with the code
+    pins = [pin for pin in _pins(text) if not os.path.lexists(pin)]
 
     def work() -> tuple[Any, list[int]]:
         directory = os.path.dirname(os.path.abspath(path))
-        module, lib = _compile(text, [*flags, f"-I{directory}"])
+        # BCC compiles elsewhere: what is relative would be so to another directory.
+        places = [f"-I{os.path.abspath(one[2:])}" if one[:2] == "-I" else one for one in flags]
+        module, lib = _compile(text, [*places, f"-I{directory}"])
         found = _functions(module, lib)
         meant = program or (found[0] if len(found) == 1 else "")
         code = None
@@ -124,12 +132,28 @@ def compiled(
         record = code.pack().hex() if code else ""
         return {"functions": found, "image": record, "tables": [*tables]}, [*tables.values()]
 
-    answer, fds = _in_child(path, work)
-    tables = Tables(dict(zip(answer["tables"], fds, strict=True)))
+    try:
+        answer, fds = _in_child(path, work)
+    except XdpctlError:
+        unpin(pins)
+        raise
+    tables = Tables(dict(zip(answer["tables"], fds, strict=True)), partial(unpin, pins))
     name = _chosen(path, answer["functions"], program)
     code = Image.unpack(bytes.fromhex(answer["image"]))
     assert code is not None
     return name, code, tables
+
+
+def _pins(text: bytes) -> list[str]:
+    """Where the tables of a source are pinned as it is compiled."""
+    return [os.fsdecode(path) for path in _PINNED.findall(text)]
+
+
+def unpin(paths: Sequence[str]) -> None:
+    """Take pins away that compiling has made."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def functions(
@@ -166,6 +190,8 @@ def _compile(text: bytes, flags: Sequence[str]) -> tuple[BPF, ctypes.CDLL]:
         from bcc.libbcc import lib
     except ImportError as error:
         raise KernelError(_MISSING, errno.ENOENT, str(error)) from error
+    for name in os.environb.keys() - set(map(os.fsencode, clang.environment())):
+        del os.environb[name]
     log = os.memfd_create("log")
     for number in (1, 2):  # where BCC and its compiler write
         os.dup2(log, number)
@@ -237,4 +263,5 @@ def _explained(path: str, error: KernelError) -> XdpctlError:
             "directory in BCC_KERNEL_SOURCE",
             details=said,
         )
-    return BadObjectError(what, why=said)
+    hint = "--no-bcc compiles it with clang, for libbpf" if "SEC" in said else ""
+    return BadObjectError(what, why=said, hint=hint)

@@ -22,7 +22,7 @@ from ..model.chain import (
 )
 from ..model.record import PROTOCOLS
 from ..model.request import Request
-from ..model.source import MapsAsked
+from ..model.source import MAX_ENTRIES, MapsAsked, Tuning
 from ..model.state import State
 from . import objects
 from .clang import Build
@@ -121,6 +121,15 @@ def _check_names(path: str, members: Sequence[Member]) -> None:
                 )
 
 
+_KEYS_OF = (
+    ("-n PROGRAM", 'prog-name = "PROGRAM"'),
+    ("-I DIR", "include = [DIR]"),
+    ("--bcc", "bcc = true"),
+    ("--no-bcc", "bcc = false"),
+)
+"""What hints call options, and how a file says the same."""
+
+
 def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[Member, MapsAsked]:
     found = _values(where, table, _PROGRAM)
     if "file" not in found:
@@ -135,12 +144,15 @@ def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[
     build = Build((*include, *define), found.pop("bcc", None))
     called = {key: found.pop(key) for key in ("label", "before", "after") if key in found}
     maps = found.pop("maps", None)
+    tuning = Tuning(found.pop("constants", ()), found.pop("entries", ()))
     file = os.path.join(here, found.pop("file"))
     try:
-        member = objects.member(file, **{"pin_path": bpffs, **found}, build=build)
+        build.check_used([file])
+        member = objects.member(file, **{"pin_path": bpffs, **found}, build=build, tuning=tuning)
+        objects.check_pinning([member], found.get("pin_path"))
     except XdpctlError as error:
         error.what = f"{where}: {error.what}"
-        for option, key in (("-n PROGRAM", 'prog-name = "PROGRAM"'), ("-I DIR", "include = [DIR]")):
+        for option, key in _KEYS_OF:
             error.hint = error.hint.replace(option, key)
         raise
     if maps is None:
@@ -222,6 +234,25 @@ def _actions(value: object) -> int:
     return parse_actions(",".join(_texts(value)) or "none")
 
 
+def _constants(value: object) -> tuple[tuple[str, str], ...]:
+    """A table of numbers, truth values and names of enumerations."""
+    if not isinstance(value, dict):
+        raise UsageError("not a table of numbers, truth values or names")
+    words = list[tuple[str, str]]()
+    for name, one in value.items():
+        if not isinstance(one, int | str):
+            raise UsageError(f"{name}: not a number, a truth value or a name")
+        words.append((name, str(one).lower() if isinstance(one, bool) else str(one)))
+    return tuple(words)
+
+
+def _entries(value: object) -> tuple[tuple[str, int], ...]:
+    if not isinstance(value, dict):
+        raise UsageError("not a table of numbers")
+    number = _number(1, MAX_ENTRIES)
+    return tuple((name, number(one)) for name, one in value.items())
+
+
 def _names(value: object) -> tuple[str, ...]:
     return tuple(map(check_label, _texts(value)))
 
@@ -248,4 +279,6 @@ _PROGRAM: _Keys = {
     "include": ("include", _texts),
     "define": ("define", _texts),
     "bcc": ("bcc", _flag),
+    "constants": ("constants", _constants),
+    "entries": ("entries", _entries),
 }

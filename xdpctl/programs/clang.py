@@ -5,6 +5,7 @@ What is written in BCC's dialect is for bcc.py to compile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -13,15 +14,18 @@ import sysconfig
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import BadObjectError, UnsupportedError
+from ..errors import BadObjectError, UnsupportedError, UsageError
 from ..host import cache
+from . import vmlinux
 
 SUFFIX = ".c"
-_CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3")
+# What is not declared would be called as a function of another object's, which nobody links.
+_CFLAGS = (*("-O2", "-g", "-target", "bpf", "-mcpu=v3"), "-Werror=implicit-function-declaration")
 
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
 # Each program and map of libbpf's stands in a section that is named; one of BCC's never does.
-_SECTION = re.compile(r"\bSEC\s*\(|\bsection\s*\(")
+_SECTION = re.compile(r"\bSEC\s*\(|\b(?:__)?section(?:__)?\s*\(")
 _TABLE = re.compile(
     r"^\s*BPF_(TABLE\w*|F_TABLE|ARRAY\w*|HASH\w*|PERCPU_\w+|LRU_\w+|LPM_TRIE|HISTOGRAM|DEVMAP"
     r"|CPUMAP|XSKMAP|PROG_ARRAY|PERF_ARRAY|PERF_OUTPUT|RINGBUF_OUTPUT|STACK\w*|QUEUE\w*)\s*\(",
@@ -39,6 +43,18 @@ class Build(NamedTuple):
         """Whether a text is for BCC to compile."""
         return is_bcc(text) if self.bcc is None else self.bcc
 
+    def check_used(self, paths: Sequence[str]) -> None:
+        """Raise UsageError if there are flags, and none of the files is one to be compiled."""
+        if (self.flags or self.bcc is not None) and not any(map(is_source, paths)):
+            raise UsageError(
+                f"nothing is compiled: {', '.join(paths)}",
+                why="-I, -D, --bcc and --no-bcc are for C sources, which are known by their names: "
+                f"those end in {SUFFIX}",
+                hint="leave them out, or give the source",
+            )
+        for empty in {"-I", "-D"} & set(self.flags):
+            raise UsageError(f"{empty} has no value", hint=f"leave {empty} out")
+
 
 def is_source(path: str) -> bool:
     """Whether a file is one to be compiled, by its name."""
@@ -50,8 +66,29 @@ def is_bcc(text: bytes) -> bool:
 
     Without a section libbpf would find neither a program nor a map in it.
     """
+    whole = _COMMENTS.sub(" ", text.decode(errors="replace"))
+    # A macro says nothing until it is used: one may be defined that names sections, for others.
+    macros, code = dict(_DEFINE.findall(whole)), _DEFINE.sub("", whole)
+    named = [re.escape(name) for name, body in macros.items() if _SECTION.search(body)]
+    if _SECTION.search(code) or (named and re.search(rf"\b(?:{'|'.join(named)})\b", code)):
+        return False
+    return any(f"BPF_{found[1]}" not in macros for found in _TABLE.finditer(code))
+
+
+def looks_like_bcc(text: bytes) -> bool:
+    """Whether something in a source is of BCC's dialect, though not all that it is told by."""
     code = _COMMENTS.sub(" ", text.decode(errors="replace"))
-    return bool(_TABLE.search(code)) and not _SECTION.search(code)
+    return bool(_TABLE.search(code) or re.search(r"#\s*include\s*[<\"](?:uapi|bcc)/", code))
+
+
+def environment() -> dict[str, str]:
+    """What compilers get of the environment: nothing that adds flags, headers or libraries."""
+    kept = {
+        "PATH": os.environ.get("PATH"),
+        "TMPDIR": os.environ.get("TMPDIR"),
+        "BCC_KERNEL_SOURCE": os.environ.get("BCC_KERNEL_SOURCE"),
+    }
+    return {"LC_ALL": "C"} | {name: value for name, value in kept.items() if value is not None}
 
 
 def compiled(path: str, flags: Sequence[str] = ()) -> bytes:
@@ -61,9 +98,19 @@ def compiled(path: str, flags: Sequence[str] = ()) -> bytes:
     clang, BadObjectError for what it refuses.
     """
     every = [*_CFLAGS, *_system(), *flags]
-    named = os.path.join(os.curdir, path) if path.startswith("-") else path
+    # What begins with - would be an option, with @ a file of options.
+    named = os.path.join(os.curdir, path) if path.startswith(("-", "@")) else path
     # Includes are put in their place and macros left alone, so that errors look as ever.
-    text = _clang(path, [*every, "-E", "-frewrite-includes", "-x", "c", named])
+    words = ["-E", "-frewrite-includes", "-x", "c", named]
+    try:
+        text = _clang(path, [*every, *words])
+    except BadObjectError as error:
+        if f"'{vmlinux.NAME}' file not found" not in error.why:
+            raise
+        with vmlinux.directory(path) as place:
+            text = _clang(path, [*every, "-idirafter", place, *words])
+        # The same text is to be found in the cache, wherever the header was.
+        text = text.replace(os.fsencode(place), b"/sys/kernel/btf")
     key = "\0".join([*every, ""]).encode(errors="surrogateescape") + text
     return cache.kept(
         "source", key, lambda: _clang(path, [*every, "-x", "c", "-c", "-", "-o", "-"], text)
@@ -84,7 +131,9 @@ def _system() -> list[str]:
 
 def _clang(path: str, words: Sequence[str], text: bytes | None = None) -> bytes:
     try:
-        done = subprocess.run(["clang", *words], input=text, capture_output=True, check=False)
+        done = subprocess.run(
+            ["clang", *words], input=text, capture_output=True, check=False, env=environment()
+        )
     except (FileNotFoundError, PermissionError) as error:
         raise UnsupportedError(
             f"cannot compile {path}",
@@ -94,12 +143,21 @@ def _clang(path: str, words: Sequence[str], text: bytes | None = None) -> bytes:
         ) from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        missing = "file not found" in said
         raise BadObjectError(
             f"clang cannot compile {path}",
             why=said or f"it ended with {done.returncode}",
-            hint="-I DIR tells where headers are; Debian has bpf/bpf_helpers.h in libbpf-dev"
-            if missing
-            else "",
+            hint=_advice(path, said),
         )
     return done.stdout
+
+
+def _advice(path: str, said: str) -> str:
+    """What may help after clang has ended with an error."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if looks_like_bcc(file.read(1 << 20)):
+            return "--bcc compiles it as a source in BCC's dialect"
+    if "file not found" in said:
+        return "-I DIR tells where headers are; Debian has bpf/bpf_helpers.h in libbpf-dev"
+    if "implicit declaration" in said or "call to undeclared" in said:
+        return "include the header that declares it, such as <bpf/bpf_helpers.h>"
+    return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import UnsupportedError
 from ..kernel import asm, libbpf, records, uapi
@@ -53,16 +53,27 @@ def bound(image: Image, program: Program) -> Program:
 
 
 class Tables(dict[str, int]):
-    """Descriptors of maps by name, which are closed at the latest when nobody has them any more."""
+    """Descriptors of maps by name, which are closed at the latest when nobody has them any more.
 
-    def __init__(self, fds: Mapping[str, int]) -> None:
+    `undo` takes back what making them left elsewhere. It is called then, too, unless they were
+    `taken`: a member of a chain uses them.
+    """
+
+    def __init__(self, fds: Mapping[str, int], undo: Callable[[], None] = lambda: None) -> None:
         super().__init__(fds)
-        self.close = weakref.finalize(self, _close, tuple(fds.values()))
+        self._undo = [undo]
+        self.close = weakref.finalize(self, _close, tuple(fds.values()), self._undo)
+
+    def taken(self) -> None:
+        """Keep what making them left elsewhere."""
+        self._undo.clear()
 
 
-def _close(fds: Sequence[int]) -> None:
+def _close(fds: Sequence[int], undo: Sequence[Callable[[], None]]) -> None:
     for fd in fds:
         os.close(fd)
+    for call in undo:
+        call()
 
 
 def capture(handle: int, handle_of_program: int, program_fd: int, frags: bool) -> Image | None:

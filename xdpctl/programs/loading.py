@@ -19,9 +19,11 @@ from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
 from . import image, sharing
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
+from .tuning import tune
 from .words import libbpf_words, refused
 
 _CALLING, _FILLING = "making tail calls", "filling program arrays"
+_ARRAY = "sharing a program array"
 _NO_OFFLOAD = (
     "the driver takes no programs for its card, as most do, or none such: cards take no fragments, "
     "and of maps plain arrays and hashes alone"
@@ -111,6 +113,15 @@ def load(
                 why=error.log,
                 hint=_sharing_hint(source),
             ) from error
+        if error.call == _ARRAY:
+            raise UnsupportedError(
+                f"{what} cannot call through the program array {error.log}",
+                why="the programs that use it were loaded in another way, and the kernel wants "
+                "all of them alike: the expected attach type (some loaders in Go and Rust name "
+                "none), whether they take fragments, and whether they are machine code",
+                hint="-p DIR, or --maps MAP=new, gives it an array of its own; with programs that "
+                "name no attach type --root ext goes together, with others --root fused",
+            ) from error
         if error.call == _CALLING:
             raise UnsupportedError(
                 f"{what} cannot replace a function of a dispatcher",
@@ -149,6 +160,7 @@ def _load(
     """
     library = libbpf.lib()
     handle = open_object(source.path, source.data, source.pin_path)
+    tuned = tune(handle, source.tuning)
     attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(LOG_SIZE)
     arrays = {
@@ -198,10 +210,17 @@ def _load(
         maps = {
             path: found for path, found in maps.items() if source.replaces and found not in shared
         }
+        wrong = [name for found, name in tuned.items() if found in shared]
+        if wrong:
+            why = "\n".join(f"{name} stays what it is in the map that is shared" for name in wrong)
+            raise KernelError(SHARING, errno.EINVAL, why)
     use_pins(handle)
+    others = sharing.reused_arrays(handle)
     try:
         libbpf.load_object(handle)
     except KernelError as error:
+        if others and error.errno == errno.EINVAL and _loads_alone(source, frags, target):
+            raise KernelError(_ARRAY, errno.EPROTOTYPE, others) from error
         raise KernelError(
             "verifier" if log.value else error.call,
             error.errno or errno.EINVAL,
@@ -218,6 +237,18 @@ def _load(
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *map(library.bpf_map__fd, handles)]
     return {"arrays": list(arrays), "maps": list(maps)}, fds
+
+
+def _loads_alone(source: Source, frags: bool, target: tuple[int, str] | None) -> bool:
+    """In the child: whether a program can be loaded with maps of its own."""
+    alone = source._replace(maps_of=0, pin_path=None, maps=())
+    try:
+        _answer, fds = _load(alone, frags, target)
+    except KernelError:
+        return False
+    for fd in fds:
+        os.close(fd)
+    return True
 
 
 def _by_reference(source: Source, frags: bool) -> Names:

@@ -19,10 +19,11 @@ from ..host.text import decoded
 from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
 from ..model import chain
-from ..model.source import Source
+from ..model.source import Source, Tuning
 from . import clang
 from .clang import Build
 from .loading import open_object
+from .tuning import TUNING, tune
 from .words import unusable
 
 # What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
@@ -99,6 +100,7 @@ def member(
     pin_path: str | None = None,
     first_of_several: bool = False,
     build: Build = Build(),  # noqa: B008 - a tuple
+    tuning: Tuning = Tuning(),  # noqa: B008 - a tuple
 ) -> chain.Member:
     """A member to be, from an object file or a C source, or an object's bytes.
 
@@ -120,19 +122,26 @@ def member(
                     why="programs in BCC's dialect have no sections",
                     hint="name one with -n PROGRAM",
                 )
+            if any(tuning):
+                raise UsageError(
+                    f"nothing of {path} can be set",
+                    why="BCC makes maps and values as it compiles",
+                    hint="-D NAME=VALUE defines a macro for it",
+                )
             name, code, tables = bcc.compiled(path, data, build.flags, program)
             source = Source(path, b"", name, image=code, tables=tables)
             return of_image(source, priority, actions)
         data = clang.compiled(path, build.flags)
     _check_elf(path, data)
-    found = _choose(path, _inspect(path, data), section, program, first_of_several)
+    candidates, pins = _inspect(path, data, tuning)
+    found = _choose(path, candidates, section, program, first_of_several)
     return chain.Member(
         name=found.name,
         priority=_first(priority, found.priority, chain.DEFAULT_PRIORITY),
         actions=_first(actions, found.actions, chain.DEFAULT_ACTIONS),
         frags=found.frags,
         size=found.size,
-        source=Source(path, data, found.name, pin_path),
+        source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins),
     )
 
 
@@ -149,11 +158,28 @@ def of_image(source: Source, priority: int | None, actions: int | None) -> chain
     )
 
 
+def check_pinning(members: Sequence[chain.Member], pin_path: str | None) -> None:
+    """Raise UsageError if a directory is named for pins, and none of the members makes one."""
+    sources = [one.source for one in members if one.source]
+    if pin_path is not None and not any(source.pins for source in sources):
+        raise UsageError(
+            f"nothing is to be pinned in {pin_path}",
+            why=f"no map of {', '.join(source.path for source in sources)} asks for it",
+            hint="a map asks for it with __uint(pinning, LIBBPF_PIN_BY_NAME); or leave out -p",
+        )
+
+
 @contextlib.contextmanager
-def letting_go(members: Sequence[chain.Member]) -> Iterator[None]:
-    """At the end of the block nothing of members that were to be loaded is open any more."""
+def letting_go(members: Sequence[chain.Member], *, tried: bool = False) -> Iterator[None]:
+    """At the end of the block nothing of members that were to be loaded is open any more.
+
+    What compiling them has pinned stays, unless the block fails or they were only `tried`.
+    """
     try:
         yield
+        for one in members if not tried else ():
+            if one.source and one.source.tables is not None:
+                one.source.tables.taken()
     finally:
         for one in members:
             if one.source and one.source.tables is not None:
@@ -219,12 +245,14 @@ def _choose(
 # --- in the child -------------------------------------------------------------------------------
 
 
-def _inspect(path: str, data: bytes) -> list[Candidate]:
-    """The programs of an object file."""
+def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], bool]:
+    """The programs of an object file, and whether it has maps that ask to be pinned."""
 
     def work() -> tuple[Any, list[int]]:
         library = libbpf.lib()
         handle = open_object(path, data)
+        tune(handle, tuning)
+        pins = any(library.bpf_map__pin_path(one) for one in libbpf.maps(handle))
         found = []
         for program in libbpf.programs(handle):
             name = decoded(library.bpf_program__name(program))
@@ -243,16 +271,18 @@ def _inspect(path: str, data: bytes) -> list[Candidate]:
                     **config,
                 }
             )
-        return found, []
+        return {"programs": found, "pins": pins}, []
 
     try:
         answer, _fds = in_child(path, work)
     except KernelError as error:
+        if error.call == TUNING:
+            raise UsageError(f"{path} cannot be set so", why=error.log) from error
         raise unusable(path, error) from error
-    candidates = [Candidate(**values) for values in answer]
+    candidates = [Candidate(**values) for values in answer["programs"]]
     for found in candidates:
         _check_config(path, found)
-    return candidates
+    return candidates, bool(answer["pins"])
 
 
 def _run_config(handle: int, function: str) -> dict[str, int | None]:

@@ -59,6 +59,17 @@ def difference(handle: int, theirs: records.MapInfo) -> str:
     return f"{ours} in the file, {theirs.shape} as it runs"
 
 
+def reused_arrays(handle: int) -> str:
+    """The names of an object's program arrays that others use, too, before it is loaded."""
+    library = libbpf.lib()
+    return ", ".join(
+        library.bpf_map__name(one).decode()
+        for one in libbpf.maps(handle)
+        if library.bpf_map__type(one) == uapi.BPF_MAP_TYPE_PROG_ARRAY
+        and library.bpf_map__fd(one) >= 0
+    )
+
+
 def without_entries(handle: int) -> str:
     """A line for each map of an object that the kernel cannot make, as it has no entries."""
     library = libbpf.lib()

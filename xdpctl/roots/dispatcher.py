@@ -25,6 +25,7 @@ from ..model.chain import USUAL, Kind, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
 from ..model.state import Root
 from ..observe.elsewhere import links_elsewhere
+from ..programs import clang
 from .construct import Construction, Hooked, Target, count
 from .kind import ChainKind
 
@@ -232,7 +233,10 @@ def compile_c(source: bytes, *flags: str) -> bytes:
     import subprocess
 
     command = ["clang", *CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"]
-    result = subprocess.run(command, input=source, capture_output=True, check=False)
+    environment = clang.environment()
+    result = subprocess.run(
+        command, input=source, capture_output=True, check=False, env=environment
+    )
     if result.returncode:
         raise UnsupportedError(
             "clang cannot compile the dispatcher",

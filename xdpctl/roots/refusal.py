@@ -42,6 +42,15 @@ def explained(interface: Interface, plan: Plan, what: str, error: KernelError) -
     reason = f"{said} ({error})" if said else error.log.strip() or str(error)
     if error.errno == errno.ERANGE or (error.errno in DRIVERS and _is_of_size(said)):
         return _too_large(interface, plan, what, said)
+    if error.errno == errno.EINVAL and plan.adopts and plan.attach == "link":
+        # bpf_xdp_link_update() (net/core/dev.c) wants both to be alike.
+        return UnsupportedError(
+            f"the link of {name} takes no root of ours",
+            why="the program that it runs was loaded without the attach type XDP, as some loaders "
+            "in Go and Rust do, and a link keeps to what it began with",
+            hint="have its owner attach it again, with the attach type or over netlink "
+            f"(ip link set dev {name} xdp pinned PIN)",
+        )
     generic = plan.mode == "skb"
     told = said or error.errno != errno.ENOMEM  # else the kernel is out of memory itself
     if error.errno in DRIVERS and told and (what == "attach" or (what == "update" and generic)):

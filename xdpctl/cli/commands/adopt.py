@@ -62,7 +62,7 @@ def command(
     def target(state: State) -> Chain:
         return Chain().with_added([_in_place_of(state, new, force)])
 
-    with objects.letting_go([new]):
+    with objects.letting_go([new], tried=settings.dry_run or bool(changing.trial)):
         request = replace(root.request, adopts=True)
         change(settings, "adopt", bpffs, interface, target, changing, request)
 

@@ -59,6 +59,8 @@ def command(
         pin_path=pin_path or (bpffs.path if habits.pins_maps else None),
         first_of_several=habits.first_of_several,
     )
+    if habits.pins_maps:  # else xdp-loader's own options, which it takes for any file
+        objects.check_pinning(new, pin_path)
     request = replace(
         first.request, kind=first.kind or habits.kind, first_attach=habits.first_attach
     )
@@ -73,5 +75,5 @@ def command(
             )
         return found
 
-    with objects.letting_go(new):
+    with objects.letting_go(new, tried=settings.dry_run or bool(changing.trial)):
         change(settings, "load", bpffs, interface, target, changing, request)

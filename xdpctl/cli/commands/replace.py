@@ -62,5 +62,5 @@ def command(
         kept = old.actions if programs.actions is None else new.actions
         return state.chain.with_replaced(old, replace(new.instead_of(old, asked), actions=kept))
 
-    with objects.letting_go([new]):
+    with objects.letting_go([new], tried=settings.dry_run or bool(changing.trial)):
         change(settings, "replace", bpffs, interface, target, changing, root.request, keeps=True)
