@@ -162,6 +162,14 @@ def _words(code: int) -> str:
     return _LIBBPF.get(code) or os.strerror(code)
 
 
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
+    errno.ENFILE: "the machine has no more open files: sysctl fs.file-max",
+    errno.ENOMEM: "there is not enough memory: see ulimit -v, and the limits of the control group",
+    errno.EAGAIN: "there are too many processes: see ulimit -u, and the control group's limit",
+}
+
+
 class KernelError(OSError):
     """A kernel call failed: `call` names it, `log` is what libbpf or the verifier said."""
 
@@ -175,6 +183,7 @@ class KernelError(OSError):
         return XdpctlError(
             f"a kernel call failed: {self.call}",
             why=self.log.strip() or str(self),
+            hint=_REMEDIES.get(self.errno or 0, ""),
             number=self.errno or 0,
         )
 
@@ -187,7 +196,8 @@ def explained(error: OSError) -> XdpctlError:
     """An error of the system as one of the command, where nothing more is known of it."""
     if isinstance(error, KernelError):
         return error.explained()
-    return XdpctlError("a system call failed", why=str(error), number=error.errno or 0)
+    hint = _REMEDIES.get(error.errno or 0, "")
+    return XdpctlError("a system call failed", why=str(error), hint=hint, number=error.errno or 0)
 
 
 def errno_name(number: int) -> str | None:

@@ -15,7 +15,7 @@ from xdpctl.bpffs import directory as pins
 from xdpctl.bpffs import homes, pin
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import BpffsError, KernelError, LockTimeoutError, VanishedError
-from xdpctl.host import locks
+from xdpctl.host import locks, rights
 from xdpctl.host.locks import Patience
 from xdpctl.model import labels
 
@@ -397,17 +397,28 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     [
         (errno.EROFS, BpffsError, "remount,rw"),
         (errno.ENOSPC, BpffsError, "out of memory"),
-        (errno.EPERM, BpffsError, "as root"),
-        (errno.EACCES, BpffsError, "as root"),
+        (errno.EPERM, BpffsError, "--bpffs, -p"),
+        (errno.EACCES, BpffsError, ""),
+        (errno.EMFILE, BpffsError, "ulimit -n"),
         (errno.EIO, BpffsError, ""),
         (errno.ENODEV, VanishedError, ""),
     ],
 )
 @pytest.mark.parametrize("raised", [OSError, KernelError])
 def test_what_a_file_system_refuses(
-    number: int, kind: type[BpffsError | VanishedError], text: str, raised: type[OSError]
+    number: int,
+    kind: type[BpffsError | VanishedError],
+    text: str,
+    raised: type[OSError],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     error = OSError(number, "refused") if raised is OSError else KernelError("bpf_obj_pin", number)
+    monkeypatch.setattr(rights, "missing", list)
     with pytest.raises(kind) as caught, pin.failing("pin links in", "/bpffs"):
         raise error
     assert text in caught.value.hint
+    assert "as root" not in caught.value.hint
+    monkeypatch.setattr(rights, "missing", lambda: ["CAP_BPF"])
+    with pytest.raises(kind) as caught, pin.failing("pin links in", "/bpffs"):
+        raise error
+    assert ("as root" in caught.value.hint) == (number in (errno.EPERM, errno.EACCES))

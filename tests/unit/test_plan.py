@@ -335,8 +335,11 @@ def test_a_program_that_is_the_root_is_adopted_where_it_could_come_back() -> Non
 # --- the hook of somebody else ------------------------------------------------------------------
 
 
+_BUSY = r"another tool's program .* hook of veth7$|^veth7 runs a chain whose pins are not in this"
+
+
 def busy(state: State, target: Chain, **asked: Any) -> HookBusyError:
-    with pytest.raises(HookBusyError, match=r"another tool's program .* hook of veth7$") as caught:
+    with pytest.raises(HookBusyError, match=_BUSY) as caught:
         plan_of(state, target, **asked)
     assert caught.value.exit_code == 8
     return caught.value

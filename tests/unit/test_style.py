@@ -23,7 +23,7 @@ VIEW = ROOT / "xdpctl/view"
         ("a\x1b[2J", "a\\x1b[2J"),
         ("two\nlines\t", "two\\nlines\\t"),
         ("\u202eright to left", "\\u202eright to left"),
-        ("no text \udcff", "no text \\udcff"),
+        ("no text \udcff", "no text \\xff"),
         ("größer", "größer"),
     ],
 )

@@ -85,6 +85,7 @@ class Bpffs:
 
     def check_safe(self) -> None:
         """Raise BpffsError where others than root could put pins of theirs in place of ours."""
+        _check_above(os.path.realpath(self.path))
         for path in (self.path, self.xdp):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 # iproute2 makes a symbolic link of it; what that leads to is what has to be safe.
@@ -160,6 +161,23 @@ class Bpffs:
                             pending.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path
+
+
+def _check_above(path: str) -> None:
+    """Raise BpffsError where others could put another directory in the place of one."""
+    while path != "/":
+        above = os.path.dirname(path)
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(above)
+            writable = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+            if writable or status.st_uid not in (0, os.geteuid()):
+                who = "others" if writable else f"user {status.st_uid}"
+                raise BpffsError(
+                    f"{path} is not safe to keep pins in",
+                    why=f"{who} may write to {above}, and could put another directory in its place",
+                    hint="choose one with --bpffs whose directories are root's alone",
+                )
+        path = above
 
 
 def _from_outside() -> str:

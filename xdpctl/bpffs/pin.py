@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ..errors import BpffsError, KernelError, VanishedError
+from ..host import rights
 from ..kernel import libbpf, records
 
 
@@ -23,13 +24,19 @@ def failing(what: str, path: str) -> Iterator[None]:
         hints = {
             errno.EROFS: "mount -o remount,rw it",
             errno.ENOSPC: "the kernel is out of memory or over a limit for it",
-            errno.EACCES: "run xdpctl as root",
-            errno.EPERM: "run xdpctl as root",
+            errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
         }
+        why, hint = os.strerror(error.errno or 0), hints.get(error.errno or 0, "")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            if rights.missing():
+                hint = "run xdpctl as root"
+            elif error.errno == errno.EPERM:
+                why = f"{why}: it is not in a BPF file system, or may not be changed (chattr, LSM)"
+                hint = "name a directory of a BPF file system (--bpffs, -p)"
         raise BpffsError(
             f"cannot {what} {path}",
-            why=os.strerror(error.errno or 0),
-            hint=hints.get(error.errno or 0, ""),
+            why=why,
+            hint=hint,
             # The kernel's answer for a path outside of a bpffs, which libbpf looks for first.
             number=errno.EINVAL if error.errno == errno.EPERM else 0,
         ) from error

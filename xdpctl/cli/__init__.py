@@ -150,6 +150,8 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
         return _report(error.explained(), settings)
     except OSError as error:
         return _report(explained(error), settings)
+    except ImportError as error:
+        return _report(XdpctlError("a module cannot be loaded", why=str(error)), settings)
     except MemoryError:
         return _report(explained(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), settings)
     return int(code or 0)

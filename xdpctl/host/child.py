@@ -5,6 +5,7 @@ What it answers and the descriptors that it makes come back over a socket.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -63,7 +64,9 @@ def in_child(
     with ours:
         fds: list[int] = []
         try:
-            answer, fds, _flags, _address = socket.recv_fds(ours, 65536, 250)
+            answer, fds, flags, _address = socket.recv_fds(ours, 65536, 250)
+            if flags & socket.MSG_CTRUNC:  # the kernel drops what has no number here
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             for fd in fds:
                 os.set_inheritable(fd, False)
             while chunk := ours.recv(65536):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 
 from ..errors import KernelError, RightsError, UnsupportedError, XdpctlError
 
@@ -10,8 +12,16 @@ from ..errors import KernelError, RightsError, UnsupportedError, XdpctlError
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+
+
 def missing() -> list[str]:
-    """The capabilities that xdpctl needs and this process lacks, from /proc/self/status."""
+    """The capabilities that xdpctl needs and this process lacks, from /proc/self/status.
+
+    Those of a user namespace count in there alone (user_namespaces(7)): BPF wants the machine's.
+    """
+    if _in_user_namespace():
+        return list(NEEDED)
     with open("/proc/self/status", encoding="ascii") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     # Before Linux 5.8 CAP_SYS_ADMIN alone stood for what CAP_BPF and CAP_PERFMON are now.
@@ -20,15 +30,27 @@ def missing() -> list[str]:
     return [name for name, bit in NEEDED.items() if bit <= known and not effective >> bit & 1]
 
 
+def _in_user_namespace() -> bool:
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE
+    return False  # a kernel without them
+
+
+def _refused(what: str, lacking: list[str]) -> RightsError:
+    if _in_user_namespace():
+        return RightsError(
+            what,
+            why="this process is in a user namespace, whose capabilities count in there alone",
+            hint="run xdpctl as root outside of it",
+        )
+    why = f"this process lacks {', '.join(lacking)}"
+    return RightsError(what, why=why, hint="run xdpctl as root")
+
+
 def require() -> None:
     """Raise RightsError where a capability is missing."""
-    lacking = missing()
-    if lacking:
-        raise RightsError(
-            "not enough rights",
-            why=f"this process lacks {', '.join(lacking)}",
-            hint="run xdpctl as root",
-        )
+    if lacking := missing():
+        raise _refused("not enough rights", lacking)
 
 
 def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> XdpctlError | None:
@@ -38,13 +60,8 @@ def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> Xdpc
     """
     if error.errno != errno.EPERM:
         return None
-    lacking = missing()
-    if lacking:
-        return RightsError(
-            f"the kernel refused {what}",
-            why=f"this process lacks {', '.join(lacking)}",
-            hint="run xdpctl as root",
-        )
+    if lacking := missing():
+        return _refused(f"the kernel refused {what}", lacking)
     if ext:
         return UnsupportedError(
             f"this kernel refuses EXT programs ({what})",

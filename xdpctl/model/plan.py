@@ -218,6 +218,13 @@ def _busy(state: State) -> HookBusyError:
     assert root is not None
     how = f"by bpf_link {root.link_id}" if root.link_id else "over netlink"
     who = f"program {root.id} ({root.name}), attached {how}"
+    if root.config is not None:  # a dispatcher, or a fused root
+        return HookBusyError(
+            f"{name} runs a chain whose pins are not in this BPF file system",
+            why=f"its hook holds {who}, which has nothing pinned here",
+            hint="--bpffs PATH names the one that it was loaded with (ip netns exec hides the "
+            f"usual one, --netns does not); or {_way_out(root, name)}",
+        )
     return HookBusyError(
         f"another tool's program is on the XDP hook of {name}",
         why=f"its hook holds {who}",

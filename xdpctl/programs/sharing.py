@@ -95,6 +95,9 @@ def use_pins(handle: int) -> None:
         if not path or not os.path.lexists(path):
             continue
         name, where = decoded(library.bpf_map__name(found)), os.fsdecode(path)
+        # In a directory that all may write to anybody can have put a map by this name.
+        if (user := os.lstat(where).st_uid) not in (0, os.geteuid()):
+            raise KernelError(PINNED, errno.EPERM, f"map {name}: {where} belongs to user {user}")
         try:
             fd = map_at(where)
         except KernelError as error:

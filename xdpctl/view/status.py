@@ -239,7 +239,9 @@ def interface_remarks(state: State) -> list[str]:
         how = f"link {root.link_id}" if root.link_id else "netlink"
         if root.owner == "libxdp":
             found.append(f"the dispatcher is not xdpctl's (attached by {how})")
-        if root.owner == "other":
+        if root.owner == "other" and root.config is not None:
+            found.append(f"chain {root.id} ({root.name}) has its pins in another bpffs ({how})")
+        elif root.owner == "other":
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
         if root.kind == "bare" and root.owner == "xdpctl":
             found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
