@@ -407,7 +407,7 @@ def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixtur
 LOADED_BY_STATUS = {
     "": "bpffs cli errors host kernel model observe view",
     "bpffs.": "directory history homes mount pin",
-    "cli.": "commands commands.status complete outcomes settings",
+    "cli.": "commands commands.status complete numbers outcomes settings",
     "host.": "interfaces lasting locks output rights signals text",
     "kernel.": "abi asm btf descriptor libbpf libc maps netlink records uapi",
     "model.": "chain labels record state terms",
@@ -416,7 +416,7 @@ LOADED_BY_STATUS = {
 }
 LIBRARY_OF_STATUS = {
     *("copy", "ctypes", "ctypes._endian", "dataclasses", "encodings.ascii", "fcntl", "locale"),
-    *("signal", "_ctypes", "_locale", "_socket"),
+    *("signal", "struct", "_ctypes", "_locale", "_socket", "_struct", "__future__"),
 }
 
 

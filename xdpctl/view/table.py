@@ -8,7 +8,6 @@ is a list of its own. Nothing is cut, and no name, id or path is broken, so that
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -167,6 +166,8 @@ def _broken(text: str, wide: int) -> list[str]:
     """A cell's lines: broken between words where it is wider than its column."""
     if _wide(text) <= wide:
         return [text]
+
+    import textwrap
 
     parts = textwrap.wrap(_kept(text), wide, break_long_words=False, break_on_hyphens=False)
     return [part.replace(_HARD, " ") for part in parts]
