@@ -253,6 +253,6 @@ def test_an_interface_that_is_not_there_or_goes(
     with pytest.raises(NotFoundError):
         scene(asked=GONE.name)
     seen = scene({})
-    monkeypatch.setattr("socket.if_indextoname", lambda _number: "")
+    monkeypatch.setattr("_socket.if_indextoname", lambda _number: "")
     with pytest.raises(VanishedError):
         seen.look()
