@@ -26,7 +26,7 @@ from bench import tools
 from bench.tools import OBJECT, ROOT, XDPCTL, bpffs, refusal, seconds
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.transact import transact
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.request import Request
 from xdpctl.programs import objects

@@ -16,7 +16,7 @@ from tests.kernel.conftest import Objects
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.transact import transact
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libc
 from xdpctl.model.chain import Chain, Kind, Member, Rules

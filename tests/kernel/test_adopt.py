@@ -16,7 +16,7 @@ from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.test_packets import Traffic
 from tests.kernel.tool import Tool
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.kernel import libbpf, uapi
 from xdpctl.model.source import Source
 from xdpctl.programs import loading

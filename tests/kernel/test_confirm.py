@@ -29,7 +29,7 @@ from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
 from xdpctl import attach
 from xdpctl.change.watchdog import NAME
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.model.chain import XDP_DROP, Rules, parse_actions
 
 pytestmark = one_guest

@@ -12,7 +12,7 @@ from tests.kernel.test_bad_input import unchanged
 from tests.kernel.test_holders import until
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.tool import Tool
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 
 pytestmark = one_guest
 

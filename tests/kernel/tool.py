@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.kernel import oracle, served
 from tests.schemas import kept
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.model.chain import Kind
 
 ROOT = Path(__file__).parents[2]

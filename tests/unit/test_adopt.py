@@ -11,8 +11,8 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, built, chain_of, fresh, running, state_of
 from xdpctl.change import planning
-from xdpctl.cli import run
 from xdpctl.cli.commands import adopt
+from xdpctl.cli.run import run
 from xdpctl.errors import HookBusyError, NotFoundError
 from xdpctl.host.holders import Holder
 from xdpctl.model.chain import Chain

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import DROP, PASS, TX, built, running, state_of
-from xdpctl.cli import run
 from xdpctl.cli.commands import apply
+from xdpctl.cli.run import run
 from xdpctl.errors import BadObjectError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member, Rules

@@ -19,7 +19,7 @@ import click
 import pytest
 
 from tests.unit.samples import ROOT, built, needs_root
-from xdpctl.cli import COMMANDS, _report, cli, run
+from xdpctl.cli.group import COMMANDS, cli
 from xdpctl.cli.options import (
     ChangeOptions,
     ChangingCommand,
@@ -29,6 +29,7 @@ from xdpctl.cli.options import (
     first_options,
     program_options,
 )
+from xdpctl.cli.run import report, run
 from xdpctl.cli.settings import Settings
 from xdpctl.errors import VerifierError
 
@@ -395,7 +396,7 @@ def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixtur
     error = VerifierError("refused", why="line 1\nline 2", hint="mend it", details="whole\nlog")
     settings = Settings()
     settings.verbose = verbose
-    assert _report(error, settings) == 5
+    assert report(error, settings) == 5
     lines = ["xdpctl: refused", "  why: line 1", "       line 2", "  do: mend it"]
     assert capsys.readouterr().err.splitlines() == lines + ["whole", "log"] * verbose
 
@@ -407,7 +408,7 @@ def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixtur
 LOADED_BY_STATUS = {
     "": "bpffs cli errors host kernel model observe view",
     "bpffs.": "directory history homes mount pin",
-    "cli.": "commands commands.status complete numbers outcomes settings",
+    "cli.": "commands commands.status complete group numbers outcomes run settings",
     "host.": "interfaces lasting locks output rights signals text",
     "kernel.": "abi asm btf descriptor libbpf libc maps netlink records uapi",
     "model.": "chain labels record state terms",
@@ -424,7 +425,7 @@ def test_status_loads_what_it_needs() -> None:
     script = """
 import sys, click
 before = {*sys.modules}
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 run(["status", "lo"])
 print(*{*sys.modules} - before, file=sys.stderr)
 """
@@ -444,8 +445,8 @@ print(*{*sys.modules} - before, file=sys.stderr)
     "code",
     [
         "import xdpctl.cli",
-        "from xdpctl.cli import run; assert run(['status', '--help']) == 0",
-        "from xdpctl.cli import run; assert run(['-h']) == 0",
+        "from xdpctl.cli.run import run; assert run(['status', '--help']) == 0",
+        "from xdpctl.cli.run import run; assert run(['-h']) == 0",
     ],
 )
 def test_nothing_heavy_is_imported_for_nothing(code: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.samples import INTERFACE
 from tests.unit.terminal import on_terminal, without_colour
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.doctor import checks, ethtool, experiments, probes
 from xdpctl.doctor.checks import Check, Diagnosis, examine, verdict
 from xdpctl.doctor.experiments import NOT_TRIED, Trial

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.samples import INTERFACE, LOOPBACK, ROOT
 from tests.unit.terminal import on_terminal
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.doctor import features
 from xdpctl.doctor.features import RX_METADATA, XDP_ACT, XSK, Features
 from xdpctl.errors import KernelError, UnsupportedError, VanishedError

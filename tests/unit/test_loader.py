@@ -13,6 +13,8 @@ import pytest
 
 from tests.unit.samples import built, fresh, running, state_of
 from xdpctl import cli, errors
+from xdpctl.cli import group
+from xdpctl.cli import run as command_line
 from xdpctl.cli import xdp_loader as loader
 from xdpctl.cli.settings import Settings
 from xdpctl.host import rights
@@ -49,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(arguments)
         return 0
 
-    monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setattr(command_line, "run", run)
     return found
 
 
@@ -171,11 +173,11 @@ def test_help_and_version_are_failures(xdp_loader: XdpLoader, name: str) -> None
 def test_commands_of_later_versions_come_when_xdpctl_has_them(
     xdp_loader: XdpLoader, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cli.COMMANDS, "features", "features")
+    monkeypatch.setitem(group.COMMANDS, "features", "features")
     assert xdp_loader("f", "lo")[0] == 0
     assert asked == [["features", "-q", "--", "lo"]]
     assert xdp_loader("features")[0] == 1
-    monkeypatch.delitem(cli.COMMANDS, "features")
+    monkeypatch.delitem(group.COMMANDS, "features")
     assert xdp_loader("f", "lo")[2].startswith("Command 'f' is unknown")
 
 
@@ -283,7 +285,7 @@ def test_the_commands_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loader.run(["load", "lo", "a.o"]) == 0
     assert requests[-1] == Request(mode="native", first_attach="netlink")
     assert (asked["pin_path"], asked["first_of_several"]) == (None, True)
-    assert cli.run(["load", "lo", "a.o"]) == 0
+    assert command_line.run(["load", "lo", "a.o"]) == 0
     assert (requests[-1], asked["first_of_several"]) == (Request(), False)
     assert asked["pin_path"]
     full = state_of([running("one", number) for number in range(1, 11)])

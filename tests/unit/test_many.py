@@ -15,9 +15,10 @@ import pytest
 from tests.unit.samples import HOME, chain_of, ending_signals, fresh, running, send, state_of
 from tests.unit.terminal import on_terminal
 from xdpctl.change.report import Report
-from xdpctl.cli import outcomes, run, xdp_loader
+from xdpctl.cli import outcomes, xdp_loader
 from xdpctl.cli.commands import status
 from xdpctl.cli.many import change_each
+from xdpctl.cli.run import run
 from xdpctl.cli.settings import Settings
 from xdpctl.errors import (
     BadObjectError,

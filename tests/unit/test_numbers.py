@@ -14,7 +14,9 @@ import pytest
 
 from tests.unit.samples import ROOT
 from xdpctl.bpffs.history import is_there
-from xdpctl.cli import COMMANDS, cli, run, xdp_loader
+from xdpctl.cli import xdp_loader
+from xdpctl.cli.group import COMMANDS, cli
+from xdpctl.cli.run import run
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Label, Origin
 from xdpctl.model.terms import Pending

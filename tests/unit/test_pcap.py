@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.errors import BadObjectError, NotFoundError, UsageError
 from xdpctl.traffic import pcap
 from xdpctl.traffic.pcap import Packet

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.metadata
 import importlib.util
 import re
 import tomllib
@@ -14,7 +12,7 @@ from click.testing import CliRunner
 
 import xdpctl
 from tests.unit.samples import ROOT
-from xdpctl.cli import cli
+from xdpctl.cli.group import cli
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from xdpctl.change.confirm import Confirmed
 from xdpctl.change.report import Report, Step
 from xdpctl.change.settle import Rehooked
 from xdpctl.change.sweep import Event
-from xdpctl.cli import COMMANDS, cli
+from xdpctl.cli.group import COMMANDS, cli
 from xdpctl.cli.many import change_each
 from xdpctl.cli.options import ChangingCommand
 from xdpctl.cli.settings import Settings

@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, built, plan_of, running, state_of
 from xdpctl.change.report import Report
-from xdpctl.cli import run
 from xdpctl.cli.commands import replace as replace_command
 from xdpctl.cli.commands import set
+from xdpctl.cli.run import run
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.model.chain import Chain, Rules
 from xdpctl.model.source import MapsAsked

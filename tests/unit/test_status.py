@@ -16,8 +16,8 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, running, state_of
 from tests.unit.terminal import document, on_terminal, without_colour
-from xdpctl.cli import run
 from xdpctl.cli.commands import status as command
+from xdpctl.cli.run import run
 from xdpctl.errors import RaceError, XdpctlError
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Failure, Interface

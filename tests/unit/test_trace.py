@@ -11,7 +11,7 @@ import pytest
 from tests.unit.machine import Machine, Pointer
 from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.cli import run
+from xdpctl.cli.run import run
 from xdpctl.errors import Interrupted, NotFoundError, UnsupportedError, XdpctlError
 from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules

@@ -28,6 +28,7 @@ from .mount import Bpffs
 if TYPE_CHECKING:
     from ..model.generation import Generation
 
+
 LIMIT = 8
 """How many generations are remembered."""
 

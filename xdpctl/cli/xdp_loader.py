@@ -166,8 +166,8 @@ def run(words: Sequence[str], *, ends: bool = False) -> int:
 
     `ends`: the process ends with it.
     """
-    from . import _report
-    from . import run as run_xdpctl
+    from .run import report
+    from .run import run as run_xdpctl
 
     command = next((name for name in commands() if name.startswith(words[0])), "") if words else ""
     if words and not command:
@@ -192,14 +192,14 @@ def run(words: Sequence[str], *, ends: bool = False) -> int:
             settings.habits = settings.habits._replace(kind="bare")
         rights.require()
     except XdpctlError as error:
-        return _report(error, settings)
+        return report(error, settings)
     with _placed(command, places):
         return run_xdpctl(arguments, settings)
 
 
 def commands() -> list[str]:
     """xdp-loader's commands, as far as xdpctl has them."""
-    from . import COMMANDS
+    from .group import COMMANDS
 
     return [name for name in FORMS if name in COMMANDS]
 

@@ -9,7 +9,7 @@ from functools import cache
 import click
 
 from tests.unit.samples import ROOT
-from xdpctl.cli import COMMANDS, cli
+from xdpctl.cli.group import COMMANDS, cli
 
 MANUAL = "man/xdpctl.8"
 PROSE = sorted(

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.docs.pages import read, table
 from tests.unit.samples import ROOT
 from tests.unit.test_layout import LEVELS, NEIGHBOURS
-from xdpctl.cli import COMMANDS
+from xdpctl.cli.group import COMMANDS
 
 PACKAGE = ROOT / "xdpctl"
 PAGE = "docs/architecture.md"

@@ -30,7 +30,7 @@ from tests.unit.docs.pages import (
 )
 from tests.unit.samples import ROOT
 from xdpctl import errors
-from xdpctl.cli import COMMANDS, cli
+from xdpctl.cli.group import COMMANDS, cli
 from xdpctl.host import locks
 from xdpctl.model import record
 from xdpctl.model.chain import Kind

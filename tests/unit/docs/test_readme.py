@@ -11,7 +11,7 @@ from tests.unit.docs.pages import read, table
 from tests.unit.docs.test_man import check_chain_file
 from tests.unit.samples import ROOT
 from xdpctl.api.attachment import Attachment, attach
-from xdpctl.cli import COMMANDS
+from xdpctl.cli.group import COMMANDS
 
 
 def blocks(language: str) -> list[str]:

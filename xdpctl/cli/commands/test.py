@@ -10,7 +10,8 @@ import click
 from ...errors import UsageError
 from ...traffic import frames, pcap
 from ...traffic.pcap import Packet
-from .. import COMMANDS, complete
+from .. import complete
+from ..group import COMMANDS
 from ..options import ChangingCommand, TrialOptions
 from ..settings import Settings, common_options
 

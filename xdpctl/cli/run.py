@@ -1,0 +1,82 @@
+"""A command line is run to its end: errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+
+import click
+
+from ..errors import Interrupted, KernelError, OutputError, UsageError, XdpctlError, explained
+from ..host import output, signals
+from ..view import document, words
+from .group import NoCommandError, cli
+from .settings import Settings
+
+
+def run(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
+    """Run a command line; returns its exit code, with errors printed."""
+    settings = settings or Settings()
+    # Known from the start, so that an error in the words before it comes as JSON too.
+    settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        with signals.handled(last=settings.ends):
+            return _run(arguments, settings)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return report(
+            error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT), settings
+        )
+
+
+def _run(arguments: list[str] | None, settings: Settings) -> int:
+    try:
+        code = cli.main(arguments, prog_name=settings.program, standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except Interrupted:
+        raise
+    except XdpctlError as error:
+        return report(error, settings)
+    except NoCommandError as error:
+        output.say(str(error), err=True)
+        return UsageError.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"see {context.command_path} --help" if context else ""
+        return report(UsageError(error.format_message(), hint=hint), settings)
+    except click.Abort:
+        raise Interrupted(signal.SIGINT) from None
+    except KernelError as error:
+        return report(error.explained(), settings)
+    except OSError as error:
+        return report(explained(error), settings)
+    except ImportError as error:
+        return report(XdpctlError("a module cannot be loaded", why=str(error)), settings)
+    except MemoryError:
+        return report(explained(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), settings)
+    return int(code or 0)
+
+
+def told_of(error: OutputError, settings: Settings) -> int:
+    """How a command ends that could not tell what it did."""
+    if error.number == errno.EPIPE and not signals.is_live():
+        return XdpctlError.exit_code  # who read it has seen enough
+    output.say(f"{settings.program}: {error.what}", err=True)
+    return settings.ended_by(error)
+
+
+def report(error: XdpctlError, settings: Settings) -> int:
+    if isinstance(error, OutputError):
+        return told_of(error, settings)
+    if settings.verbose > 1:
+        import traceback
+
+        output.say("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+    output.say(f"{settings.program}: {words.error_text(error, settings)}", err=True)
+    if settings.json:
+        with contextlib.suppress(OutputError):  # the error itself says more
+            document.show_error(error)
+            sys.stdout.flush()
+    return settings.ended_by(error)
