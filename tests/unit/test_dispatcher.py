@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -12,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,7 @@ from xdpctl.kernel.btf import (
     BTF_KIND_PTR,
     Btf,
 )
+from xdpctl.kernel.object import Object
 from xdpctl.model.chain import Rules
 from xdpctl.model.record import PROTOCOLS, Config, root_name
 from xdpctl.roots import dispatcher
@@ -71,18 +70,13 @@ def image_of(masks: tuple[int, ...]) -> bytes:
     return dispatcher.object_for(masks)
 
 
-@contextlib.contextmanager
-def opened(image: bytes) -> Iterator[int]:
-    handle = libbpf.open_object(image, abi.ObjectOpenOpts(object_name=b"xdp_dispatcher"))
-    try:
-        yield handle
-    finally:
-        libbpf.lib().bpf_object__close(handle)
+def opened(image: bytes) -> Object:
+    return Object.parsed(image, abi.ObjectOpenOpts(object_name=b"xdp_dispatcher"))
 
 
-def functions_of(btf: Btf, handle: int) -> set[str]:
+def functions_of(btf: Btf, parsed: Object) -> set[str]:
     """The names of the functions in an object's BTF that are global."""
-    count = libbpf.lib().btf__type_cnt(libbpf.lib().bpf_object__btf(handle))
+    count = libbpf.lib().btf__type_cnt(libbpf.lib().bpf_object__btf(parsed.handle))
     kinds = [(number, btf.type(number)) for number in range(1, count)]
     return {
         btf.name(number)
@@ -97,24 +91,25 @@ def check_object(image: bytes, count: int, protocol: int = 2) -> int:
     Of a wide one libxdp's tools want nothing.
     """
     wide, entry = count > 10, root_name(count)
-    library, own = libbpf.lib(), ctypes.CDLL("libbpf.so.1")
+    own = ctypes.CDLL("libbpf.so.1")
     own.bpf_map__value_size.argtypes = [ctypes.c_void_p]
-    with opened(image) as handle:
-        (program,) = libbpf.programs(handle)
-        assert library.bpf_program__name(program).decode() == entry
-        assert library.bpf_program__type(program) == uapi.BPF_PROG_TYPE_XDP
-        assert library.bpf_program__expected_attach_type(program) == uapi.BPF_XDP
-        (config_map,) = libbpf.maps(handle)
-        size = own.bpf_map__value_size(config_map)
+    with opened(image) as parsed:
+        (program,) = parsed.programs
+        assert program.name == entry
+        assert program.type == uapi.BPF_PROG_TYPE_XDP
+        assert program.attach_type == uapi.BPF_XDP
+        (config_map,) = parsed.maps
+        size = own.bpf_map__value_size(config_map.handle)
         assert size == (16 + 12 * count if wide else {1: 84, 2: 124, 3: 128}[protocol])
         # What is written into it is as long.
         assert len(Config.of([fresh()] * count, protocol).pack()) == size
-        btf = Btf(library.bpf_object__btf(handle), borrowed=True)
+        btf = parsed.btf
+        assert btf is not None
         slots = {f"prog{slot}" for slot in range(count)}
-        assert functions_of(btf, handle) == {entry, *slots}
+        assert functions_of(btf, parsed) == {entry, *slots}
         if wide:
             assert not btf.find("xdp_metadata", BTF_KIND_DATASEC)
-            return int(library.bpf_program__insn_cnt(program))
+            return program.size // 8
         metadata = btf.type(btf.find("xdp_metadata", BTF_KIND_DATASEC))
         ((variable, _offset, _size),) = btf.records(metadata, metadata.vlen, 3)
         assert btf.name(variable) == "dispatcher_version"
@@ -123,7 +118,7 @@ def check_object(image: bytes, count: int, protocol: int = 2) -> int:
         assert (pointer.kind, array.kind) == (BTF_KIND_PTR, BTF_KIND_ARRAY)
         ((_element, _index, version),) = btf.records(array, 1, 3)
         assert version == protocol
-        return int(library.bpf_program__insn_cnt(program))
+        return program.size // 8
 
 
 @pytest.mark.parametrize("count", range(1, 12))

@@ -14,6 +14,7 @@ from tests.unit.machine import insn
 from xdpctl.errors import KernelError
 from xdpctl.kernel import asm, libbpf, program, records, uapi
 from xdpctl.kernel.asm import CALL, INSN_SIZE, LD_IMM64
+from xdpctl.kernel.object import Object, ObjectProgram
 from xdpctl.kernel.program import Program
 from xdpctl.model.source import Image
 from xdpctl.programs import image
@@ -145,18 +146,20 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image | None]:
 
     def capture(code: bytes, names: tuple[bytes, ...] = (b"one", b"two")) -> Image | None:
         text = ctypes.create_string_buffer(code, len(code))
+        following = {None: 905, 905: 906, 906: 899, 899: None}  # one not made
         library = SimpleNamespace(
             bpf_program__insn_cnt=lambda _program: len(code) // INSN_SIZE,
             bpf_program__insns=lambda _program: ctypes.addressof(text),
             bpf_map__fd=lambda found: found - 900,
+            bpf_object__next_map=lambda _object, last: following[last],
+            bpf_program__fd=lambda _program: 3,
             bpf_map__name=lambda found: dict(zip((905, 906), names, strict=True)).get(found, b""),
         )
         monkeypatch.setattr(libbpf, "lib", lambda: library)
-        monkeypatch.setattr(libbpf, "maps", lambda _handle: iter((905, 906, 899)))  # one not made
         monkeypatch.setattr(libbpf, "map_info", map_info)
         info = records.ProgInfo(9, 6, "p", "", 0, 0, 0, (), gpl=True)
         monkeypatch.setattr(libbpf, "prog_info", lambda _fd: info)
-        return image.capture(1, 2, 3, True)
+        return image.capture(Object(1), ObjectProgram(2), True)
 
     return capture
 

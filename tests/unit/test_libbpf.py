@@ -18,6 +18,7 @@ from tests.unit.machine import insn
 from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, asm, btf, libbpf, libc, records, uapi
 from xdpctl.kernel.asm import R1, R2
+from xdpctl.kernel.object import Object
 
 pytestmark = pytest.mark.heavy
 
@@ -292,7 +293,7 @@ def test_prototypes() -> None:
 
 def test_a_failed_call_names_itself_and_what_libbpf_said() -> None:
     with pytest.raises(KernelError) as caught:
-        libbpf.open_object(b"\x7fELF and nothing else", abi.ObjectOpenOpts(object_name=b"x"))
+        Object.parsed(b"\x7fELF and nothing else", abi.ObjectOpenOpts(object_name=b"x"))
     assert caught.value.call == "bpf_object__open_mem"
     assert caught.value.errno
     assert "libbpf: elf:" in caught.value.log

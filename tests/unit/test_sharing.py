@@ -13,6 +13,7 @@ from tests.unit.samples import compiled
 from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, libbpf, maps, records
 from xdpctl.kernel.asm import PASS
+from xdpctl.kernel.object import Object
 from xdpctl.model.source import Image, Source
 from xdpctl.programs import sharing
 
@@ -49,7 +50,7 @@ def shared(
     path = compiled(
         directory, MAPS + source + RETURNS.format("f").replace("2;", "counter += limit;")
     )
-    handle = libbpf.open_object(Path(path).read_bytes(), abi.ObjectOpenOpts(object_name=b"ours"))
+    options = abi.ObjectOpenOpts(object_name=b"ours")
     info = records.ProgInfo(11, 6, "f", "", 0, 0, 0, tuple(there), gpl=True)
     found: dict[str, str] = {}
 
@@ -67,14 +68,11 @@ def shared(
     patch.setattr(libbpf, "prog_info", lambda _fd: info)
     patch.setattr(libbpf, "map_fd", lambda number: number)
     patch.setattr(libbpf, "map_info", there.__getitem__)
-    patch.setattr(libbpf, "call", call)
     patch.setattr(sharing, "shape_in_kernel", lambda _handle, shape: shape)
-    try:
-        sharing.share_maps(
-            handle, Source(path, b"", "f", maps_of=11, forced=forced, **wishes), lambda: order or {}
-        )
-    finally:
-        libbpf.lib().bpf_object__close(handle)
+    source_of = Source(path, b"", "f", maps_of=11, forced=forced, **wishes)
+    with Object.parsed(Path(path).read_bytes(), options) as parsed:
+        patch.setattr(libbpf, "call", call)
+        sharing.share_maps(parsed, source_of, lambda: order or {})
     return found
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit.samples import compiled
 from xdpctl.errors import KernelError, UsageError
-from xdpctl.kernel import abi, libbpf
+from xdpctl.kernel import abi
+from xdpctl.kernel.object import Object
 from xdpctl.model.source import Tuning
 from xdpctl.programs import objects, tuning
 
@@ -44,16 +45,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 def contents(path: str, *words: str, entries: tuple[str, ...] = ()) -> dict[str, bytes]:
     """The data maps of the object, by section, once these values are set."""
     options = abi.ObjectOpenOpts(object_name=b"ours")
-    handle = libbpf.open_object(Path(path).read_bytes(), options)
-    try:
-        tuning.tune(handle, Tuning.parse(words, entries))
-        library = libbpf.lib()
-        return {
-            library.bpf_map__name(one).decode().partition(".")[2]: libbpf.initial_value(one)
-            for one in libbpf.maps(handle)
-        }
-    finally:
-        libbpf.lib().bpf_object__close(handle)
+    with Object.parsed(Path(path).read_bytes(), options) as parsed:
+        tuning.tune(parsed, Tuning.parse(words, entries))
+        return {one.name.partition(".")[2]: one.contents for one in parsed.maps}
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from ..errors import KernelError, UnsupportedError
-from . import abi, asm, libc, uapi
-from .records import LinkInfo, MapInfo, MapShape, ProgInfo
+from . import abi, libc, uapi
+from .records import LinkInfo, MapInfo, ProgInfo
 
 LIBBPF_WARN = 0
 LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
@@ -97,63 +97,6 @@ def absent_is_fine() -> Iterator[None]:
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
-
-
-def open_object(image: bytes, options: abi.ObjectOpenOpts) -> int:
-    """Parse an object file; returns libbpf's handle, to be closed with bpf_object__close."""
-    return pointer("bpf_object__open_mem", image, len(image), ctypes.byref(options))
-
-
-def load_object(handle: int) -> None:
-    call("bpf_object__load", handle)
-
-
-def programs(handle: int) -> Iterator[int]:
-    """The handles of an object's programs."""
-    program = None
-    while program := lib().bpf_object__next_program(handle, program):
-        yield program
-
-
-def maps(handle: int) -> Iterator[int]:
-    """The handles of an object's maps."""
-    found = None
-    while found := lib().bpf_object__next_map(handle, found):
-        yield found
-
-
-def instructions(program: int) -> bytes:
-    """The code of a program of an object, as libbpf relocated it."""
-    size = lib().bpf_program__insn_cnt(program) * asm.INSN_SIZE
-    return ctypes.string_at(lib().bpf_program__insns(program), size)
-
-
-def object_map_fd(map_handle: int) -> int:
-    """The descriptor of a map of an object; negative unless the object is loaded."""
-    fd: int = lib().bpf_map__fd(map_handle)
-    return fd
-
-
-def object_map_name(map_handle: int) -> bytes:
-    """The whole name of a map of an object: the kernel cuts long ones."""
-    name: bytes = lib().bpf_map__name(map_handle)
-    return name
-
-
-def set_initial_value(map_handle: int, value: bytes) -> None:
-    """The contents of an object's data map, before it is loaded."""
-    call("bpf_map__set_initial_value", map_handle, value, len(value))
-
-
-def initial_value(map_handle: int) -> bytes:
-    """The same as the object has them; empty for a map that is no data map."""
-    size = ctypes.c_size_t(0)
-    start = lib().bpf_map__initial_value(map_handle, ctypes.byref(size))
-    return ctypes.string_at(start, size.value) if start else b""
-
-
-def set_attach_target(program: int, root_fd: int, function: str) -> None:
-    call("bpf_program__set_attach_target", program, root_fd, function.encode())
 
 
 # --- ids and descriptors ------------------------------------------------------------------------
@@ -290,12 +233,6 @@ def map_info(fd: int) -> MapInfo:
         info.btf_key_type_id,
         info.btf_value_type_id,
     )
-
-
-def map_shape(handle: int) -> MapShape:
-    """The shape of an object's map, as the file has it."""
-    names = ("type", "key_size", "value_size", "max_entries", "map_flags")
-    return MapShape(*(getattr(lib(), f"bpf_map__{name}")(handle) for name in names))
 
 
 def map_create(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import UnsupportedError
 from ..kernel import asm, libbpf, records, uapi
+from ..kernel.object import Object, ObjectProgram
 from ..kernel.program import Program, kept_record
 from ..model.source import Image
 
@@ -76,16 +77,16 @@ def _close(fds: Sequence[int], undo: Sequence[Callable[[], None]]) -> None:
         call()
 
 
-def capture(handle: int, handle_of_program: int, program_fd: int, frags: bool) -> Image | None:
+def capture(parsed: Object, program: ObjectProgram, frags: bool) -> Image | None:
     """The image of a program of an object that libbpf has just loaded.
 
     None for a program that names something of a kernel module: a descriptor of the module's, which
     means nothing later.
     """
-    code = libbpf.instructions(handle_of_program)
+    code = program.code
     if asm.names_module(code):
         return None
-    found = {libbpf.object_map_fd(one): libbpf.object_map_name(one) for one in libbpf.maps(handle)}
+    found = {one.fd: one.raw_name for one in parsed.maps}
     ids = {fd: libbpf.map_info(fd).id for fd in found if fd >= 0}
     used = asm.maps_of(code)
     names = tuple(
@@ -93,7 +94,7 @@ def capture(handle: int, handle_of_program: int, program_fd: int, frags: bool) -
         for fd, name in found.items()
         if fd in used and len(name) >= _KEPT
     )
-    return Image(asm.with_maps(code, ids), frags, libbpf.prog_info(program_fd).gpl, names)
+    return Image(asm.with_maps(code, ids), frags, libbpf.prog_info(program.fd).gpl, names)
 
 
 def array_of_another_kind(what: str, kind: str) -> UnsupportedError:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
-from ..host.text import decoded
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..kernel.object import Object, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
 from . import image, sharing
@@ -43,14 +43,14 @@ class Loaded:
     maps: dict[str, int]
 
 
-def open_object(path: str, data: bytes, pin_path: str | None = None) -> int:
-    """In the child: have libbpf read an object; its handle."""
+def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
+    """In the child: have libbpf read an object."""
     # libbpf names internal maps after the object: the file's name up to its first dot.
     name = os.path.basename(path).split(".")[0]
     options = abi.ObjectOpenOpts(
         object_name=os.fsencode(name), pin_root_path=os.fsencode(pin_path) if pin_path else None
     )
-    return libbpf.open_object(data, options)
+    return Object.parsed(data, options)
 
 
 def load(
@@ -158,55 +158,51 @@ def _load(
     function that it is to replace, as older compilers write it. The kernel looks at that before the
     code. So it is verified by itself, and its image is loaded with BTF of ours.
     """
-    library = libbpf.lib()
-    handle = open_object(source.path, source.data, source.pin_path)
-    tuned = tune(handle, source.tuning)
+    parsed = open_object(source.path, source.data, source.pin_path)
+    tuned = tune(parsed, source.tuning)
     attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(LOG_SIZE)
     arrays = {
-        decoded(library.bpf_map__name(found)): found
-        for found in libbpf.maps(handle)
-        if library.bpf_map__type(found) == uapi.BPF_MAP_TYPE_PROG_ARRAY
+        found.name: found for found in parsed.maps if found.type == uapi.BPF_MAP_TYPE_PROG_ARRAY
     }
-    chosen = 0
-    for program in libbpf.programs(handle):
-        name = decoded(library.bpf_program__name(program))
-        if name == source.program:
+    chosen = ObjectProgram(0)
+    for program in parsed.programs:
+        if program.name == source.program:
             chosen = program
             # A section that starts with ? asks to be left out unless it is named.
-            library.bpf_program__set_autoload(program, True)
-        elif arrays and library.bpf_program__type(program) == uapi.BPF_PROG_TYPE_XDP:
+            program.autoload(True)
+        elif arrays and program.type == uapi.BPF_PROG_TYPE_XDP:
             # A callee of tail calls: the kernel wants the attach type of its caller.
-            library.bpf_program__set_expected_attach_type(program, attach_type)
+            program.set_attach_type(attach_type)
         else:
-            library.bpf_program__set_autoload(program, False)
+            program.autoload(False)
     as_ext = target is not None and not fault
     kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
-    library.bpf_program__set_type(chosen, kind)
-    library.bpf_program__set_expected_attach_type(chosen, attach_type)
-    library.bpf_program__set_log_buf(chosen, log, LOG_SIZE)
+    chosen.set_type(kind)
+    chosen.set_attach_type(attach_type)
+    chosen.set_log(log)
     if target and as_ext:
-        libbpf.set_attach_target(chosen, *target)
+        chosen.set_target(*target)
     if ifindex:
-        library.bpf_program__set_ifindex(chosen, ifindex)
-        for found in libbpf.maps(handle):
-            library.bpf_map__set_ifindex(found, ifindex)
+        chosen.bind_to(ifindex)
+        for found in parsed.maps:
+            found.bind_to(ifindex)
     if source.pin_path is None:
-        for found in libbpf.maps(handle):
-            library.bpf_map__set_pin_path(found, None)  # or libbpf would take its own default
+        for found in parsed.maps:
+            found.leave_unpinned()  # or libbpf would take its own default
     maps = {
-        os.fsdecode(path): found
-        for found in libbpf.maps(handle)
-        if (path := library.bpf_map__pin_path(found)) and not os.path.lexists(path)
+        path: found
+        for found in parsed.maps
+        if (path := found.pin_path) and not os.path.lexists(path)
     }
-    there = [library.bpf_map__pin_path(found) for found in libbpf.maps(handle)]
+    there = [found.pin_path for found in parsed.maps]
     if apart and arrays and (source.maps_of or len([*filter(None, there)]) > len(maps)):
         raise KernelError(_FILLING, errno.EINVAL)
     for found in maps.values():
         # libbpf shares what is pinned already; new pins are the transaction's to make.
-        library.bpf_map__set_pin_path(found, None)
+        found.leave_unpinned()
     if source.maps_of:
-        shared = share_maps(handle, source, lambda: _by_reference(source, frags))
+        shared = share_maps(parsed, source, lambda: _by_reference(source, frags))
         maps = {
             path: found for path, found in maps.items() if source.replaces and found not in shared
         }
@@ -214,20 +210,20 @@ def _load(
         if wrong:
             why = "\n".join(f"{name} stays what it is in the map that is shared" for name in wrong)
             raise KernelError(SHARING, errno.EINVAL, why)
-    use_pins(handle)
-    others = sharing.reused_arrays(handle)
+    use_pins(parsed)
+    others = sharing.reused_arrays(parsed)
     try:
-        libbpf.load_object(handle)
+        parsed.load()
     except KernelError as error:
         if others and error.errno == errno.EINVAL and _loads_alone(source, frags, target):
             raise KernelError(_ARRAY, errno.EPROTOTYPE, others) from error
         raise KernelError(
             "verifier" if log.value else error.call,
             error.errno or errno.EINVAL,
-            log.value.decode(errors="replace") or error.log + sharing.without_entries(handle),
+            log.value.decode(errors="replace") or error.log + sharing.without_entries(parsed),
         ) from error
-    program_fd = library.bpf_program__fd(chosen)
-    code = image.capture(handle, chosen, program_fd, frags)
+    program_fd = chosen.fd
+    code = image.capture(parsed, chosen, frags)
     if target and fault:
         if code is None:
             raise fault
@@ -235,7 +231,7 @@ def _load(
     elif code and not ifindex:  # the image is for a root of another kind
         image.bound(code, Program(program_fd))
     handles = [*arrays.values(), *maps.values()]
-    fds = [program_fd, *map(library.bpf_map__fd, handles)]
+    fds = [program_fd, *(one.fd for one in handles)]
     return {"arrays": list(arrays), "maps": list(maps)}, fds
 
 

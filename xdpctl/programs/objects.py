@@ -15,9 +15,9 @@ from typing import Any
 from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
 from ..host import files
 from ..host.child import in_child
-from ..host.text import decoded
 from ..kernel import libbpf, uapi
-from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR, Btf
+from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
+from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Source, Tuning
 from . import clang
@@ -249,25 +249,22 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
     """The programs of an object file, and whether it has maps that ask to be pinned."""
 
     def work() -> tuple[Any, list[int]]:
-        library = libbpf.lib()
-        handle = open_object(path, data)
-        tune(handle, tuning)
-        pins = any(library.bpf_map__pin_path(one) for one in libbpf.maps(handle))
+        parsed = open_object(path, data)
+        tune(parsed, tuning)
+        pins = any(one.pin_path for one in parsed.maps)
         found = []
-        for program in libbpf.programs(handle):
-            name = decoded(library.bpf_program__name(program))
-            config = _run_config(handle, name)
-            attach_type = library.bpf_program__expected_attach_type(program)
-            section = decoded(library.bpf_program__section_name(program))
+        for program in parsed.programs:
+            name, section = program.name, program.section
+            config = _run_config(parsed, name)
             found.append(
                 {
                     "name": name,
                     "section": section,
-                    "type": library.bpf_program__type(program),
-                    "attach_type": attach_type,
+                    "type": program.type,
+                    "attach_type": program.attach_type,
                     # libbpf turns this section into the program's flag only as it loads it.
                     "frags": section.removeprefix("?").split("/")[0] == "xdp.frags",
-                    "size": 8 * library.bpf_program__insn_cnt(program),
+                    "size": program.size,
                     **config,
                 }
             )
@@ -285,17 +282,16 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
     return candidates, bool(answer["pins"])
 
 
-def _run_config(handle: int, function: str) -> dict[str, int | None]:
+def _run_config(parsed: Object, function: str) -> dict[str, int | None]:
     """Priority and actions from the BTF section .xdp_run_config (libxdp's protocol).
 
     The section's variable _<function> is a struct; each member points to an array whose number of
     elements is the value. An unknown member gives an action mask of -1, an error for the caller.
     """
     config: dict[str, int | None] = {"priority": None, "actions": None}
-    btf_handle = libbpf.lib().bpf_object__btf(handle)
-    if not btf_handle:
+    btf = parsed.btf
+    if btf is None:
         return config
-    btf = Btf(btf_handle, borrowed=True)
     section_id = btf.find(".xdp_run_config", BTF_KIND_DATASEC)
     if not section_id:
         return config

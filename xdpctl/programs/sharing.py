@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from ..errors import KernelError
-from ..host.text import decoded
 from ..kernel import libbpf, maps, records, uapi
+from ..kernel.object import Object, ObjectMap
 from ..model.source import Image, Source
 from . import image
 
@@ -28,13 +28,13 @@ Names = Mapping[int, str]
 """The full names of maps by id, as their file has them; the kernel keeps 15 characters."""
 
 
-def shape_in_kernel(handle: int, shape: records.MapShape) -> records.MapShape:
+def shape_in_kernel(own: ObjectMap, shape: records.MapShape) -> records.MapShape:
     """The shape that the kernel gives to a map of an object.
 
     It adds a flag to device maps, forgets flags that concern a descriptor alone, and rounds the
     entries of some LRU maps. So a map is made to look at, and not kept.
     """
-    inner = libbpf.lib().bpf_map__inner_map(handle)
+    inner = own.inner
     try:
         with contextlib.ExitStack() as closing:
 
@@ -43,58 +43,49 @@ def shape_in_kernel(handle: int, shape: records.MapShape) -> records.MapShape:
                 closing.callback(os.close, fd)
                 return fd
 
-            fd = make(shape, make(libbpf.map_shape(inner)) if inner else 0)
+            fd = make(shape, make(inner.shape) if inner else 0)
             return libbpf.map_info(fd).shape
     except KernelError:
         return shape  # a type that wants more than a shape: it is compared as it was asked for
 
 
-def difference(handle: int, theirs: records.MapInfo) -> str:
+def difference(own: ObjectMap, theirs: records.MapInfo) -> str:
     """In what a map of an object is another than one that is there; empty where it is not."""
-    ours = libbpf.map_shape(handle)
+    ours = own.shape
     if not ours.max_entries:  # libbpf asks for one for each CPU
         ours = ours._replace(max_entries=theirs.max_entries)
-    if ours == theirs.shape or shape_in_kernel(handle, ours) == theirs.shape:
+    if ours == theirs.shape or shape_in_kernel(own, ours) == theirs.shape:
         return ""
     return f"{ours} in the file, {theirs.shape} as it runs"
 
 
-def reused_arrays(handle: int) -> str:
+def reused_arrays(parsed: Object) -> str:
     """The names of an object's program arrays that others use, too, before it is loaded."""
-    library = libbpf.lib()
     return ", ".join(
-        library.bpf_map__name(one).decode()
-        for one in libbpf.maps(handle)
-        if library.bpf_map__type(one) == uapi.BPF_MAP_TYPE_PROG_ARRAY
-        and library.bpf_map__fd(one) >= 0
+        one.name for one in parsed.maps if one.type == uapi.BPF_MAP_TYPE_PROG_ARRAY and one.fd >= 0
     )
 
 
-def without_entries(handle: int) -> str:
+def without_entries(parsed: Object) -> str:
     """A line for each map of an object that the kernel cannot make, as it has no entries."""
-    library = libbpf.lib()
     found = [
-        library.bpf_map__name(one).decode()
-        for one in libbpf.maps(handle)
-        if library.bpf_map__fd(one) < 0
-        and not library.bpf_map__max_entries(one)
-        and library.bpf_map__type(one) not in _ENDLESS
+        one.name
+        for one in parsed.maps
+        if one.fd < 0 and not one.shape.max_entries and one.type not in _ENDLESS
     ]
     return "".join(f"\nmap '{name}' has 0 entries" for name in found)
 
 
-def use_pins(handle: int) -> None:
+def use_pins(parsed: Object) -> None:
     """Have an object use what is pinned where its maps want to be pinned.
 
     libbpf does so by itself, but takes the flags that the kernel adds to device maps for a
     difference until 1.6. Raises KernelError of PINNED.
     """
-    library = libbpf.lib()
-    for found in libbpf.maps(handle):
-        path = library.bpf_map__pin_path(found)
-        if not path or not os.path.lexists(path):
+    for found in parsed.maps:
+        name, where = found.name, found.pin_path
+        if not where or not os.path.lexists(where):
             continue
-        name, where = decoded(library.bpf_map__name(found)), os.fsdecode(path)
         # In a directory that all may write to anybody can have put a map by this name.
         if (user := os.lstat(where).st_uid) not in (0, os.geteuid()):
             raise KernelError(PINNED, errno.EPERM, f"map {name}: {where} belongs to user {user}")
@@ -108,8 +99,8 @@ def use_pins(handle: int) -> None:
             if differs := difference(found, libbpf.map_info(fd)):
                 differs = differs.replace("as it runs", f"at {where}")
                 raise KernelError(PINNED, errno.EINVAL, f"map {name}: {differs}")
-            libbpf.call("bpf_map__reuse_fd", found, fd)
-            library.bpf_map__set_pin_path(found, None)
+            found.reuse(fd)
+            found.leave_unpinned()
 
 
 def map_at(path: str) -> int:
@@ -126,8 +117,10 @@ def map_at(path: str) -> int:
     return fd
 
 
-def share_maps(handle: int, source: Source, ordered: Callable[[], Names] = dict) -> set[int]:
-    """Have an object use a running program's maps, each found by its name; returns the handles.
+def share_maps(
+    parsed: Object, source: Source, ordered: Callable[[], Names] = dict
+) -> set[ObjectMap]:
+    """Have an object use a running program's maps, each found by its name; returns those.
 
     All of them, unless it is `forced`. A program that replaces the other has constants of its own,
     and program arrays, which are code: both only where `source.maps` says ``keep``. What the names
@@ -137,7 +130,7 @@ def share_maps(handle: int, source: Source, ordered: Callable[[], Names] = dict)
     named after the object and their section, such as .bss.
     """
     found = _Sharing(source, ordered)
-    for one in libbpf.maps(handle):
+    for one in parsed.maps:
         found.share(one)
     wrong = found.wrong + [f"map {name} is not in the file" for name in found.said]
     if not source.forced:
@@ -163,12 +156,11 @@ class _Sharing:
                 code = Image.unpack(record) if record else None
                 self.names = dict(code.names) if code else {}
         self.said = dict(source.maps)
-        self.shared, self.wrong = set[int](), list[str]()
+        self.shared, self.wrong = set[ObjectMap](), list[str]()
 
-    def share(self, handle: int) -> None:
+    def share(self, own: ObjectMap) -> None:
         """Give a map of the object that of the running program, if it is to have that."""
-        library, source = libbpf.lib(), self.source
-        name = decoded(library.bpf_map__name(handle))
+        source, name = self.source, own.name
         section = name.partition(".")[2]
         asked = self.said.pop(name, None) or (self.said.pop(f".{section}", "") if section else "")
         wanted = self._called(name, section)
@@ -180,34 +172,34 @@ class _Sharing:
                 self.wrong.append(f"map {name}: {asked}: {error.log}")
                 return
             self.left[wanted[0]] = libbpf.map_info(wanted[0])
-        is_array = library.bpf_map__type(handle) == uapi.BPF_MAP_TYPE_PROG_ARRAY
+        is_array = own.type == uapi.BPF_MAP_TYPE_PROG_ARRAY
         is_own = is_array or section.startswith(_CONSTANTS)
         if asked == "new" or (source.replaces and is_own and not asked):
             if asked:
-                library.bpf_map__set_pin_path(handle, None)
+                own.leave_unpinned()
         elif wanted:
-            self._give(handle, name, wanted)
+            self._give(own, name, wanted)
         elif asked:
             self.wrong.append(f"map {name}: the running program has none of that name")
         # else it is one that the running program does not use
         self._drop(wanted)
 
-    def _give(self, handle: int, name: str, wanted: list[int]) -> None:
+    def _give(self, own: ObjectMap, name: str, wanted: list[int]) -> None:
         if len(wanted) > 1:
             self.wrong.append(f"map {name}: {len(wanted)} maps of that name run")
-        elif differs := difference(handle, self.left[wanted[0]]):
-            self.wrong.append(f"map {name}: {differs}{self._pinned(handle, name)}")
+        elif differs := difference(own, self.left[wanted[0]]):
+            self.wrong.append(f"map {name}: {differs}{self._pinned(own, name)}")
         else:
-            libbpf.call("bpf_map__reuse_fd", handle, wanted[0])
-            libbpf.lib().bpf_map__set_pin_path(handle, None)
-            self.shared.add(handle)
+            own.reuse(wanted[0])
+            own.leave_unpinned()
+            self.shared.add(own)
 
-    def _pinned(self, handle: int, name: str) -> str:
+    def _pinned(self, own: ObjectMap, name: str) -> str:
         """What else there is to know of a map that does not fit: a new one would not be new."""
-        path = libbpf.lib().bpf_map__pin_path(handle)
+        path = own.pin_path
         if not (self.source.replaces and path and os.path.lexists(path)):
             return ""
-        return f"; {os.fsdecode(path)} is its pin: {name}=new takes one that is not pinned"
+        return f"; {path} is its pin: {name}=new takes one that is not pinned"
 
     def _drop(self, numbers: list[int]) -> None:
         for number in numbers:

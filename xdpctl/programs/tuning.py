@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import KernelError
-from ..kernel import libbpf
 from ..kernel.btf import (
     BTF_KIND_CONST,
     BTF_KIND_DATASEC,
@@ -24,6 +23,7 @@ from ..kernel.btf import (
     BTF_KIND_VOLATILE,
     Btf,
 )
+from ..kernel.object import Object, ObjectMap
 from ..model.source import Tuning
 
 TUNING = "setting values"
@@ -42,40 +42,37 @@ class _Variable(NamedTuple):
     size: int
 
 
-def tune(handle: int, asked: Tuning) -> dict[int, str]:
-    """Set what is asked for; the handles of maps whose contents that concerns, each with a name.
+def tune(parsed: Object, asked: Tuning) -> dict[ObjectMap, str]:
+    """Set what is asked for; the maps whose contents that concerns, each with a name.
 
     Raises KernelError of TUNING.
     """
-    wrong = [*_resize(handle, asked)] if asked.entries else []
-    touched: dict[int, str] = {}
+    wrong = [*_resize(parsed, asked)] if asked.entries else []
+    touched: dict[ObjectMap, str] = {}
     if asked.constants:
-        wrong += _set_all(handle, asked, touched)
+        wrong += _set_all(parsed, asked, touched)
     if wrong:
         raise KernelError(TUNING, errno.EINVAL, "\n".join(wrong))
     return touched
 
 
-def _resize(handle: int, asked: Tuning) -> Iterator[str]:
-    library = libbpf.lib()
-    maps = {library.bpf_map__name(one).decode(): one for one in libbpf.maps(handle)}
+def _resize(parsed: Object, asked: Tuning) -> Iterator[str]:
+    maps = {one.name: one for one in parsed.maps}
     for name, entries in asked.entries:
         if name not in maps or "." in name:
             known = ", ".join(one for one in maps if "." not in one)
             yield f"there is no map {name}; there is {known or 'none'}"
-        elif error := library.bpf_map__set_max_entries(maps[name], entries):
-            yield f"map {name} cannot have {entries} entries: {os.strerror(-error)}"
+        elif error := maps[name].resize(entries):
+            yield f"map {name} cannot have {entries} entries: {os.strerror(error)}"
 
 
-def _set_all(handle: int, asked: Tuning, touched: dict[int, str]) -> Iterator[str]:
-    btf_handle = libbpf.lib().bpf_object__btf(handle)
-    if not btf_handle:
+def _set_all(parsed: Object, asked: Tuning, touched: dict[ObjectMap, str]) -> Iterator[str]:
+    btf = parsed.btf
+    if btf is None:
         yield "the object has no type information (clang -g): its variables are not known"
         return
-    btf = Btf(btf_handle, borrowed=True)
     known = dict(_variables(btf))
-    library = libbpf.lib()
-    maps = {library.bpf_map__name(one).decode(): one for one in libbpf.maps(handle)}
+    maps = {one.name: one for one in parsed.maps}
     for name, text in asked.constants:
         if name not in known:
             yield f"there is no variable {name}; there is {', '.join(known) or 'none'}"
@@ -92,9 +89,9 @@ def _set_all(handle: int, asked: Tuning, touched: dict[int, str]) -> Iterator[st
         if not found:
             yield f"{name}: no map has the section {variable.section}"
             continue
-        data = libbpf.initial_value(found[0])
+        data = found[0].contents
         changed = data[: variable.offset] + value + data[variable.offset + variable.size :]
-        libbpf.set_initial_value(found[0], changed)
+        found[0].fill(changed)
         touched[found[0]] = name
 
 

@@ -17,9 +17,10 @@ from ..bpffs.mount import Bpffs
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host import cache
 from ..host.rights import explain_refusal
-from ..kernel import abi, asm, libbpf, uapi
-from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..kernel import abi, asm, uapi
+from ..kernel.btf import BTF_KIND_FUNC
 from ..kernel.link import Link
+from ..kernel.object import Object
 from ..kernel.program import Program
 from ..model.chain import USUAL, Kind, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
@@ -147,22 +148,19 @@ def refused() -> int:
 
 
 def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> Dispatcher:
-    library = libbpf.lib()
-    handle = libbpf.open_object(code, abi.ObjectOpenOpts(object_name=ENTRY.encode()))
-    try:
-        program = library.bpf_object__next_program(handle, None)
-        libbpf.set_initial_value(library.bpf_object__next_map(handle, None), config.pack())
+    with Object.parsed(code, abi.ObjectOpenOpts(object_name=ENTRY.encode())) as parsed:
+        program = next(parsed.programs)
+        next(parsed.maps).fill(config.pack())
         flags = uapi.BPF_F_XDP_HAS_FRAGS * config.frags
         if config.devbound:
             flags |= uapi.BPF_F_XDP_DEV_BOUND_ONLY
-            library.bpf_program__set_ifindex(program, ifindex)
-        library.bpf_program__set_flags(program, flags)
-        libbpf.load_object(handle)
-        btf = Btf(library.bpf_object__btf(handle), borrowed=True)
+            program.bind_to(ifindex)
+        program.set_flags(flags)
+        parsed.load()
+        btf = parsed.btf
+        assert btf is not None  # it has line numbers and functions, or the kernel would not link it
         functions = tuple(btf.find(name, BTF_KIND_FUNC) for name in names)
-        loaded = Program(os.dup(library.bpf_program__fd(program)))
-    finally:
-        library.bpf_object__close(handle)
+        loaded = Program(os.dup(program.fd))
     try:
         info = loaded.info
         if info.name != root_name(len(names)) or not info.map_ids:
