@@ -158,6 +158,7 @@ def test_what_the_kernel_refuses_on_one_does_not_stop_the_rest(
     assert capsys.readouterr().err.splitlines() == [
         "xdpctl: eth1: a kernel call failed: bpf_prog_load",
         "  why: bpf_prog_load: Cannot allocate memory (ENOMEM)",
+        "  do: there is not enough memory: see ulimit -v, and the limits of the control group",
         "xdpctl: 1 of 4 interfaces failed: eth1",
     ]
 

@@ -44,14 +44,8 @@ def clean(
     first: Exception | None = None
     for interface in interfaces_of(bpffs) if found is None else found:
         there.add(homes.of(bpffs, interface).directory)
-        where = _where(interface, start)
         try:
-            state = observe(interface, bpffs, view=views.of(interface))
-            if back := _overdue(bpffs, state, where, dry_run):
-                yield back
-                state = observe(interface, bpffs)
-            for path in _repaired(bpffs, state, dry_run):
-                yield Event(where, f"removed {path}", "left by an interrupted command")
+            yield from _cleaned(bpffs, interface, _where(interface, start), views, dry_run)
         except VanishedError:
             pass
         except Interrupted:
@@ -72,6 +66,17 @@ def clean(
         raise first
 
 
+def _cleaned(
+    bpffs: Bpffs, interface: Interface, where: str, views: Views, dry_run: bool
+) -> Iterator[Event]:
+    state = observe(interface, bpffs, view=views.of(interface))
+    if back := _overdue(bpffs, state, where, dry_run):
+        yield back
+        state = observe(interface, bpffs)
+    for path in _repaired(bpffs, state, dry_run):
+        yield Event(where, f"removed {path}", "left by an interrupted command")
+
+
 def _where(interface: Interface, start: str) -> str:
     """An interface's name, with its namespace's if that is another one."""
     return interface.name if interface.netns == start else f"{interface.name}@{interface.netns}"
@@ -87,23 +92,7 @@ def tend(bpffs: Bpffs, views: Views | None = None) -> Iterator[Event]:
     for interface in interfaces_of(bpffs):
         where = _where(interface, start)
         try:
-            state = observe(interface, bpffs, view=views.of(interface))
-            if back := _overdue(bpffs, state, where):
-                yield back
-                state = observe(interface, bpffs)
-            if _has_gaps(state) and not state.pending:
-                report = transact(bpffs, interface, lambda state: state.chain)
-                for slot in report.before.root.slots if report.before.root else ():
-                    if slot.lost:
-                        yield Event(where, f"took out program {slot.lost}", "its pin is gone")
-                    elif slot.member is None:
-                        yield Event(where, f"closed slot {slot.number}", "it was vacant")
-                    elif slot.orphan and slot.origin:
-                        yield Event(
-                            where,
-                            f"took out {slot.member.name} (id {slot.member.id})",
-                            f"link {slot.origin.link_id} of {slot.origin.holder} is gone",
-                        )
+            yield from _tended(bpffs, interface, where, views)
         except VanishedError:
             pass
         except Interrupted:
@@ -116,6 +105,27 @@ def tend(bpffs: Bpffs, views: Views | None = None) -> Iterator[Event]:
         raise
     except (XdpctlError, KernelError) as error:
         yield _failure("-", error)
+
+
+def _tended(bpffs: Bpffs, interface: Interface, where: str, views: Views) -> Iterator[Event]:
+    state = observe(interface, bpffs, view=views.of(interface))
+    if back := _overdue(bpffs, state, where):
+        yield back
+        state = observe(interface, bpffs)
+    if not _has_gaps(state) or state.pending:
+        return
+    report = transact(bpffs, interface, lambda state: state.chain)
+    for slot in report.before.root.slots if report.before.root else ():
+        if slot.lost:
+            yield Event(where, f"took out program {slot.lost}", "its pin is gone")
+        elif slot.member is None:
+            yield Event(where, f"closed slot {slot.number}", "it was vacant")
+        elif slot.orphan and slot.origin:
+            yield Event(
+                where,
+                f"took out {slot.member.name} (id {slot.member.id})",
+                f"link {slot.origin.link_id} of {slot.origin.holder} is gone",
+            )
 
 
 def _failure(where: str, error: XdpctlError | KernelError) -> Event:

@@ -89,19 +89,24 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
         raise
     back = []
     for one, pending in waiting.items():
-        with contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError):
-            if _is_pending(bpffs, one, pending):
-                confirm(bpffs, one)
-            if any(
-                past.number == pending.number for past in generations(bpffs, observe(one, bpffs))
-            ):
-                tell(one, "confirmed")
-                continue
-        back.append(one.name)
+        if _stays(bpffs, one, pending):
+            tell(one, "confirmed")
+        else:
+            back.append(one.name)
     if back:
         raise UnconfirmedError(
             f"not confirmed in time: {', '.join(back)}", why="the chain of before is back"
         )
+
+
+def _stays(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
+    """Confirm a change, unless that is done; whether it has not gone back."""
+    with contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError):
+        if _is_pending(bpffs, one, pending):
+            confirm(bpffs, one)
+        kept = generations(bpffs, observe(one, bpffs))
+        return any(past.number == pending.number for past in kept)
+    return False
 
 
 def _is_pending(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:

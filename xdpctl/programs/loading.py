@@ -14,7 +14,7 @@ from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
-from ..kernel.object import Object, ObjectProgram
+from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
 from . import image, sharing
@@ -165,17 +165,7 @@ def _load(
     arrays = {
         found.name: found for found in parsed.maps if found.type == uapi.BPF_MAP_TYPE_PROG_ARRAY
     }
-    chosen = ObjectProgram(0)
-    for program in parsed.programs:
-        if program.name == source.program:
-            chosen = program
-            # A section that starts with ? asks to be left out unless it is named.
-            program.autoload(True)
-        elif arrays and program.type == uapi.BPF_PROG_TYPE_XDP:
-            # A callee of tail calls: the kernel wants the attach type of its caller.
-            program.set_attach_type(attach_type)
-        else:
-            program.autoload(False)
+    chosen = _choose(parsed, source, attach_type, callees=bool(arrays))
     as_ext = target is not None and not fault
     kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
     chosen.set_type(kind)
@@ -187,20 +177,7 @@ def _load(
         chosen.bind_to(ifindex)
         for found in parsed.maps:
             found.bind_to(ifindex)
-    if source.pin_path is None:
-        for found in parsed.maps:
-            found.leave_unpinned()  # or libbpf would take its own default
-    maps = {
-        path: found
-        for found in parsed.maps
-        if (path := found.pin_path) and not os.path.lexists(path)
-    }
-    there = [found.pin_path for found in parsed.maps]
-    if apart and arrays and (source.maps_of or len([*filter(None, there)]) > len(maps)):
-        raise KernelError(_FILLING, errno.EINVAL)
-    for found in maps.values():
-        # libbpf shares what is pinned already; new pins are the transaction's to make.
-        found.leave_unpinned()
+    maps = _unpinned(parsed, source, fills=apart and bool(arrays))
     if source.maps_of:
         shared = share_maps(parsed, source, lambda: _by_reference(source, frags))
         maps = {
@@ -233,6 +210,40 @@ def _load(
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *(one.fd for one in handles)]
     return {"arrays": list(arrays), "maps": list(maps)}, fds
+
+
+def _choose(parsed: Object, source: Source, attach_type: int, *, callees: bool) -> ObjectProgram:
+    """In the child: the program that is meant; of the others only `callees` are loaded."""
+    chosen = ObjectProgram(0)
+    for program in parsed.programs:
+        if program.name == source.program:
+            chosen = program
+            # A section that starts with ? asks to be left out unless it is named.
+            program.autoload(True)
+        elif callees and program.type == uapi.BPF_PROG_TYPE_XDP:
+            # A callee of tail calls: the kernel wants the attach type of its caller.
+            program.set_attach_type(attach_type)
+        else:
+            program.autoload(False)
+    return chosen
+
+
+def _unpinned(parsed: Object, source: Source, *, fills: bool) -> dict[str, ObjectMap]:
+    """In the child: the maps that want to be pinned and have no pin yet, by path.
+
+    libbpf shares what is pinned already; new pins are the transaction's to make. Raises KernelError
+    if loading `fills` program arrays that are shared.
+    """
+    if source.pin_path is None:
+        for found in parsed.maps:
+            found.leave_unpinned()  # or libbpf would take its own default
+    wanted = {path: found for found in parsed.maps if (path := found.pin_path)}
+    maps = {path: found for path, found in wanted.items() if not os.path.lexists(path)}
+    if fills and (source.maps_of or len(wanted) > len(maps)):
+        raise KernelError(_FILLING, errno.EINVAL)
+    for found in maps.values():
+        found.leave_unpinned()
+    return maps
 
 
 def _loads_alone(source: Source, frags: bool, target: tuple[int, str] | None) -> bool:

@@ -62,17 +62,11 @@ def command(
 
     The program goes on with its maps and its id; no packet misses it.
     """
-    values = Standing()
+    values = _order(before, after, anywhere)
     if prio is not None:
         values["priority"] = prio
     if actions is not None:
         values["actions"] = chain.parse_actions(actions)
-    if anywhere:
-        values["before"] = values["after"] = ()
-    if before:
-        values["before"] = tuple(check_label(one) for one in before)
-    if after:
-        values["after"] = tuple(check_label(one) for one in after)
     if name is not None:
         values["label"] = check_label(name)
     rules = {
@@ -109,6 +103,18 @@ def command(
 
     bpffs = settings.enter(changes=True)
     change(settings, "set", bpffs, interface, target, changing, root.request)
+
+
+def _order(before: tuple[str, ...], after: tuple[str, ...], anywhere: bool) -> Standing:
+    """What a program is to run before and after."""
+    values = Standing()
+    if anywhere:
+        values["before"] = values["after"] = ()
+    if before:
+        values["before"] = tuple(check_label(one) for one in before)
+    if after:
+        values["after"] = tuple(check_label(one) for one in after)
+    return values
 
 
 def _check_free(found: Chain, member: chain.Member, name: str) -> None:
