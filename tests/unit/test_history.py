@@ -172,7 +172,7 @@ def test_times(text: str, found: float) -> None:
     "text", ["", "0", "0s", "-1", "s", "1d", "1 m", "86401", "1e3", "٣", "inf"]
 )
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a time"):
         seconds(text)
 
 

@@ -207,7 +207,7 @@ def go_back(
             names = ", ".join(f"{member.known_as} (id {member.id})" for member in missing)
             raise NotFoundError(
                 f"{interface.name} cannot go back to generation {one.number}",
-                why=f"{names} left the kernel with the change of then",
+                why=f"{names} left the kernel when the chain was changed",
                 hint="load from its file what is missing; --confirm-within, and --keep of unload, "
                 "keep programs",
             )

@@ -21,7 +21,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         if not math.isfinite(found):
-            self.fail(f"{value!r} is no time.", param, ctx)
+            self.fail(f"{value!r} is not a time.", param, ctx)
         return found
 
 

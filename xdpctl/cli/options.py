@@ -265,7 +265,7 @@ def seconds(text: str) -> float:
     found = float(match[1]) * _UNITS[match[2]] if match else 0
     if 0 < found <= _LONGEST:
         return found
-    raise UsageError(f"{text!r} is no time", hint="use one such as 30, 30s or 2m, of a day at most")
+    raise UsageError(f"{text!r} is not a time", hint="write 30, 30s, 2m or 1h; a day at most")
 
 
 def confirm_option() -> Decorator:

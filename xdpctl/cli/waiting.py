@@ -95,7 +95,7 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
             back.append(one.name)
     if back:
         raise UnconfirmedError(
-            f"not confirmed in time: {', '.join(back)}", why="the chain of before is back"
+            f"not confirmed in time: {', '.join(back)}", why="the previous chain is back"
         )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .state import State
 
 LATEST = 1 << 35
-"""Seconds of the calendar: what is later is no time of a record."""
+"""Seconds of the calendar: no record is of a later time."""
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
 
 
 def _filler(*, frags: bool) -> Part:
-    """A second slot, lest a lone program be the root itself."""
+    """A second slot: without it a lone program would be the root itself."""
     return Part(Member("nothing", frags=frags), 0, Image(asm.PASS, frags, gpl=True))
 
 

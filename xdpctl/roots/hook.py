@@ -62,7 +62,7 @@ class Hook:
                 raise LostRace from error
 
     def adopt(self, undo: contextlib.ExitStack) -> None:
-        """Pin the link of another's program, lest the chain goes when its owner does."""
+        """Pin the link of another's program: without a pin the chain would go with its owner."""
         self.note_adopted(undo)
         with pin.failing("pin the root link in", self.paths.bpffs.path):
             undo.callback(pin.remove, self.paths.root_link)

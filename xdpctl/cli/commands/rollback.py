@@ -24,7 +24,7 @@ from ..settings import Settings, common_options
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str, number: int | None, confirm_within: float) -> None:
-    """Go back to the chain of before the last change, or to an earlier one.
+    """Go back to the chain that ran before the last change, or to an earlier one.
 
     A change that waits for its confirmation goes back at once.
     """

@@ -28,7 +28,7 @@ from ..settings import Settings
 )
 @click.option("--before", multiple=True, metavar="NAME", help="It runs before this program.")
 @click.option("--after", multiple=True, metavar="NAME", help="It runs after this program.")
-@click.option("--anywhere", is_flag=True, help="It has to run before or after none any more.")
+@click.option("--anywhere", is_flag=True, help="Forget what it has to run before and after.")
 @click.option("--name", metavar="LABEL", help="What it is called from now on.")
 @click.option(
     "--on-end",
