@@ -108,7 +108,7 @@ def test_what_bcc_pins_and_where_it_looks(
     (tmp_path / "include/verdict.h").write_text("#define VERDICT XDP_PASS\n")
     monkeypatch.chdir(tmp_path)
     words = ("load", veth.dev, source, "-I", "include")
-    source.write_text(PINNED.format(pin=pin, code="*seen += 1;"))
+    source.write_text(PINNED.format(pin=pin, code="if (*(char *)(long)ctx->data) return 0;"))
     result = tool.try_(*words)
     assert (result.code, pin.exists()) == (5, False), result.err
     source.write_text(PINNED.format(pin=pin, code="if (seen) *seen += 1;"))
