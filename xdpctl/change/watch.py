@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 from collections.abc import Callable
 
@@ -66,7 +67,7 @@ class _Changes:
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
         )
         links.bind((0, _RTMGRP_LINK))
-        self._readable = [links.fileno()]
+        self._readable = [links.fileno(), _signals(closing)]
         self._namespaces = False
         self._processes: dict[int, int] = {}
         self._ended: set[int] = set()
@@ -102,6 +103,17 @@ class _Changes:
                 os.close(self._processes.pop(pid))
                 self._ended.add(pid)
         return bool(ready)
+
+
+def _signals(closing: contextlib.ExitStack) -> int:
+    """A descriptor that tells of a signal, also of one that comes just before a wait begins."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    closing.callback(os.close, reading)
+    closing.callback(os.close, writing)
+    with contextlib.suppress(ValueError):  # not the main thread, which no signal interrupts
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        closing.callback(signal.set_wakeup_fd, before)
+    return reading
 
 
 def _owners(bpffs: Bpffs, views: Views) -> set[int]:
