@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = [one_guest, kinds("fused")]  # mounts know no root
 
 ALONE = ["unshare", "--mount", "--propagation", "private"]
 MOUNTS = ["env", "LIBXDP_BPFFS_AUTOMOUNT=1"]

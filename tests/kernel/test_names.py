@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import ROOT, Tool
 from xdpctl.host.holders import holders
+
+pytestmark = [one_guest, kinds("fused")]  # what is printed does not depend on the kind of root
 
 NAMES = [
     b"caf\xe9",
