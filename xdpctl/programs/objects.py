@@ -59,6 +59,8 @@ def read(path: str, most: int = -1) -> bytes:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
             _check_no_pin(path)  # what the pin of a program answers
+        if isinstance(cause, files.NotRegularError) and not os.path.isdir(path):
+            error.number = libbpf.LIBBPF_ERRNO__FORMAT  # it can be read, and has no object
         raise
 
 
