@@ -1,4 +1,4 @@
-"""Chains that an interface ran before: records in its directory, and what they keep (pins.py).
+"""Chains that an interface ran before: records in its directory, and what they keep (directory.py).
 
 A *generation* is the chain that a change replaced. It is recorded before the flip, whole before it
 counts, and says which root it was on and which one took its place. So the root that runs tells

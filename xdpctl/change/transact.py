@@ -188,7 +188,7 @@ def go_back(
     state = observe(interface, bpffs, view=view)
     wanted = find(bpffs, state, number)
     gone: list[Member] = []
-    # Without the program of before, the same code goes on where it is.
+    # If the earlier program is gone, the same code goes on where it is.
     bare = wanted.bare and not wanted.restored(state, is_there)[1]
     if bare and within:
         raise UnsupportedError(

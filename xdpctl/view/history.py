@@ -1,4 +1,4 @@
-"""How chains of before are shown, and a change that waits for its confirmation."""
+"""How earlier chains are shown, and a change that waits for its confirmation."""
 
 from __future__ import annotations
 
