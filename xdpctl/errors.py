@@ -178,10 +178,14 @@ class KernelError(OSError):
         self.call = call
         self.log = log
 
-    def explained(self) -> XdpctlError:
+    def is_shortage(self) -> bool:
+        """Whether the kernel had too little of something: the same call may succeed elsewhere."""
+        return self.errno in _REMEDIES
+
+    def explained(self, what: str = "") -> XdpctlError:
         """As an error of the command, where nothing more is known of it."""
         return XdpctlError(
-            f"a kernel call failed: {self.call}",
+            what or f"a kernel call failed: {self.call}",
             why=self.log.strip() or str(self),
             hint=_REMEDIES.get(self.errno or 0, ""),
             number=self.errno or 0,

@@ -157,11 +157,15 @@ def _missing(item: pytest.Item) -> str:
 
 @pytest.fixture(autouse=True)
 def clean_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail the test that leaves programs, links, maps or pins behind, with a list of them."""
+    """Fail the test that leaves programs, links, maps or pins behind, with a list of them.
+
+    And the one that leaves this process in another network namespace.
+    """
     # A predecessor that failed may still be dying: what it leaves is not this test's doing.
-    before = oracle.snapshot()
+    before, home = oracle.snapshot(), os.stat("/proc/thread-self/ns/net").st_ino
     yield
     oracle.close_all()
+    assert os.stat("/proc/thread-self/ns/net").st_ino == home
     if request.node.get_closest_marker("leaks_ok"):
         return
     after = oracle.settle(before)

@@ -52,6 +52,16 @@ def ip(*words: str, netns: str | None = None, batch: str | None = None) -> str:
     return done.stdout
 
 
+@contextlib.contextmanager
+def at_home() -> Iterator[None]:
+    """Bring the calling thread back to the network namespace that it is in now."""
+    with open("/proc/thread-self/ns/net") as home:
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
 class NetNs:
     """A named network namespace, deleted at the end; `lo` is up in it."""
 
@@ -68,12 +78,9 @@ class NetNs:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Move the calling thread into it for the length of a with statement."""
-        with open("/proc/thread-self/ns/net") as home, open(self.path) as there:
+        with open(self.path) as there, at_home():
             _setns(there.fileno())
-            try:
-                yield
-            finally:
-                _setns(home.fileno())
+            yield
 
     def delete(self) -> None:
         """Delete it; its devices go once nothing else holds it."""

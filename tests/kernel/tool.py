@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel import oracle, served
+from tests.kernel import net, oracle, served
 from tests.schemas import kept
 from xdpctl.cli.run import run
 from xdpctl.model.chain import Kind
@@ -44,7 +44,8 @@ class Tool:
     def try_(self, *words: object) -> Result:
         """Run a command line in this process, whatever comes of it."""
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        # --netns is for the rest of a process, which here runs other tests, too.
+        with net.at_home(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run([str(word) for word in words])
         assert "Traceback" not in err.getvalue(), err.getvalue()
         return Result(code, out.getvalue(), err.getvalue())

@@ -158,6 +158,18 @@ def test_what_is_not_loaded(said: str, kind: type[Exception], why: str, hint: st
     assert hint in error.hint
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
+def test_a_shortage_is_no_fault_of_the_object(number: int) -> None:
+    error = KernelError("bpf_map_create", number)
+    for found, what in (
+        (words.refused("f of x.o", error, ext=True), "cannot load f of x.o"),
+        (words.unusable("x.o", error), "cannot open x.o"),
+    ):
+        assert type(found) is errors.XdpctlError
+        assert (found.what, found.number) == (what, number)
+        assert found.hint
+
+
 @pytest.mark.parametrize(
     ("log", "hint"),
     [

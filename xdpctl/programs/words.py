@@ -131,6 +131,8 @@ _VERIFIER = (
 
 def unusable(path: str, error: KernelError) -> XdpctlError:
     """Why libbpf cannot open an object."""
+    if error.is_shortage():
+        return error.explained(f"cannot open {path}")
     what = f"{path} is not a usable BPF object"
     if found := _recognised(what, error):
         return found
@@ -154,6 +156,8 @@ def refused(what: str, error: KernelError, *, ext: bool) -> XdpctlError:
             hint=_advice(error.log) or "-v shows the verifier's whole log",
             details=error.log,
         )
+    if error.is_shortage():
+        return error.explained(f"cannot load {what}")
     if found := _recognised(f"cannot load {what}", error):
         return found
     if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
