@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .api.attach import attach as attach
     from .api.attachment import Attachment as Attachment
-    from .api.attachment import attach as attach
     from .api.look import look as look
     from .api.maps import Map as Map
     from .api.plan import make_plan as make_plan
@@ -32,7 +32,7 @@ _HOMES = {
     "Rules": "model.chain",
     "Slot": "model.state",
     "State": "model.state",
-    "attach": "api.attachment",
+    "attach": "api.attach",
     "look": "api.look",
     "make_plan": "api.plan",
 }

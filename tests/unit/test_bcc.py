@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.machine import insn
 from tests.unit.samples import ROOT, needs_root
-from xdpctl.api.attachment import attach
+from xdpctl.api.attach import attach
 from xdpctl.errors import (
     BadObjectError,
     KernelError,

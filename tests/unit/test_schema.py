@@ -40,7 +40,7 @@ from xdpctl.roots.count_code import Counted
 from xdpctl.roots.counting import Reading
 from xdpctl.traffic import incidents, trace
 from xdpctl.traffic.pcap import Packet
-from xdpctl.trial.trial import Fate, Outcome, Trial
+from xdpctl.trial.fates import Fate, Outcome, Trial
 from xdpctl.trial.tried import Tried
 from xdpctl.view import (
     change,

@@ -27,7 +27,7 @@ from xdpctl.roots.counting import Reading
 from xdpctl.traffic import trace
 from xdpctl.traffic.incidents import Incident, Map, Program
 from xdpctl.traffic.pcap import Packet
-from xdpctl.trial.trial import Fate, Outcome, Trial
+from xdpctl.trial.fates import Fate, Outcome, Trial
 from xdpctl.view import doctor, features, history, packets, show, stats, status, trial
 from xdpctl.view.incidents import incidents
 from xdpctl.view.stats import Look

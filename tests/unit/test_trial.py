@@ -18,7 +18,7 @@ from xdpctl.model.plan import make_plan
 from xdpctl.traffic import pcap
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial import trial
-from xdpctl.trial.trial import Fate, Line, Outcome, Trial
+from xdpctl.trial.fates import Fate, Line, Outcome, Trial
 from xdpctl.trial.tried import Tried
 from xdpctl.view import change
 from xdpctl.view import trial as fates

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..change.report import Report
 
 if TYPE_CHECKING:
-    from .trial import Trial
+    from .fates import Trial
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from .words import alone, rule_lines
 if TYPE_CHECKING:
     from ..change.report import Report, Step
     from ..model.plan import Plan
-    from ..trial.trial import Trial
+    from ..trial.fates import Trial
 
 
 def step_line(step: Step) -> str:

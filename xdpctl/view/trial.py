@@ -14,7 +14,7 @@ from .style import say, short
 from .table import Column, Row, Table
 
 if TYPE_CHECKING:
-    from ..trial.trial import Fate, Outcome, Trial
+    from ..trial.fates import Fate, Outcome, Trial
 
 
 _SHOWN = 20

@@ -7,7 +7,8 @@ import re
 
 import xdpctl
 from tests.unit.docs.pages import item, one_line, page, sections
-from xdpctl.api.attachment import Attachment, attach
+from xdpctl.api.attach import attach
+from xdpctl.api.attachment import Attachment
 from xdpctl.api.maps import Map
 from xdpctl.host import locks
 

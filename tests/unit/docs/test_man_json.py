@@ -35,19 +35,9 @@ from xdpctl.roots import counting
 from xdpctl.roots.count_code import Counted
 from xdpctl.traffic import incidents, trace
 from xdpctl.traffic.pcap import Packet
-from xdpctl.trial.trial import Fate, Outcome, Trial
+from xdpctl.trial.fates import Fate, Outcome, Trial
 from xdpctl.trial.tried import Tried
-from xdpctl.view import (
-    change,
-    doctor,
-    events,
-    features,
-    history,
-    packets,
-    stats,
-    status,
-    steps,
-)
+from xdpctl.view import change, doctor, events, features, history, packets, stats, status, steps
 from xdpctl.view.document import SCHEMA
 from xdpctl.view.incidents import incident_data
 

@@ -10,7 +10,8 @@ import xdpctl
 from tests.unit.docs.pages import read, table
 from tests.unit.docs.test_man import check_chain_file
 from tests.unit.samples import ROOT
-from xdpctl.api.attachment import Attachment, attach
+from xdpctl.api.attach import attach
+from xdpctl.api.attachment import Attachment
 from xdpctl.cli.group import COMMANDS
 
 
