@@ -412,7 +412,7 @@ LOADED_BY_STATUS = {
     "host.": "interfaces lasting locks output rights signals text",
     "kernel.": "abi asm btf descriptor libbpf libc maps netlink records uapi",
     "model.": "chain labels record state terms",
-    "observe.": "elsewhere members reading residue",
+    "observe.": "elsewhere members reading residue slots",
     "view.": "document status style table words",
 }
 LIBRARY_OF_STATUS = {

@@ -31,7 +31,9 @@ from xdpctl.model.labels import Made, Origin
 from xdpctl.model.record import Config, root_name
 from xdpctl.observe import elsewhere, members, residue
 from xdpctl.observe import reading as observe
+from xdpctl.observe import slots as reader
 from xdpctl.observe.reading import View
+from xdpctl.observe.slots import Seen
 
 ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
 APP = Origin(100, 4711, "app")
@@ -166,7 +168,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
             raise KernelError("bpf_prog_get_fd_by_id", errno.ENOENT)
         return replace(there[program], priority=config.priorities[slot], array_id=array)
 
-    monkeypatch.setattr(observe, "member_of", member)
+    monkeypatch.setattr(reader, "member_of", member)
     own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.dispatch(600))
     for slot in range(5):
@@ -181,7 +183,7 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
         arrays=(0, 91, 92, 93, 0, 0),
     )
     root = records.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
-    slots = [*reading(bpffs).slots(root, config, ours=True)]
+    slots = Seen(root, config, own.listed(), bpffs, list, ours=True).slots("fused")
     assert [slot.number for slot in slots] == [*range(6)]
     assert [slot.member and slot.member.id for slot in slots] == [11, 12, None, None, None, 15]
     assert [slot.member.priority for slot in slots if slot.member] == [0, 1, 5]

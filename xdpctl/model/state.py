@@ -55,6 +55,13 @@ class Slot:
         return ("link_id", self.link_id) if self.link_id else None
 
 
+def kind_of(config: Config | None) -> Kind:
+    """The kind of a root, by its record of a chain; a root without one is a program alone."""
+    if config is None:
+        return "bare"
+    return "ext" if config.protocol else "fused"
+
+
 @dataclass(frozen=True)
 class Root:
     """The program on an interface's hook; a root of a chain has `config` and `slots`.
@@ -81,9 +88,7 @@ class Root:
 
     @property
     def kind(self) -> Kind:
-        if self.config is None:
-            return "bare"
-        return "ext" if self.config.protocol else "fused"
+        return kind_of(self.config)
 
 
 @dataclass(frozen=True)

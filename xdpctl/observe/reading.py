@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
-from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,14 +13,12 @@ from ..bpffs.mount import Bpffs
 from ..errors import KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records, uapi
-from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..model.chain import USUAL
-from ..model.labels import Attach, Origin
-from ..model.record import ENTRY, Config
-from ..model.state import Mode, Owner, Root, Slot, State
-from .elsewhere import links_elsewhere
-from .members import config_of, itself, member_of
+from ..model.labels import Attach
+from ..model.state import Mode, Owner, Root, State, kind_of
+from .members import config_of
 from .residue import left_over
+from .slots import Seen
 
 _MODES: dict[int, Mode] = {
     uapi.XDP_ATTACHED_DRV: "native",
@@ -182,6 +178,7 @@ class _Reading:
         # libxdp attaches over netlink alone: a dispatcher on a link is some other tool's.
         libxdp = config and config.libxdp and not link_id
         owner: Owner = "xdpctl" if ours else "libxdp" if libxdp else "other"
+        seen = Seen(info, config, self.home, self.bpffs, self.links, ours)
         return Root(
             id=root_id,
             name=info.name,
@@ -192,7 +189,7 @@ class _Reading:
             link_id=link_id,
             link_pin=self.home.root_link if pinned else None,
             config=config,
-            slots=tuple(self.labelled(info.id, self.slots(info, config, ours=ours))),
+            slots=seen.slots(kind_of(config)),
             rules=self.home.rules(info.id) if ours else USUAL,
         )
 
@@ -217,96 +214,3 @@ class _Reading:
             root_id,
             self.interface.ifindex,
         )
-
-    def labelled(self, root_id: int, slots: Iterator[Slot]) -> Iterator[Slot]:
-        """Slots with what their users said of the programs."""
-        labels = self.home.labels(root_id)
-        for slot in slots:
-            if slot.member and slot.number in labels:
-                member = replace(slot.member, **labels[slot.number]._asdict())
-                slot = replace(slot, member=member)
-            yield slot
-
-    def slots(self, root: records.ProgInfo, config: Config | None, *, ours: bool) -> Iterator[Slot]:
-        if config is None:
-            return iter([itself(root)] if ours else [])
-        return self.functions(root, config) if config.programs else self.links_onto(root, config)
-
-    def functions(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
-        """The slots of a fused root, whose record names the programs."""
-        for number, (program, array) in enumerate(zip(config.programs, config.arrays, strict=True)):
-            path = self.home.program(root.id, number)
-            member = None
-            # A held member's program is there as long as its process: only its array keeps it. The
-            # array itself is better not opened: whoever closes one that its process has just left
-            # starts the kernel's emptying of it once more, which can leak it (seen on 6.18).
-            with libbpf.absent_is_fine():
-                member = member_of(config, number, program, array)
-            yield Slot(
-                number=number,
-                function=f"prog{number}",
-                function_btf_id=0,
-                member=member,
-                link_id=0,
-                pin=path if member and not array and os.path.lexists(path) else None,
-                array_id=array,
-                lost=0 if member or array else program,
-            )
-
-    def links_onto(self, root: records.ProgInfo, config: Config) -> Iterator[Slot]:
-        """The slots of a dispatcher, whom links hook programs onto."""
-        count = len(config.actions)
-        with Btf.from_kernel(root.btf_id) as btf:
-            functions = {
-                name: btf.find(name, BTF_KIND_FUNC)
-                for name in (ENTRY, *(f"prog{number}" for number in range(count)))
-            }
-        borrowed = self.home.borrowed(root.id)
-        for number in range(count):
-            path = self.home.link(root.id, number)
-            pinned = pin.pinned_link(path)
-            # A lone program may replace the entry; libxdp's pin calls it prog0 all the same.
-            names = [f"prog{number}", *([ENTRY] if count == 1 else [])]
-            wanted = {functions[name]: name for name in names}
-            link = self.hooked(root.id, wanted, pinned)
-            function = wanted[link.function] if link else names[0]
-            if link is None and pinned and not pinned.target:
-                link = pinned  # a kernel that does not tell targets: the pin's path has to do
-            origin = borrowed.get(number)
-            ours = path if link and pinned and pinned.id == link.id else None
-            yield Slot(
-                number=number,
-                function=function,
-                function_btf_id=functions[f"prog{number}"],
-                member=member_of(config, number, link.prog_id) if link else None,
-                link_id=link.id if link else 0,
-                pin=ours,
-                origin=origin,
-                orphan=bool(link and ours and origin and self.orphaned(link, origin, ours)),
-            )
-
-    def hooked(
-        self, root_id: int, functions: Container[int], pinned: records.LinkInfo | None
-    ) -> records.LinkInfo | None:
-        """The link onto a function: the pinned one if it is that, else wherever it is held."""
-
-        def fits(link: records.LinkInfo) -> bool:
-            return link.is_ext and link.target == root_id and link.function in functions
-
-        if pinned and fits(pinned):
-            return pinned
-        if pinned and not pinned.target:
-            return None
-        return next(filter(fits, self.links()), None)
-
-    def orphaned(self, link: records.LinkInfo, origin: Origin, pin: str) -> bool:
-        """Whether nobody but our own pin holds a borrowed program any more."""
-        try:
-            with libbpf.owned(libbpf.link_fd(origin.link_id)) as fd:
-                return libbpf.link_info(fd).prog_id != link.prog_id
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        held = any(other.id == link.id for _path, other in links_elsewhere(self.bpffs))
-        # The owner may just have taken the link over, which ends with the removal of our pin.
-        return not held and os.path.lexists(pin)
