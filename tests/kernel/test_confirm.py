@@ -237,6 +237,11 @@ def test_a_session_that_ends(
                 os.kill(number, signal.SIGTERM)
             until(lambda: tool.chain(veth.ifindex) == chain, TIME + SLACK)
             worst = max(worst, time.monotonic() - begin - within)
+            until(lambda: not watchdogs())
+            late = tool.try_("confirm", veth.dev)
+            why = "not confirmed in time" if waits else "was told to end"
+            assert late.code == 3
+            assert re.search(f"load, went back at [0-9:]+: .*{why}.*removed drop", late.err)
         until(lambda: not watchdogs())
         assert facts(tool, veth.dev) == before
         assert passed(veth) == len(FRAMES)
@@ -388,7 +393,12 @@ def test_rollback_and_history(
     tool("replace", veth.dev, "first", objects["drop"])
     assert passed(veth) == 0
     assert [one["gone"] for one in past()[0]["programs"]] == [False, False]
+    assert past()[0]["changes"] == ["replaced first"]
     tool("rollback", veth.dev)
+    (told,) = tool("history", veth.dev, "--json").json["interfaces"]
+    assert [(one["reason"], one["command"]) for one in told["went_back"]] == [
+        ("taken back", "replace")
+    ]
     assert (facts(tool, veth.dev), passed(veth)) == (before, len(FRAMES))
     # The replaced program is kept until the next change alone.
     tool("replace", veth.dev, "first", objects["drop"])

@@ -15,7 +15,8 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.cli.options import seconds
 from xdpctl.errors import UsageError
 from xdpctl.model.chain import Chain, Member, Rules
-from xdpctl.model.generation import Generation
+from xdpctl.model.difference import differences
+from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.plan import make_plan
 from xdpctl.model.terms import Pending, Terms
 
@@ -128,6 +129,95 @@ def test_what_was_gone_back_to_is_used_up(chains: History) -> None:
     assert left(chains, 503) == ["back"]
     assert chains.generations(600) == [first]
     assert left(chains, 600) == ["back", "was-2", "was-2-0", "was-3", "was-3-0"]
+
+
+def back(chains: History, root: int, went: WentBack) -> None:
+    """Record that a root takes the interface back, as a command does before its flip."""
+    number, _blank, rest = went.text().partition(" ")
+    chains.note(chains.back, f"{number} {root} {rest}")
+
+
+def test_what_went_back_is_told(chains: History) -> None:
+    """From the flip on, once, and as long as a chain runs."""
+    change(chains, 500, 501)
+    went = WentBack(1, 1_700_000_000, "late", "load", "removed a, b: priority 1 to 2", 1000)
+    back(chains, 600, went)
+    assert chains.went_back(501) == []
+    assert chains.went_back(600) == [went]
+    for _again in range(2):
+        chains.tidy(600)
+        assert chains.went_back(600) == [went]
+    assert os.listdir(chains.paths.directory) == ["went-1"]
+    later = replace(went, reason="asked", command="", what="", user=None)
+    back(chains, 700, later)
+    assert left(chains, 600) == ["back"]  # its flip did not come
+    chains.tidy(600)
+    assert chains.went_back(600) == [went]
+    for root in range(700, 700 + LIMIT):
+        back(chains, root, later)
+        History(chains.paths.listed()).tidy(root)
+        assert left(chains, root) == []
+        later = replace(later, time=later.time + 1)
+    assert len(chains.went_back(800)) == LIMIT
+    assert went not in chains.went_back(800)
+    chains.tidy(0)
+    assert os.listdir(chains.paths.directory) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "1 2", "x 2 - late load", "1 2 - never load ", "1 -2 - late load "],
+)
+def test_a_record_of_going_back_that_cannot_be_read_is_none(chains: History, text: str) -> None:
+    os.symlink(text or " ", f"{chains.paths.directory}/went-3")
+    keep(chains, "went-4")  # no record at all
+    assert chains.went_back(600) == []
+    assert WentBack.parse(text) is None
+
+
+def test_a_long_account_is_cut() -> None:
+    state = state_of([])
+    members = tuple(running(f"program_number_{n}", 1000 + n) for n in range(200))
+    plan = replace(make_plan(state, Chain()), current=Chain(members))
+    one = WentBack.of(None, plan, Terms(back=3), None)
+    assert one.what.startswith("removed program_number_0, removed")
+    assert len(one.text()) < 1100
+    assert WentBack.parse(one.text()) == one
+
+
+def test_who_changed_a_chain_is_recorded(chains: History) -> None:
+    one = replace(change(chains, 500, 600), number=2, user=1000)
+    chains.record(one)
+    assert chains.recorded() == [replace(one, number=1, user=None), one]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ([A, B], [A, B], []),
+        ([A], [A, B], ["added fw"]),
+        ([A, B], [B], ["removed a"]),
+        ([A], [replace(A, id=99)], ["replaced a"]),
+        ([A, B], [B, A], ["order: fw, a"]),
+        ([A], [replace(A, priority=8)], ["a: priority 7 to 8"]),
+        ([A], [replace(A, actions=4)], ["a: chain actions XDP_PASS,XDP_TX to XDP_PASS"]),
+        ([A], [replace(A, label="x")], ["x: name a to x"]),
+        ([A], [replace(A, before=("b",))], ["a: runs before b"]),
+        ([B], [replace(B, after=())], ["fw: no longer has to run after others"]),
+    ],
+)
+def test_what_turns_one_chain_into_another(
+    before: list[Member], after: list[Member], found: list[str]
+) -> None:
+    assert differences(Chain(tuple(before)), Chain(tuple(after))) == found
+
+
+def test_rules_that_changed() -> None:
+    assert differences(Chain(rules=Rules(2, 2, 0)), Chain(rules=Rules(1, 1, 1))) == [
+        "on end XDP_PASS to XDP_DROP",
+        "on vacant XDP_PASS to XDP_DROP",
+        "packets are counted",
+    ]
 
 
 def test_so_many_and_no_more(chains: History) -> None:

@@ -31,7 +31,7 @@ from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Failure, Interface
 from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
-from xdpctl.model.generation import Generation
+from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
 from xdpctl.model.state import State
 from xdpctl.model.terms import Pending, Terms
@@ -149,7 +149,9 @@ def looks(printed: Printed) -> Documents:
     history.confirmed([(INTERFACE, Confirmed(generation, ("/left",)))], JSON)
     yield "confirm", printed()[0]
     bare = replace(generation, command="", kind="bare", mode="hw")
-    history.history([(first.state, [generation, bare]), (state_of(None), [])], JSON)
+    back = WentBack(1, 0, "late", "load", "removed count")
+    past = history.Past(first.state, [generation, bare], [back, replace(back, command="", user=0)])
+    history.history([past, history.Past(state_of(None), [])], JSON)
     yield "history", printed()[0]
 
 

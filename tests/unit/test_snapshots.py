@@ -19,7 +19,7 @@ from xdpctl.doctor.checks import Check, Diagnosis
 from xdpctl.doctor.features import Features
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import XDP_DROP, XDP_PASS, Chain
-from xdpctl.model.generation import Generation
+from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.state import State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.roots.count_code import Counted
@@ -123,12 +123,13 @@ CHECKS = (
 )
 
 
-def past() -> tuple[State, list[Generation]]:
+def past() -> history.Past:
     state = replace(USUAL, pending=Pending(7, 0, 4711))
     plan = plan_of(state, Chain((FIREWALL,)))
     kept = replace(Generation.of(7, state, plan, 600, Terms("load")), time=1_700_000_000)
     empty = replace(kept, number=6, chain=Chain((LONG, COUNT)), command="")
-    return state, [kept, empty]
+    back = WentBack(7, 1_700_000_600, "late", "load", "removed a_program_with_a_rather_long_name")
+    return history.Past(state, [kept, empty], [back])
 
 
 def packet() -> None:

@@ -26,13 +26,14 @@ from .directory import InterfacePins
 from .mount import Bpffs
 
 if TYPE_CHECKING:
-    from ..model.generation import Generation
+    from ..model.generation import Generation, WentBack
 
 
 LIMIT = 8
 """How many generations are remembered."""
 
 _NAME = re.compile(r"(?:was|kept)-(\d+)(?:-(\d+))?")
+_WENT = re.compile(r"went-(\d+)")
 
 
 def _in_parts(texts: Sequence[str]) -> Iterator[str]:
@@ -53,6 +54,13 @@ def _fitting(member: Member) -> str:
 
     text = member_text(member)
     return text if size(text) <= TEXT else member_text(replace(member, before=(), after=()))
+
+
+def _text(path: str) -> str:
+    """What a record says; "" where something else stands in its place."""
+    with contextlib.suppress(OSError):
+        return os.readlink(path)
+    return ""
 
 
 def is_there(program_id: int) -> bool:
@@ -103,10 +111,9 @@ class History:
     def generations(self, live: int) -> list[Generation]:
         """The chains before the one that runs, the latest last."""
         found = self.recorded()
-        with contextlib.suppress(OSError, ValueError):
-            number, root = map(int, os.readlink(self.back).split(" "))
-            if root == live:
-                found = [one for one in found if one.number < number]  # gone back to
+        if back := self._back(live):
+            number = int(back.partition(" ")[0])
+            found = [one for one in found if one.number < number]  # gone back to
         if found and found[-1].before == live:
             found.pop()  # that change did not come to its flip
         if live > 0:
@@ -115,6 +122,30 @@ class History:
         last = found[-1] if found and live == 0 else None
         wanted = last and last.after == 0 and (self._keeps(last) or self._noted(last))
         return found[-LIMIT:] if wanted else []
+
+    def _back(self, live: int) -> str:
+        """What `back` says of the root that runs: the generation, and why it went back; or ""."""
+        with contextlib.suppress(OSError, ValueError):
+            number, root, *rest = os.readlink(self.back).split(" ", 2)
+            if int(root) == live and int(number) >= 0:
+                return " ".join((number, *rest))
+        return ""
+
+    def went_back(self, live: int) -> list[WentBack]:
+        """The changes that went back, the latest last."""
+        texts = [_text(path) for _number, path in self._went()] if live > 0 else []
+        now = self._back(live)
+        if not texts and not now:
+            return []
+        from ..model.generation import WentBack
+
+        found = map(WentBack.parse, [*texts, *([now] if now not in texts else [])])
+        return [one for one in found if one]
+
+    def _went(self) -> list[tuple[int, str]]:
+        """The paths of records of changes that went back, by number."""
+        found = ((name, _WENT.fullmatch(name)) for name in self.paths.entries())
+        return sorted((int(match[1]), self._path(name)) for name, match in found if match)
 
     def _keeps(self, last: Generation) -> bool:
         return last.keeps and any(name.startswith(f"kept-{last.number}-") for name in self._names())
@@ -137,6 +168,8 @@ class History:
         """The paths that are of no use (any longer)."""
         names = self._names()
         loose = [path for path in (self.confirm, self.back) if os.path.lexists(path)]
+        went = [path for _number, path in self._went()]
+        loose += went[:-LIMIT] if live > 0 else went
         if not names and not loose:
             return []
         found = self.generations(live)
@@ -184,7 +217,12 @@ class History:
         self._remove(lambda: [self.confirm, *of_it])
 
     def tidy(self, live: int) -> None:
-        """Remove what is of no use any longer."""
+        """Remove what is of no use any longer, and note what went back."""
+        text = self._back(live) if live > 0 else ""
+        went = self._went()
+        if " " in text and text not in [_text(path) for _number, path in went]:
+            self.note(self._path("went", went[-1][0] + 1 if went else 1), text)
+            self._remove(lambda: [path for _number, path in went[: 1 - LIMIT]])
         self._remove(lambda: self.left_over(live))
 
     def confirmed(self, live: int) -> None:
@@ -203,6 +241,12 @@ def generations(bpffs: Bpffs, state: State) -> list[Generation]:
     """The chains that an interface ran before, the latest last."""
     home = homes.at(bpffs, state.home)
     return History(home).generations(state.live(home.directory))
+
+
+def went_back(bpffs: Bpffs, state: State) -> list[WentBack]:
+    """The changes of an interface that went back, the latest last."""
+    home = homes.at(bpffs, state.home)
+    return History(home).went_back(state.live(home.directory))
 
 
 def find(bpffs: Bpffs, state: State, number: int = 0) -> Generation:

@@ -22,10 +22,10 @@ from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..errors import OutputError, UnsupportedError, XdpctlError
-from ..host import signals
+from ..host import rights, signals
 from ..kernel import libbpf, libc
 from ..model.chain import USUAL
-from ..model.generation import Generation
+from ..model.generation import Generation, WentBack
 from ..model.labels import Label, Origin
 from ..model.plan import Plan
 from ..model.state import Root, Slot
@@ -153,7 +153,11 @@ class Commit:
         terms, history, after = self.terms, self.history, self.report.root_id
         if terms.uses_up:
             undo.callback(pin.remove, history.back)
-            history.note(history.back, f"{terms.back} {after}")
+            known = history.generations(self.state.live(self.paths.directory))
+            left = next((one for one in known if one.number == terms.back), None)
+            told = WentBack.of(left, self.plan, terms, rights.user()).text()
+            to, _blank, rest = told.partition(" ")
+            history.note(history.back, f"{to} {after} {rest}")
             return
         kept = bool(terms.within) or terms.keeps
         if not (terms.command or kept) or (self.plan.is_same and not terms.within):
@@ -167,7 +171,7 @@ class Commit:
             self.watchdog = self.guard()
             undo.callback(self.watchdog.dismiss)
         undo.callback(history.forget, number)
-        history.record(Generation.of(number, self.state, self.plan, after, terms))
+        history.record(Generation.of(number, self.state, self.plan, after, terms, rights.user()))
         # A program that was made anew leaves as what it was.
         leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
         for slot in self.slots() if kept else ():

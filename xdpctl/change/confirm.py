@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..bpffs import homes
-from ..bpffs.history import History, find
+from ..bpffs.history import History, find, went_back
 from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, UnconfirmedError
 from ..host import signals
 from ..host.interfaces import Interface
-from ..model.generation import Generation
+from ..model.generation import Generation, WentBack
 from ..observe.reading import observe
 from .settle import places, repair
 from .transact import take_back
+
+
+def _last(went: list[WentBack]) -> str:
+    """What became of the latest change that was not confirmed."""
+    found = [one for one in went if one.reason != "asked"]
+    return f"the last one, {found[-1].words}" if found else ""
 
 
 class Confirmed(NamedTuple):
@@ -41,6 +47,7 @@ def confirm(
         if pending is None:
             raise NotFoundError(
                 f"no change of {interface.name} waits for its confirmation",
+                why=_last(went_back(bpffs, state)),
                 hint=f"see xdpctl history {interface.name}",
             )
         found, removed = find(bpffs, state, pending.number), tuple[str, ...]()

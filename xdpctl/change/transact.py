@@ -33,7 +33,7 @@ from ..model.plan import Plan
 from ..model.record import is_wide
 from ..model.request import USUAL_REQUEST, Request
 from ..model.state import State
-from ..model.terms import Pending, Terms
+from ..model.terms import Pending, Reason, Terms
 from ..observe.reading import View, observe
 from ..roots.hook import LostRace
 from .commit import Commit
@@ -213,6 +213,7 @@ def go_back(
             )
         return state.chain if one.bare and missing else chain
 
+    reason: Reason = "asked" if waiting is None else "late" if waiting.left <= 0 else "ended"
     same = state.root and state.root.kind == wanted.kind
     report = transact(
         bpffs,
@@ -224,7 +225,7 @@ def go_back(
             kind="bare" if bare else None if same or wanted.bare else wanted.kind,
             protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
             dry_run=dry_run,
-            terms=Terms("rollback" if within else "", within, back=wanted.number),
+            terms=Terms("rollback" if within else "", within, back=wanted.number, reason=reason),
         ),
         on_step=on_step,
         view=view,

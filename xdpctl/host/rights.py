@@ -75,3 +75,17 @@ def explain_refusal(error: KernelError, what: str, *, ext: bool = False) -> Xdpc
         "seccomp) forbids loading BPF programs",
         hint="see dmesg and /sys/kernel/security/lockdown",
     )
+
+
+_NOBODY = 0xFFFFFFFF
+
+
+def user() -> int | None:
+    """The id of the user who logged in (loginuid, proc(5)); None where nobody did."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open("/proc/self/loginuid", encoding="ascii") as file,
+    ):
+        number = int(file.read())
+        return number if number != _NOBODY else None
+    return None

@@ -6,16 +6,23 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from .chain import Chain, Kind, Member, Rules
-from .labels import Attach, in_range
+from .difference import differences
+from .labels import TEXT, Attach, in_range
 from .member_record import parse_member
-from .terms import Terms
+from .terms import Reason, Terms
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .state import State
+
+REASONS: dict[Reason, str] = {
+    "asked": "taken back",
+    "late": "not confirmed in time",
+    "ended": "the process that waited for the confirmation was told to end",
+}
 
 LATEST = 1 << 35
 """Seconds of the calendar: no record is of a later time."""
@@ -25,7 +32,8 @@ LATEST = 1 << 35
 class Generation:
     """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
 
-    `time` is in seconds of the calendar. It `keeps` its programs until the next change. A `bare`
+    `time` is in seconds of the calendar; `user` is the id of the user who had logged in, None where
+    that is not known. It `keeps` its programs until the next change. A `bare`
     one is a program that had the hook to itself: xdpctl's, or another tool's until it was adopted.
     """
 
@@ -40,13 +48,22 @@ class Generation:
     keeps: bool
     command: str
     chain: Chain
+    user: int | None = None
 
     @property
     def bare(self) -> bool:
         return self.kind == "bare"
 
     @classmethod
-    def of(cls, number: int, state: State, plan: Plan, after: int, terms: Terms) -> Generation:
+    def of(
+        cls,
+        number: int,
+        state: State,
+        plan: Plan,
+        after: int,
+        terms: Terms,
+        user: int | None = None,
+    ) -> Generation:
         """What a change replaces."""
         root, chain = state.root, plan.current
         mode = root.mode if root else "native" if plan.mode == "unspecified" else plan.mode
@@ -64,6 +81,7 @@ class Generation:
             keeps=terms.keeps,
             command=terms.command,
             chain=chain,
+            user=user,
         )
 
     @property
@@ -86,14 +104,15 @@ class Generation:
             self.kind,
             self.command,
         )
-        return " ".join(map(str, words))
+        return " ".join(map(str, (*words, _user_text(self.user))))
 
     @classmethod
     def parse(cls, number: int, head: str, members: str) -> Generation | None:
         """None where the record is one of a later xdpctl."""
         with contextlib.suppress(ValueError, TypeError):
             before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
-            mode, attach, kind, command = rest
+            mode, attach, kind, last = rest
+            command, _blank, user = last.partition(" ")
             rules = Rules(in_range(end), in_range(vacant), in_range(counted, 1))
             known = [parse_member(text) for text in members.split(";") if text]
             return cls(
@@ -108,6 +127,7 @@ class Generation:
                 keeps=keeps == "1",
                 command=command,
                 chain=Chain(tuple(known), rules),
+                user=_parse_user(user or "-"),
             )
         return None
 
@@ -130,3 +150,67 @@ class Generation:
         if self.command != "stats":  # what is counted says nothing of packets' fate
             rules = rules._replace(counted=state.chain.rules.counted)
         return Chain(tuple(found), rules), gone
+
+
+@dataclass(frozen=True)
+class WentBack:
+    """A change that went back: to which generation, when, why, and what that did to the chain.
+
+    `command` is the one that had made the change. `user` is as for a generation.
+    """
+
+    number: int
+    time: int
+    reason: Reason
+    command: str
+    what: str
+    user: int | None = None
+
+    @classmethod
+    def of(cls, left: Generation | None, plan: Plan, terms: Terms, user: int | None) -> WentBack:
+        """What going back does; `left` is the generation that it goes back to."""
+        command = left.command if left else ""
+        what = ", ".join(differences(plan.current, plan.target))
+        what = what.encode(errors="surrogateescape")[:_WHAT].decode(errors="ignore")
+        return cls(terms.back, int(time.time()), terms.reason, command, what, user)
+
+    @property
+    def words(self) -> str:
+        """What happened: ``load, went back at 18:02:02: not confirmed in time (removed drop)``."""
+        when = time.strftime("%H:%M:%S", time.localtime(self.time))
+        what = f" ({self.what})" if self.what else ""
+        return f"{self.command or 'a change'}, went back at {when}: {REASONS[self.reason]}{what}"
+
+    def text(self) -> str:
+        """The text of its record."""
+        user, command = _user_text(self.user), self.command or "-"
+        words = (self.number, self.time, user, self.reason, command, self.what)
+        return " ".join(map(str, words))
+
+    @classmethod
+    def parse(cls, text: str) -> WentBack | None:
+        """None where the record is one of a later xdpctl."""
+        with contextlib.suppress(ValueError):
+            number, when, user, reason, command, what = text.split(" ", 5)
+            if reason in get_args(Reason):
+                return cls(
+                    in_range(number),
+                    in_range(when, LATEST),
+                    cast(Reason, reason),
+                    "" if command == "-" else command,
+                    what,
+                    _parse_user(user),
+                )
+        return None
+
+
+def _user_text(user: int | None) -> str:
+    return "-" if user is None else str(user)
+
+
+def _parse_user(text: str) -> int | None:
+    return None if text == "-" else in_range(text)
+
+
+_WHAT = TEXT // 4
+"""Bytes of a record that tell what going back did."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .labels import in_range
 
 _LATEST = 1 << 63
+
+
+Reason = Literal["asked", "late", "ended"]
+"""Why a change goes back: somebody asked for it, nobody confirmed it in time, or the process that
+waited for the confirmation was asked to end."""
 
 
 class Terms(NamedTuple):
@@ -18,13 +23,14 @@ class Terms(NamedTuple):
     The chain before is recorded as replaced by `command`; without one it is not. The change goes
     back by itself unless it is confirmed `within` so many seconds. `keeps` its programs without
     that. A change that goes `back` to a generation uses that up, and those after it; one that may
-    itself be taken back uses nothing up.
+    itself be taken back uses nothing up. `reason` says why it goes back.
     """
 
     command: str = ""
     within: float = 0
     keeps: bool = False
     back: int = 0
+    reason: Reason = "asked"
 
     @property
     def uses_up(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..bpffs.history import is_there
-from ..model.generation import Generation
+from ..model.chain import Chain
+from ..model.difference import differences
+from ..model.generation import REASONS, Generation, WentBack
 from . import document
 from .change import tell_removed
 from .document import member_data, pending_data, rules_data
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _COLUMNS = (
     Column("Chain", right=True, head=True),
     Column("Until"),
-    Column("Ended by"),
+    Column("Ended by", prose=True),
     Column("Programs", prose=True),
 )
 
@@ -49,47 +51,92 @@ def confirmed(done: Iterable[tuple[Interface, Confirmed]], style: Style) -> None
             say(f"{one.name}: {verb}: does not go back to {now.generation.words}")
 
 
-def history(found: Iterable[tuple[State, Sequence[Generation]]], style: Style) -> None:
+class Past(NamedTuple):
+    """What an interface ran before: the generations and what went back, the latest first."""
+
+    state: State
+    generations: Sequence[Generation]
+    went_back: Sequence[WentBack] = ()
+
+    def ended(self) -> Iterator[tuple[Generation, Chain]]:
+        """The generations, each with the chain that took its place."""
+        after = self.state.chain
+        for one in self.generations:
+            yield one, after
+            after = one.chain
+
+
+def history(found: Iterable[Past], style: Style) -> None:
     """The chains that interfaces ran before."""
     if style.json:
-        interfaces = [
-            {
-                "interface": state.interface.name,
-                "generations": [_generation_data(one) for one in past],
-                "unconfirmed": pending_data(state.pending),
-            }
-            for state, past in found
-        ]
-        document.show("history", {"interfaces": interfaces})
+        document.show("history", {"interfaces": [_past_data(past) for past in found]})
         return
-    for state, past in found:
+    for past in found:
         if on_terminal():
-            show(_table(state, past))
+            show(_table(past))
             continue
-        name = state.interface.name
+        state, name = past.state, past.state.interface.name
         say(f"{name}: now: {_known(state.chain.members) or 'no program'}")
-        for one in past:
-            until = f"until {one.command or 'a change'} at {_when(one)}"
+        for one, after in past.ended():
+            until = f"until {_by(one)} at {_when(one)}: {_did(one, after)}"
             say(f"{name}: {one.number}: {until}: {_what(one, state)}")
+        for back in past.went_back:
+            say(f"{name}: {_when(back)}: {_went(back)}")
         if state.pending:
             say(f"{name}: {pending_line(state.pending)}")
 
 
-def _table(state: State, past: Sequence[Generation]) -> Table:
+def _table(past: Past) -> Table:
+    state = past.state
     shown = Table(_COLUMNS, title=state.interface.name)
+    name = state.interface.name
+    notes = [f"{name}: {_when(back)}: {_went(back)}" for back in past.went_back]
     if state.pending:
-        shown.caption = f"{state.interface.name}: {pending_line(state.pending)}"
+        notes.append(f"{name}: {pending_line(state.pending)}")
+    shown.notes = notes
     shown.add("now", "", "", _known(state.chain.members) or "no program", style="bold")
-    for one in past:
-        shown.add(str(one.number), _when(one), one.command or "a change", _what(one, state))
+    for one, after in past.ended():
+        ended = f"{_by(one)}: {_did(one, after)}"
+        shown.add(str(one.number), _when(one), ended, _what(one, state))
     return shown
 
 
-def _when(one: Generation) -> str:
-    """When a generation ended, in local time."""
+def _when(one: Generation | WentBack) -> str:
+    """When a generation ended, or went back, in local time."""
     import time
 
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))
+
+
+def _by(one: Generation) -> str:
+    """The command that ended a generation, and the user who ran it."""
+    user = _user(one.user)
+    return (one.command or "a change") + (f" by {user}" if user else "")
+
+
+def _user(number: int | None) -> str:
+    """The name of a user, the number where it has none; "" for nobody."""
+    import pwd
+
+    if number is None:
+        return ""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _did(one: Generation, after: Chain) -> str:
+    """What a change did to the chain."""
+    return ", ".join(differences(one.chain, after)) or "the same chain on a new root"
+
+
+def _went(back: WentBack) -> str:
+    user = _user(back.user) if back.reason == "asked" else ""
+    by = f" by {user}" if user else ""
+    what = f": {back.what}" if back.what else ""
+    command = back.command or "a change"
+    return f"{command} went back to generation {back.number}, {REASONS[back.reason]}{by}{what}"
 
 
 def _what(one: Generation, state: State) -> str:
@@ -103,11 +150,33 @@ def _known(members: Sequence[Member]) -> str:
     return ", ".join(f"{member.known_as} (id {member.id})" for member in members)
 
 
-def _generation_data(one: Generation) -> dict[str, Any]:
+def _past_data(past: Past) -> dict[str, Any]:
+    return {
+        "interface": past.state.interface.name,
+        "generations": [_generation_data(one, after) for one, after in past.ended()],
+        "went_back": [_went_data(back) for back in past.went_back],
+        "unconfirmed": pending_data(past.state.pending),
+    }
+
+
+def _went_data(back: WentBack) -> dict[str, Any]:
+    return {
+        "generation": back.number,
+        "time": back.time,
+        "command": back.command or None,
+        "user": _user(back.user) or None,
+        "reason": REASONS[back.reason],
+        "changes": back.what,
+    }
+
+
+def _generation_data(one: Generation, after: Chain) -> dict[str, Any]:
     return {
         "generation": one.number,
         "replaced_at": one.time,
         "replaced_by": one.command or None,
+        "user": _user(one.user) or None,
+        "changes": differences(one.chain, after),
         "kind": one.kind,
         "mode": one.mode,
         "attach": one.attach,

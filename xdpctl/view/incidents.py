@@ -104,7 +104,7 @@ def _line(one: Incident) -> str:
 
 
 def _table(found: Sequence[Incident]) -> Table:
-    shown = Table(_COLUMNS, caption=None if found else "nothing so far")
+    shown = Table(_COLUMNS, notes=[] if found else ["nothing so far"])
     for one in found:
         shown.add(
             one.interface or "-",

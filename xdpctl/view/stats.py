@@ -146,7 +146,7 @@ def _table(look: Look, *, every: bool = False) -> Table:
     shown = Table(
         [*_COLUMNS, *verdicts],
         title=_title(look),
-        caption=f"past the last program: {look.at_end}",
+        notes=[f"past the last program: {look.at_end}"],
     )
     for slot, counted, rate in programs:
         assert slot.member is not None

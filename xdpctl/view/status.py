@@ -206,7 +206,7 @@ def _table(states: Sequence[State], every: bool) -> Table:
     empty = [] if every else [state for state in states if state.root is None]
     if empty:
         ran = "interface runs" if len(empty) == 1 else "interfaces run"
-        shown.caption = f"{len(empty)} {ran} no XDP program (-a shows all)"
+        shown.notes = [f"{len(empty)} {ran} no XDP program (-a shows all)"]
     for state in states:
         if state in empty:
             continue

@@ -46,12 +46,12 @@ class Row(NamedTuple):
 
 @dataclass
 class Table:
-    """What is shown in rows and columns, with a line above and one below."""
+    """What is shown in rows and columns, with a line above and others below."""
 
     columns: Sequence[Column]
     rows: list[Row] = field(default_factory=list)
     title: str | None = None
-    caption: str | None = None
+    notes: Sequence[str] = ()
 
     def add(self, *cells: str | Span, style: str = "", below: Sequence[Span] = ()) -> None:
         """Add a row, a cell for each column."""
@@ -75,8 +75,7 @@ def lines(table: Table) -> Iterator[str]:
         yield table.title
     for line in written:
         yield _joined(table.columns, line, widths)
-    if table.caption:
-        yield table.caption
+    yield from table.notes
 
 
 def picture(table: Table) -> list[Line]:
@@ -86,8 +85,8 @@ def picture(table: Table) -> list[Line]:
     widths = _fitted(table, room) if room >= NARROW else None
     if table.rows:
         drawn += _list(table, room) if widths is None else _grid(table, widths)
-    if table.caption:
-        drawn.append([Span(table.caption, "dim")])
+    for note in table.notes:
+        drawn += ([Span(line, "dim")] for line in _broken(note, max(room, 1)))
     return drawn
 
 

@@ -26,7 +26,7 @@ from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
-from xdpctl.model.generation import Generation
+from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
 from xdpctl.model.plan import make_plan
 from xdpctl.model.terms import Pending, Terms
@@ -111,7 +111,7 @@ def documents(
     history.confirmed([(INTERFACE, Confirmed(generation))], style)
     yield printed()
     state = replace(state, pending=Pending(1, 0, 4711))
-    history.history([(state, [generation])], style)
+    history.history([history.Past(state, [generation], [WentBack(1, 0, "late", "", "")])], style)
     yield printed()
     yield {"schema": SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}

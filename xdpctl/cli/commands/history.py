@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...bpffs.history import generations
+from ...bpffs.history import generations, went_back
 from ...host import rights
 from ...host.interfaces import Interface
 from ...observe.reading import View, observe
@@ -20,7 +20,8 @@ from ..settings import Settings, common_options
 def command(settings: Settings, interface: str) -> None:
     """List the chains that an interface ran before, the latest first.
 
-    Tells of each which command replaced it, and whether its programs are still there.
+    Tells of each which command ended it, who ran that and what it changed, and which programs are
+    gone. Changes that went back, by themselves or by rollback, stand below with the reason.
     """
     bpffs = settings.enter()
     rights.require()
@@ -28,4 +29,8 @@ def command(settings: Settings, interface: str) -> None:
     found = Interface.matching(interface)
     view = View() if len(found) > 1 else None
     states = [observe(one, bpffs, view=view) for one in found]
-    history.history([(state, generations(bpffs, state)[::-1]) for state in states], settings)
+    pasts = [
+        history.Past(state, generations(bpffs, state)[::-1], went_back(bpffs, state)[::-1])
+        for state in states
+    ]
+    history.history(pasts, settings)
