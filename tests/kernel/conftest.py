@@ -9,7 +9,7 @@ tests then run natively where EXT programs are refused, beside whatever else the
 XDPCTL_SHARED names a directory for guests that share tests between them: each such test runs in the
 guest that comes to it first, if that one's kernel can run it. Shared are the tests marked one_guest
 and, with XDPCTL_SHARED_FUSED=yes, those on fused roots that are not marked every_kernel: the
-machine's own kernel runs these as well. Of those that are both, one in four has its turn in guests.
+machine's own kernel runs these as well, and in guests one in four has its turn.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _kind_of(item: pytest.Item) -> Kind | None:
 
 
 def _has_turn(item: pytest.Item) -> bool:
-    if not _on_own_kernel(item) or item.get_closest_marker("one_guest") is None:
+    if not _on_own_kernel(item) or item.get_closest_marker("every_kernel"):
         return True
     return int(_digest(item)[:8], 16) % TURNS == TURN % TURNS
 
