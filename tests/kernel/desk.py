@@ -318,7 +318,7 @@ class Desk:
             if oracle.settle_counter(oracle.prog_map(number), wanted) != wanted:
                 self.complain(case, where, f"packets missed program {number}")
         said = self.next()
-        told = "removed what an interrupted command left" in said
+        told = "removed what was left over" in said
         if left != EMPTY and told != bool(left):
             self.complain(case, where, f"left {sorted(left)}, the next command said {said!r}")
         end = time.monotonic() + 20

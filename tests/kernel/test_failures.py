@@ -148,5 +148,5 @@ def test_what_fails_after_the_flip(
     status = tool.status(veth.dev)
     assert [one["name"] for one in status["programs"]] == ["count", "pass"]
     assert any(str(root) in path for path in status["residue"])
-    assert "removed what an interrupted command left" in tool("swap-dispatcher", veth.dev).err
+    assert "removed what was left over" in tool("swap-dispatcher", veth.dev).err
     assert tool.status(veth.dev)["residue"] == []

@@ -176,7 +176,7 @@ def test_an_interface_made_again_inherits_nothing(
         assert status["programs"] == []
         assert bool(status["residue"]) == (index == 77)
         loaded = tool("load", "--attach", attach, name, objects["count"])
-        assert ("removed what an interrupted command left" in loaded.err) == (index == 77)
+        assert ("removed what was left over" in loaded.err) == (index == 77)
         assert net.exchange(veth, FRAMES) == FRAMES
         assert [one["name"] for one in tool.status(name)["programs"]] == ["count"]
         tool("unload", "--all", name)

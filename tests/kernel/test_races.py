@@ -330,7 +330,7 @@ def test_some_are_killed(
         "swap-dispatcher" if chain else "load", veth.dev, *([] if chain else [objects["count"]])
     )
     assert said.code == 0, said.err
-    assert ("removed what an interrupted command left" in said.err) == bool(residue)
+    assert ("removed what was left over" in said.err) == bool(residue)
     tidy(tool, veth, base)
 
 

@@ -162,3 +162,38 @@ def test_confirmed_in_between(
     assert len(tool.chain(veth.ifindex)) == 3
     assert passed(veth) == 0
     until(lambda: not watchdogs())
+
+
+@pytest.mark.parametrize("attach", ["link", pytest.param("netlink", marks=kinds("ext"))])
+def test_a_chain_that_another_program_takes_off(
+    tool: Tool, veth: net.Veth, objects: Objects, attach: str
+) -> None:
+    """It is called that, and rollback puts it back: the same programs, maps and rules.
+
+    A fused root over netlink is gone then: nothing holds it.
+    """
+    tool("load", veth.dev, objects["count"], objects["pass"], "--attach", attach)
+    tool("set", veth.dev, "count", "--name", "first", "-P", 70, "-A", "pass,tx")
+    tool("set", veth.dev, "--on-vacant", "drop")
+    before, ids = facts(tool, veth.dev), tool.chain(veth.ifindex)
+    assert passed(veth) == len(FRAMES)
+    if attach == "link":
+        link = oracle.link_fd(tool.status(veth.dev)["root"]["link_id"])
+        oracle.link_detach(link)
+        link.close()
+    else:
+        net.ip("link", "set", "dev", veth.dev, "xdp", "off")
+    assert oracle.xdp_prog_id(veth.ifindex)[0] == 0
+    told = tool.status(veth.dev)
+    assert (told["root"], [one["id"] for one in told["off"]]) == (None, ids)
+    said = tool("status", veth.dev).err
+    assert "pass, first: off the hook; another program took its root off" in said
+    assert f"xdpctl rollback {veth.dev}" in said
+    assert "its root is off the hook" in tool("clean", veth.dev, "--dry-run").out
+    tool("rollback", veth.dev, "--dry-run")
+    tool("rollback", veth.dev)
+    assert facts(tool, veth.dev) == before
+    assert tool.status(veth.dev)["off"] is None
+    assert passed(veth) == len(FRAMES)
+    assert oracle.packets(ids[1]) == 2 * len(FRAMES)
+    tool("unload", veth.dev, "--all")

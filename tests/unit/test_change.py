@@ -40,7 +40,7 @@ def test_a_change_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         "veth7: loaded comes (id 90)",
         "veth7: unloaded goes (id 12)",
     ]
-    assert "interrupted command left: /left" in captured.err
+    assert "what was left over: /left" in captured.err
     change.change("load", report_of(*CHANGE), Style(quiet=True))
     assert capsys.readouterr().out == ""
 

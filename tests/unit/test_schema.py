@@ -33,7 +33,7 @@ from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
-from xdpctl.model.state import State
+from xdpctl.model.state import Off, State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
 from xdpctl.roots.count_code import Counted
@@ -73,6 +73,7 @@ def states() -> Iterator[State]:
     root = replace(state.root, slots=(borrowed, *state.root.slots[1:]))
     yield replace(state, root=root, pending=Pending(1, 0, 4711))
     yield state_of(None)
+    yield replace(state_of(None), off=Off(Chain((COUNT,)), "ext", "link"))
     yield state_of([], owner="other", link_id=0)
     yield state_of([running("solo", 500)], kind="bare", mode="hw")
     yield state_of([COUNT, None], kind="fused", why=1, arrays={0: 70}, lost={1: 12})

@@ -74,7 +74,8 @@ def _cleaned(
         yield back
         state = observe(interface, bpffs)
     for path in _repaired(bpffs, state, dry_run):
-        yield Event(where, f"removed {path}", "left by an interrupted command")
+        why = "its root is off the hook" if state.off else "left by an interrupted command"
+        yield Event(where, f"removed {path}", why)
 
 
 def _where(interface: Interface, start: str) -> str:

@@ -28,11 +28,12 @@ from ..errors import (
 )
 from ..host import rights, signals
 from ..host.interfaces import Interface
+from ..kernel import libbpf
 from ..model.chain import Chain, Member
 from ..model.plan import Plan
 from ..model.record import is_wide
 from ..model.request import USUAL_REQUEST, Request
-from ..model.state import State
+from ..model.state import Off, State
 from ..model.terms import Pending, Reason, Terms
 from ..observe.reading import View, observe
 from ..roots.hook import LostRace
@@ -179,6 +180,8 @@ def go_back(
 ) -> Report:
     """Go back to a generation, by default the latest; that is to be confirmed `within` seconds.
 
+    A chain that is off the hook comes first: it is put back.
+
     Raises NotFoundError where it is not kept, where the change that was `waiting` for its
     confirmation does so no longer, or a program of it is gone. Only a change that waits
     for its confirmation goes back without those. Raises UnsupportedError where there would be no
@@ -186,6 +189,8 @@ def go_back(
     """
 
     state = observe(interface, bpffs, view=view)
+    if state.off and not number and not state.pending:
+        return _put_back(bpffs, interface, state.off, within, dry_run, on_step)
     wanted = find(bpffs, state, number)
     gone: list[Member] = []
     # If the earlier program is gone, the same code goes on where it is.
@@ -232,6 +237,33 @@ def go_back(
     )
     report.gone = tuple(gone)
     return report
+
+
+def _put_back(
+    bpffs: Bpffs,
+    interface: Interface,
+    off: Off,
+    within: float,
+    dry_run: bool,
+    on_step: Callable[[Step], None],
+) -> Report:
+    """Run a chain again whose root is off the hook; its old pins are left over, and go first."""
+    with contextlib.ExitStack() as kept:
+        for member in off.chain.members:
+            kept.enter_context(libbpf.owned(libbpf.prog_fd(member.id)))
+        return transact(
+            bpffs,
+            interface,
+            lambda _state: off.chain,
+            Request(
+                mode="unspecified",
+                first_attach=off.attach,
+                kind=off.kind,
+                dry_run=dry_run,
+                terms=Terms("rollback", within),
+            ),
+            on_step=on_step,
+        )
 
 
 def take_back(bpffs: Bpffs, interface: Interface, pending: Pending) -> bool:

@@ -91,6 +91,19 @@ class Root:
         return kind_of(self.config)
 
 
+class Off(NamedTuple):
+    """A chain that is pinned and does not run, the kind of its root, and how that was attached.
+
+    It has no programs that a process holds: those went with their place on the root. Somebody else
+    has taken the root off, or a command was interrupted just before it put it there
+    or just after it took it away.
+    """
+
+    chain: Chain
+    kind: Kind
+    attach: Attach
+
+
 @dataclass(frozen=True)
 class State:
     """An interface as it was at one moment.
@@ -98,7 +111,7 @@ class State:
     `home` is where its root's pins are; not the interface's own place if it moved to here from
     another network namespace. `stranded` is a root recorded in its own place that now runs on
     another interface, one that moved away from here. `pending` is a change that waits for its
-    confirmation.
+    confirmation. `off` is a chain that does not run.
     """
 
     interface: Interface
@@ -107,6 +120,7 @@ class State:
     home: Home
     stranded: int = 0
     pending: Pending | None = None
+    off: Off | None = None
 
     def live(self, directory: str) -> int:
         """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""

@@ -13,9 +13,9 @@ from ..bpffs.mount import Bpffs
 from ..errors import KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records, uapi
-from ..model.chain import USUAL
+from ..model.chain import USUAL, Chain
 from ..model.labels import Attach
-from ..model.state import Mode, Owner, Root, State, kind_of
+from ..model.state import Mode, Off, Owner, Root, State, kind_of
 from .members import config_of
 from .residue import left_over
 from .slots import Seen
@@ -138,6 +138,8 @@ class _Reading:
         if not self.confirmed(root_id, root):
             raise _Changed
         state = State(self.interface, root, tuple(left), self.home.home, stranded)
+        if left and not stranded and at_home and (root is None or root.owner == "other"):
+            state = replace(state, off=self.off())
         pending = History(self.home).pending(state.live(self.home.directory))
         return replace(state, pending=pending) if pending else state
 
@@ -192,6 +194,19 @@ class _Reading:
             slots=seen.slots(kind_of(config)),
             rules=self.home.rules(info.id) if ours else USUAL,
         )
+
+    def off(self) -> Off | None:
+        """The chain of a root that is pinned here and runs nowhere, as far as the kernel has it."""
+        for root_id, attach in self.own.recorded().items():
+            with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(root_id)) as fd:
+                info = libbpf.prog_info(fd)
+                config = config_of(info)
+                kind = kind_of(config)
+                slots = Seen(info, config, self.own, self.bpffs, self.links, True).slots(kind)
+                members = tuple(slot.member for slot in slots if slot.member and slot.pin)
+                if members:
+                    return Off(Chain(members, self.own.rules(root_id)), kind, attach)
+        return None
 
     def recorded(self, root_id: int) -> Attach | None:
         """How a root of ours is attached, None for others'; finds the home of one that moved."""

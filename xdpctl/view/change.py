@@ -105,8 +105,8 @@ def _tried(report: Report) -> Trial | None:
 
 
 def tell_removed(paths: Sequence[str]) -> None:
-    """That a command has removed what one before it had left."""
-    tell(*(f"removed what an interrupted command left: {path}" for path in paths))
+    """That a command has removed what was left over."""
+    tell(*(f"removed what was left over: {path}" for path in paths))
 
 
 def change(command: str, report: Report, style: Style) -> None:

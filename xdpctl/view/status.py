@@ -17,7 +17,7 @@ from . import document, table
 from .document import member_data, pending_data, rules_data
 from .style import Line, Span, Style, on_terminal, printable, say, short, tell
 from .table import Column, Table
-from .words import alone, failure_text, pending_line, rule_lines
+from .words import OFF, alone, failure_text, pending_line, rule_lines
 
 if TYPE_CHECKING:
     from ..model.state import Root, Slot, State
@@ -63,6 +63,7 @@ def state_data(state: State) -> dict[str, Any]:
             **rules_data(root.rules),
         },
         "programs": [_slot_data(slot) for slot in root.slots] if root else [],
+        "off": [member_data(member) for member in state.off.chain.members] if state.off else None,
         "residue": list(state.residue),
         "unconfirmed": pending_data(state.pending),
     }
@@ -253,6 +254,10 @@ def interface_remarks(state: State) -> list[str]:
         found.append(pending_line(state.pending))
     if state.stranded:
         found.append(f"root {state.stranded} was loaded here and runs on an interface that moved")
+    if state.off:
+        names = ", ".join(member.known_as for member in state.off.chain.members)
+        found.append(f"{names}: off the hook; {OFF}")
+        found.append(f"xdpctl rollback {state.interface.name} brings the chain back")
     found += [f"left over: {path} (the next change removes it)" for path in state.residue]
     return found
 

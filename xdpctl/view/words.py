@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 _LINES = "\n\t"
+OFF = "another program took its root off, or a command was interrupted"
+"""Of a chain that is there and does not run."""
 
 
 def error_text(error: XdpctlError, style: Style) -> str:
