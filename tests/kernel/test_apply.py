@@ -82,9 +82,16 @@ def test_whatever_ran_there(tool: Tool, veth: net.Veth, file: Files, objects: Ob
     said = tool("apply", veth.dev, file(CHAIN)).out
     assert shape(tool, veth.dev) == written(tool)
     ids = tool.ids(veth.dev)
-    loaded = zip(("guard", "pinned", "last"), ids, strict=True)
+    loaded = (
+        ("guard", "first of three, before pinned"),
+        ("pinned", "second of three, before last"),
+        ("last", "third of three, after pinned"),
+    )
     assert said.splitlines() == [
-        *(f"{veth.dev}: loaded {name} (id {number})" for name, number in loaded),
+        *(
+            f"{veth.dev}: loaded {name} (id {number}): {place}"
+            for (name, place), number in zip(loaded, ids, strict=True)
+        ),
         f"{veth.dev}: on end pass, on vacant drop",
     ]
     assert ids == tool.chain(veth.ifindex)

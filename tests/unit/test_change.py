@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.samples import chain_of, fresh, plan_of, running, state_of
@@ -12,6 +14,7 @@ from xdpctl.model.labels import Origin
 from xdpctl.model.state import State
 from xdpctl.view import change
 from xdpctl.view.document import show_change
+from xdpctl.view.remarks import place, remarks
 from xdpctl.view.style import Style
 
 APP = Origin(90, 4711, "app")
@@ -37,7 +40,7 @@ def test_a_change_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     change.change("load", report_of(*CHANGE), Style())
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
-        "veth7: loaded comes (id 90)",
+        "veth7: loaded comes (id 90): first of two, before stays",
         "veth7: unloaded goes (id 12)",
     ]
     assert "what was left over: /left" in captured.err
@@ -132,3 +135,55 @@ def test_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
     change.step_printer(True)(step)
     assert capsys.readouterr().out == change.step_line(step) + "\n"
+
+
+def remarks_of(state: State, target: Chain) -> list[str]:
+    return [*remarks(report_of(state, target))]
+
+
+def test_what_will_surprise() -> None:
+    """The same code twice, slots that no packet reaches, a priority that decides nothing."""
+    one, two = running("one", 11, tag="aa"), running("two", 12, tag="bb", priority=60)
+    state = state_of([one, two])
+    again = replace(fresh("new", priority=90), tag="bb")
+    report = report_of(state, chain_of(one, two, again))
+    report.members = (one, two, replace(report.members[2], tag="bb"))
+    assert [*remarks(report)] == [
+        "new (id 92) is the same code as two (id 12), which runs as well: xdpctl replace would "
+        "take its place"
+    ]
+    silent = chain_of(replace(one, actions=0), two)
+    told = ["one hands on no packet: two behind it will see none"]
+    assert remarks_of(state, silent) == told
+    assert remarks_of(state_of(silent.members), silent) == []  # it was so before
+    assert remarks_of(state_of(silent.members), chain_of(*silent.members, fresh("new"))) == [
+        "one hands on no packet: two, new behind it will see none"
+    ]
+    ordered = chain_of(replace(one, priority=99, before=("two",)), two)
+    assert remarks_of(state, Chain(ordered.members)) == [
+        "the priority of one has no effect: --before and --after decide its place (xdpctl set "
+        "veth7 one --anywhere ends that)"
+    ]
+    assert remarks_of(state, chain_of(replace(one, priority=3), two)) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "slot", "told"),
+    [
+        ("a", 0, ""),
+        ("ab", 0, "first of two, before b"),
+        ("ab", 1, "second of two, after a"),
+        ("abc", 1, "second of three, before c"),
+        ("abcdefghijkl", 10, "slot 10, 11 of 12, before l"),
+    ],
+)
+def test_places(names: str, slot: int, told: str) -> None:
+    assert place([running(name, ord(name)) for name in names], slot) == told
+
+
+def test_nothing_changed_and_adopted(capsys: pytest.CaptureFixture[str]) -> None:
+    state, _target = CHANGE
+    change.change("set", Report(plan_of(state, state.chain), state, state.chain.members), Style())
+    assert capsys.readouterr().out == "veth7: nothing changed\n"
+    change.change("adopt", report_of(*CHANGE), Style())
+    assert "adopted comes (id 90): first of two" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from .chain import Chain, Member, Rules, format_actions, verdict_name
 
 
 def differences(before: Chain, after: Chain) -> list[str]:
-    """What turns a chain into another, a phrase each: ``added drop``, ``count: priority 50 to 10``.
+    """What turns a chain into another, a phrase each: ``added drop``, ``count: priority 10``.
 
     Programs are told apart by their ids. One that left, and another that is known by the same name
     and came, is ``replaced``.
@@ -29,29 +29,28 @@ def differences(before: Chain, after: Chain) -> list[str]:
     if stay != (order := [number for number in new if number in old]):
         found.append("order: " + ", ".join(new[number].known_as for number in order))
     for number in order:
-        found += (f"{new[number].known_as}: {text}" for text in _changed(old[number], new[number]))
+        if words := ", ".join(changed_words(old[number], new[number])):
+            found.append(f"{old[number].known_as}: {words}")
     return [*found, *_rules(before.rules, after.rules)]
 
 
-def _changed(before: Member, after: Member) -> Iterator[str]:
-    if before.label != after.label:
-        yield f"name {before.known_as} to {after.known_as}"
-    if before.priority != after.priority:
-        yield f"priority {before.priority} to {after.priority}"
-    if before.actions != after.actions:
-        yield f"chain actions {format_actions(before.actions)} to {format_actions(after.actions)}"
+def changed_words(before: Member, after: Member) -> Iterator[str]:
+    """What is different about a program, a phrase each: ``priority 10``."""
     for word, old, new in (
-        ("before", before.before, after.before),
-        ("after", before.after, after.after),
+        ("label", before.label, after.label),
+        ("priority", before.priority, after.priority),
+        ("goes on at", *map(format_actions, (before.actions, after.actions))),
+        ("runs before", *(", ".join(one.before) for one in (before, after))),
+        ("runs after", *(", ".join(one.after) for one in (before, after))),
     ):
         if old != new:
-            yield f"runs {word} {', '.join(new)}" if new else f"no longer has to run {word} others"
+            yield f"{word} {new or 'none'}"
 
 
 def _rules(before: Rules, after: Rules) -> Iterator[str]:
     if before.on_end != after.on_end:
-        yield f"on end {verdict_name(before.on_end)} to {verdict_name(after.on_end)}"
+        yield f"on end {verdict_name(after.on_end)}"
     if before.on_vacant != after.on_vacant:
-        yield f"on vacant {verdict_name(before.on_vacant)} to {verdict_name(after.on_vacant)}"
+        yield f"on vacant {verdict_name(after.on_vacant)}"
     if before.counted != after.counted:
         yield f"packets are {'counted' if after.counted else 'no longer counted'}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..model.chain import Member, format_actions
+from ..model.chain import format_actions
+from ..model.difference import changed_words
 from . import trial
 from .document import member_data, pending_data, rules_data, show_change
+from .remarks import place, remarks
 from .style import Style, say, tell
 from .words import alone, rule_lines
 
@@ -126,7 +128,12 @@ def change(command: str, report: Report, style: Style) -> None:
         if tried := _tried(report):
             trial.show(name, tried, whole=style.verbose > 0)
     elif not style.quiet:
-        say(*(f"{name}: {line}" for line in _done_lines(report)))
+        done = list(_done_lines(command, report))
+        if not done and command != "swap-dispatcher":
+            done = ["nothing changed"]
+        say(*(f"{name}: {line}" for line in done))
+    if not style.json and report.members:
+        tell(*(f"{name}: {line}" for line in remarks(report)))
 
 
 def _lost_lines(report: Report) -> Iterator[str]:
@@ -142,15 +149,18 @@ def _lost_lines(report: Report) -> Iterator[str]:
             )
 
 
-def _done_lines(report: Report) -> Iterator[str]:
+def _done_lines(command: str, report: Report) -> Iterator[str]:
     """What was done to each program."""
     plan = report.plan
     replaced = {}
-    for before, after in zip(plan.target.members, report.members, strict=True):
+    verb = "adopted" if command == "adopt" else "loaded"
+    pairs = zip(plan.target.members, report.members, strict=True)
+    for slot, (before, after) in enumerate(pairs):
         if before.replaces:
             replaced[before.replaces] = after
         elif not before.id:
-            yield f"loaded {after.known_as} (id {after.id})"
+            where = place(report.members, slot)
+            yield f"{verb} {after.known_as} (id {after.id})" + (f": {where}" if where else "")
             if plan.kind == "bare":
                 yield f"{after.known_as} {alone(plan.mode)}"
     for old, new in report.renewed.items():
@@ -175,7 +185,7 @@ def _changed_lines(plan: Plan) -> Iterator[str]:
     kept = [member for member in plan.staying if member.id in ran]
     for member in kept:
         before = ran[member.id]
-        if told := ", ".join(_changed_words(before, member)):
+        if told := ", ".join(changed_words(before, member)):
             yield f"{before.known_as} (id {member.id}): {told}"
     numbers = [member.id for member in kept]
     if numbers != [number for number in ran if number in numbers]:
@@ -186,16 +196,3 @@ def _changed_lines(plan: Plan) -> Iterator[str]:
         yield f"on end {words['on_end']}, on vacant {words['on_vacant']}"
     if plan.target.members and new.counted != old.counted:
         yield f"packets are {'' if new.counted else 'not '}counted from now on"
-
-
-def _changed_words(before: Member, after: Member) -> Iterator[str]:
-    """What is different about a program."""
-    for word, old, new in (
-        ("label", before.label, after.label),
-        ("priority", before.priority, after.priority),
-        ("goes on at", *map(format_actions, (before.actions, after.actions))),
-        ("runs before", *(", ".join(one.before) for one in (before, after))),
-        ("runs after", *(", ".join(one.after) for one in (before, after))),
-    ):
-        if old != new:
-            yield f"{word} {new or 'none'}"
