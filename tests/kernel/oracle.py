@@ -42,7 +42,7 @@ PROG_TYPE_XDP, PROG_TYPE_EXT = 6, 28
 LINK_TYPE_TRACING, LINK_TYPE_XDP = 2, 6
 ATTACH_XDP = 37  # BPF_XDP, as an expected_attach_type and for LINK_CREATE on an interface
 F_REPLACE = 1 << 2
-F_XDP_HAS_FRAGS = 1 << 5
+F_XDP_HAS_FRAGS, F_XDP_DEV_BOUND_ONLY = 1 << 5, 1 << 6
 XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE = 1 << 1, 1 << 2
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
 MAP_TYPE_ARRAY, MAP_TYPE_PROG_ARRAY = 2, 3
@@ -744,6 +744,27 @@ def xdp_attach(program: int, ifindex: int, flags: int = 0) -> Fd:
     return link_create(program, ifindex, ATTACH_XDP, flags)
 
 
+def is_bound(obj: int, other: int) -> bool:
+    """Whether a program is bound to its device: what is goes onto no `other` one (an ifindex).
+
+    The kernel tells it in no other way. Of EXT programs the root counts: one that is bound goes
+    onto none that is not.
+    """
+    with _opened(PROG_GET_FD_BY_ID, obj, "PROG_GET_FD_BY_ID") as fd:
+        try:
+            if prog(fd).type != PROG_TYPE_EXT:
+                xdp_attach(fd, other, XDP_FLAGS_DRV_MODE).close()
+                return False
+            with root_load(changes=True) as root:
+                func_id = btf_func_id(prog(root).id, "prog0")
+                link_create(fd, root, target_btf_id=func_id).close()
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            return True
+    return False
+
+
 def link_update(link_obj: int, new: int, old: int | None = None) -> None:
     """LINK_UPDATE by descriptors, with BPF_F_REPLACE when `old` is named."""
     flags = 0 if old is None else F_REPLACE
@@ -1011,6 +1032,20 @@ def _probe_frags() -> None:
     xdp_load(returning(XDP_PASS), flags=F_XDP_HAS_FRAGS).close()
 
 
+def _probe_bound() -> None:
+    subprocess.run(["ip", "link", "add", "xpv0", "type", "veth", "peer", "xpv1"], check=True)
+    try:
+        prog_load_raw(
+            PROG_TYPE_XDP,
+            returning(XDP_PASS),
+            expected_attach_type=ATTACH_XDP,
+            flags=F_XDP_DEV_BOUND_ONLY,
+            ifindex=socket.if_nametoindex("xpv0"),
+        ).close()
+    finally:
+        subprocess.run(["ip", "link", "del", "xpv0"], check=True)
+
+
 def _probe_xdp_link() -> None:
     with xdp_load(returning(XDP_PASS)) as fd:
         xdp_attach(fd, socket.if_nametoindex("lo"), XDP_FLAGS_SKB_MODE).close()
@@ -1088,6 +1123,7 @@ PROBES = {
     "all_namespaces": _probe_all_namespaces,
     "atomics": _probe_atomics,
     "bcc": _probe_bcc,
+    "bound": _probe_bound,
     "bpf_loop": _probe_bpf_loop,
     "context": _probe_context,
     "eight_frames": _probe_eight_frames,

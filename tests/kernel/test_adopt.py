@@ -20,6 +20,7 @@ from xdpctl.cli.run import run
 from xdpctl.kernel import libbpf, uapi
 from xdpctl.model.source import Source
 from xdpctl.programs import loading
+from xdpctl.programs.binding import Device
 
 pytestmark = one_guest
 
@@ -27,9 +28,10 @@ Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]
 
 
 @contextlib.contextmanager
-def loaded(path: Path) -> Iterator[int]:
-    """The descriptor of a plain XDP program of an object file."""
-    one = loading.load(Source(str(path), path.read_bytes(), path.stem), frags=False)
+def loaded(path: Path, device: int = 0) -> Iterator[int]:
+    """The descriptor of a plain XDP program of an object file, bound to a `device` or none."""
+    source = Source(str(path), path.read_bytes(), path.stem)
+    one = loading.load(source, frags=False, device=Device(device) if device else None)
     with libbpf.owned(one.fd), contextlib.ExitStack() as closing:
         for fd in (*one.arrays.values(), *one.maps.values()):
             closing.callback(os.close, fd)
@@ -37,10 +39,12 @@ def loaded(path: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def bare(tool: Tool, veth: net.Veth, path: Path, mode: str = "xdpdrv") -> Iterator[int]:
-    """A program that iproute2 attached over netlink; its id."""
+def bare(
+    tool: Tool, veth: net.Veth, path: Path, mode: str = "xdpdrv", *, bound: bool = False
+) -> Iterator[int]:
+    """A program that iproute2 attached over netlink, bound to the device if it is to be; its id."""
     pin = tool.bpffs / "theirs"
-    with loaded(path) as fd:
+    with loaded(path, veth.ifindex if bound else 0) as fd:
         libbpf.pin(fd, str(pin))
         net.ip("link", "set", "dev", veth.dev, mode, "pinned", str(pin))
         pin.unlink()

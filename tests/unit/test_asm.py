@@ -12,7 +12,7 @@ import struct
 import pytest
 
 from tests.unit.machine import insn
-from xdpctl.kernel import asm
+from xdpctl.kernel import asm, uapi
 from xdpctl.kernel.asm import R0, R1, R2, R10, Code, Insn, Label, over
 
 
@@ -110,3 +110,19 @@ def test_a_function_goes_on_where_it_ended() -> None:
     body = insn(0x95) + insn(0x18, 1) + insn(0, imm=0x95) + insn(0x95)
     changed = asm.assemble([*asm.with_end(body, end), end])
     assert changed == insn(0x05, off=3) + body[8:24] + insn(0x05)
+
+
+# --- what may be called ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("insn", "may"),
+    [
+        (asm.call_helper(uapi.BPF_FUNC_map_lookup_elem), False),
+        (asm.call_helper(uapi.BPF_FUNC_loop), True),
+        (asm.Insn(asm.CALL, src=uapi.BPF_PSEUDO_CALL, imm=-1), True),  # as a compiler leaves it
+        (asm.map_of(asm.R1, 5), False),
+    ],
+)
+def test_what_may_call_functions_of_the_kernel(insn: asm.Insn, may: bool) -> None:
+    assert asm.may_call(asm.assemble([insn, asm.exit_()])) is may

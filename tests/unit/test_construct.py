@@ -19,17 +19,20 @@ from xdpctl.kernel import libbpf, records, uapi
 from xdpctl.kernel.link import Link
 from xdpctl.kernel.maps import Map
 from xdpctl.kernel.program import Program
-from xdpctl.model.chain import Chain, Kind, Member, Rules
+from xdpctl.model.chain import USUAL, Chain, Kind, Member, Rules
 from xdpctl.model.request import AskedMode
 from xdpctl.model.source import Image, Source
 from xdpctl.model.state import Place
 from xdpctl.programs import image, loading
+from xdpctl.programs.binding import Device
 from xdpctl.roots import dispatcher, fused, fused_code, kinds
 from xdpctl.roots.construct import Construction
 from xdpctl.roots.hook import LostRace
 
 CODE = Image(b"", frags=False, gpl=True)
 XDP, EXT = uapi.BPF_PROG_TYPE_XDP, uapi.BPF_PROG_TYPE_EXT
+FREE = 500
+"""A root that is bound to nothing."""
 
 
 class Kernel:
@@ -43,6 +46,8 @@ class Kernel:
         self.parts: list[fused_code.Part] = []
         self.hooked: list[tuple[int, int]] = []
         self.sources: list[Source] = []
+        self.devices: list[Device | None] = []
+        self.targets: list[int | None] = []
         self.tags: dict[int, str] = {}
         self.asked = (0, 0)
         for owner, name, call in (
@@ -61,8 +66,6 @@ class Kernel:
             (image, "load_ext", lambda *_: Program(self.open(self.new(EXT)))),
         ):
             patch.setattr(owner, name, call)
-
-    card = 0
 
     def open(self, number: int) -> int:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -85,26 +88,35 @@ class Kernel:
         return records.ProgInfo(number, self.types[number], "", tag, 0, 0, 5, (), gpl=True)
 
     def load(
-        self, source: Source, _frags: bool, target: object, *, ifindex: int = 0
+        self, source: Source, _frags: bool, target: Any, *, device: Device | None = None
     ) -> loading.Loaded:
         self.sources.append(source)
-        self.card = ifindex
+        self.devices.append(device)
+        self.targets.append(target and self.behind[target[0]])
         return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
-    def build_fused(self, parts: Any, why: int, rules: Rules) -> tuple[Program, records.ProgInfo]:
+    def build_fused(
+        self, parts: Any, why: int, rules: Rules, *, ifindex: int
+    ) -> tuple[Program, records.ProgInfo]:
+        assert ifindex == INTERFACE.ifindex
         self.parts, self.why, self.rules = list(parts), why, rules
         root = Program(self.open(600))
         self.types[600] = XDP
         return root, root.info
 
     def build_ext(
-        self, members: Any, protocol: int, ifindex: int, rules: Rules
+        self, members: Any, protocol: int = 2, ifindex: int = 0, rules: Rules = USUAL
     ) -> dispatcher.Dispatcher:
-        self.asked, self.rules = (protocol, ifindex), rules
         slots = range(len(members))
         names = tuple(f"prog{slot}" for slot in slots)
+        if ifindex:
+            self.asked, self.rules = (protocol, ifindex), rules
         return dispatcher.Dispatcher(
-            Program(self.open(600)), 600, 5, tuple(20 + slot for slot in slots), names
+            Program(self.open(600 if ifindex else FREE)),
+            600,
+            5,
+            tuple(20 + slot for slot in slots),
+            names,
         )
 
     def hook(self, program_fd: int, slot: int) -> Link:
@@ -230,6 +242,24 @@ def test_a_dispatcher_has_the_protocol_of_the_plan_and_its_device(
     assert kernel.asked == (asked or 2, INTERFACE.ifindex)
 
 
+# --- programs that are bound to their device ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "free"), [("ext", FREE), ("fused", None)])
+def test_only_those_that_ask_the_device_are_bound_to_it(
+    kernel: Kernel, bpffs: Bpffs, kind: Kind, free: int | None
+) -> None:
+    """What is loaded for a root that is bound is bound as well: the others are for another one."""
+    target = chain_of(fresh("free"), fresh("asks", devbound=True))
+    root = 600 if kind == "ext" else None
+    with made(bpffs, target, kind):
+        assert kernel.devices == [None, HERE]
+        assert kernel.targets == [free, root]
+    kernel.targets.clear()
+    with made(bpffs, chain_of(fresh("one", devbound=True)), kind):
+        assert kernel.targets == [root]
+
+
 # --- in the place of a program ------------------------------------------------------------------
 
 
@@ -279,18 +309,24 @@ def test_a_member_that_stands_for_nobody_may_have_any_code(kernel: Kernel, bpffs
     assert [source.maps_of for source in kernel.sources] == [0]
 
 
-@pytest.mark.parametrize(("mode", "card"), [("hw", INTERFACE.ifindex), ("native", 0), ("skb", 0)])
+HERE, CARD = Device(INTERFACE.ifindex), Device(INTERFACE.ifindex, card=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "bound", "device"),
+    [("hw", False, CARD), ("native", False, None), ("skb", False, None), ("native", True, HERE)],
+)
 def test_a_program_alone_is_the_root(
-    kernel: Kernel, bpffs: Bpffs, mode: AskedMode, card: int
+    kernel: Kernel, bpffs: Bpffs, mode: AskedMode, bound: bool, device: Device | None
 ) -> None:
     """A new one, on the card if that is asked for; nothing is hooked onto it or made beside it."""
-    plan = plan_of(state_of(None), chain_of(fresh("new")), mode, kind="bare")
+    plan = plan_of(state_of(None), chain_of(fresh("new", devbound=bound)), mode, kind="bare")
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         done = Construction(plan, homes.of(bpffs, INTERFACE), lambda *_, **__: None, closing, undo)
         kinds.build(done)
         ((root_id, place),) = done.places.items()
         assert kernel.behind[done.root_fd] == done.root_id == root_id == done.members[0].id
-        assert (kernel.types[root_id], kernel.card, kernel.hooked) == (XDP, card, [])
+        assert (kernel.types[root_id], kernel.devices, kernel.hooked) == (XDP, [device], [])
         assert (place.link_id, done.hooked) == (0, [])
 
 

@@ -316,9 +316,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     given: dict[str, object] = {}
 
     def load(
-        kind: int, name: str, code: bytes, _names: object, *, gpl: bool, frags: bool
+        kind: int, name: str, code: bytes, _names: object, *, gpl: bool, frags: bool, device: int
     ) -> Program:
-        given.update(kind=kind, name=name, code=code, gpl=gpl, frags=frags)
+        given.update(kind=kind, name=name, code=code, gpl=gpl, frags=frags, device=device)
         return Program(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def keep(_program: Program, name: str, record: bytes) -> None:

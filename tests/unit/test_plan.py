@@ -20,6 +20,7 @@ from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Flip
+from xdpctl.model.record import Config
 from xdpctl.model.request import AskedKind, AskedMode
 from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, State
@@ -447,29 +448,41 @@ def test_where_there_is_nothing_to_adopt_nothing_is_adopted(state: State) -> Non
 BOUND = replace(TWO, devbound=True)
 
 
-def test_programs_that_are_bound_to_their_device_stay_among_themselves() -> None:
-    other = replace(ONE, devbound=True)
-    state = state_of([other, BOUND], owner="libxdp", link_id=0)
-    for target in (chain_of(other, BOUND), chain_of(BOUND), Chain()):
-        assert plan_of(state, target).target == target
+@pytest.mark.parametrize("kind", ["ext", "fused"])
+def test_the_root_is_bound_for_as_long_as_a_program_is(kind: Kind) -> None:
+    """Its record is of a protocol with a word for that, unless another is asked for."""
+    state = state_of([ONE, BOUND])
+    for target, protocol in ((chain_of(ONE, BOUND), 3), (chain_of(BOUND), 3), (chain_of(ONE), 2)):
+        plan = plan_of(state, target, kind=kind)
+        assert (plan.target, plan.protocol) == (target, protocol)
+        config = Config.of(target.members, plan.protocol)
+        assert config.devbound is (BOUND in target.members)
+    assert plan_of(state, chain_of(BOUND), protocol=2).protocol == 2
 
 
 @pytest.mark.parametrize(
-    ("target", "kind"),
+    ("target", "asked", "why", "hint"),
     [
-        (chain_of(BOUND, NEW), "ext"),
-        (chain_of(ONE, BOUND), "ext"),
-        (chain_of(BOUND), "fused"),
+        (chain_of(BOUND), {"mode": "skb"}, "generic mode", "-m native"),
+        (chain_of(BOUND), {"mode": "hw"}, "a card", "-m native"),
+        (chain_of(BOUND), {"protocol": 1}, "protocol 1 has no word", "or take 3"),
+        (chain_of(replace(BOUND, held=True)), {"kind": "fused"}, "holds two", "--root ext"),
+        (chain_of(ONE, replace(BOUND, array_id=3)), {"kind": "fused"}, "holds two", "--root ext"),
     ],
 )
-def test_a_root_with_some_programs_bound_to_its_device_is_refused(
-    target: Chain, kind: Kind
+def test_what_no_bound_root_can_be(
+    target: Chain, asked: dict[str, Any], why: str, hint: str
 ) -> None:
-    state = state_of([BOUND, ONE], owner="libxdp", link_id=0)
-    with pytest.raises(UnsupportedError, match="two on veth7 cannot be on such a root") as caught:
-        plan_of(state, target, kind=kind)
-    assert "for its device alone" in caught.value.why
-    assert "unload it first" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="two cannot ask veth7 about packets") as caught:
+        plan_of(state_of(None), target, **asked)
+    assert why in caught.value.why
+    assert hint in caught.value.hint
+
+
+def test_a_chain_in_generic_mode_takes_no_bound_program() -> None:
+    with pytest.raises(UnsupportedError, match="two cannot ask") as caught:
+        plan_of(state_of([ONE], mode="skb"), chain_of(ONE, BOUND))
+    assert "unload everything first" in caught.value.hint
 
 
 # --- what has to fit a record -------------------------------------------------------------------

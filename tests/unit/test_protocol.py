@@ -129,7 +129,7 @@ def test_the_record_of_members_of_each_protocol(protocol: int) -> None:
     assert read.devbound is (protocol == 3)
     assert read.flags == ((0, 0) if protocol == 1 else found.flags)
     mixed = Config.of([*whole, fresh("c")], protocol)
-    assert (mixed.frags, mixed.devbound) == (False, False)
+    assert (mixed.frags, mixed.devbound) == (False, True)
     assert mixed.flags == (FRAGS | DEVBOUND, FRAGS | DEVBOUND, 0)
 
 

@@ -277,6 +277,16 @@ def makes_tail_calls(code: bytes) -> bool:
     )
 
 
+def may_call(code: bytes) -> bool:
+    """Whether it may call functions that are not helpers, before they are known: libbpf fills in.
+
+    So do two helpers, which are given a function.
+    """
+    calls = {(one.src, one.imm) for one in references(code) if one.opcode == CALL}
+    given = {(0, uapi.BPF_FUNC_for_each_map_elem), (0, uapi.BPF_FUNC_loop)}
+    return bool(calls & given) or any(src == uapi.BPF_PSEUDO_CALL for src, _imm in calls)
+
+
 def names_module(code: bytes) -> bool:
     """Whether it names something of a kernel module, by a descriptor that means nothing later."""
     for one in references(code):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
-from . import abi, asm, libbpf
+from . import abi, asm, libbpf, uapi
 from .btf import Btf
 from .records import MapShape
 
@@ -64,8 +64,8 @@ class ObjectMap(NamedTuple):
         """Use a map that is there. Raises KernelError."""
         libbpf.call("bpf_map__reuse_fd", self.handle, fd)
 
-    def bind_to(self, ifindex: int) -> None:
-        """Make it on a device."""
+    def offload_to(self, ifindex: int) -> None:
+        """Make it on a card."""
         libbpf.lib().bpf_map__set_ifindex(self.handle, ifindex)
 
     @property
@@ -148,8 +148,13 @@ class ObjectProgram(NamedTuple):
         """Where the verifier's log goes; `buffer` is one of libbpf.log_buffer."""
         libbpf.lib().bpf_program__set_log_buf(self.handle, buffer, len(buffer))
 
-    def bind_to(self, ifindex: int) -> None:
-        """Load it for a device."""
+    def offload_to(self, ifindex: int) -> None:
+        """Load it onto a card."""
+        libbpf.lib().bpf_program__set_ifindex(self.handle, ifindex)
+
+    def bind_to(self, ifindex: int, flags: int = 0) -> None:
+        """Load it for a device alone, with other flags that it is to have."""
+        self.set_flags(flags | uapi.BPF_F_XDP_DEV_BOUND_ONLY)
         libbpf.lib().bpf_program__set_ifindex(self.handle, ifindex)
 
 

@@ -37,6 +37,7 @@ class Program(Descriptor):
         *,
         gpl: bool,
         frags: bool = False,
+        device: int = 0,
         target: tuple[int, int] | None = None,
         attach_type: int | None = None,
     ) -> Self:
@@ -44,8 +45,8 @@ class Program(Descriptor):
 
         `names` calls functions by the number of their first instruction; those between are
         numbered. `target` is what an EXT program replaces, or with an `attach_type` a tracing
-        program traces: a program's descriptor and a function's BTF id. Raises KernelError with the
-        verifier's log.
+        program traces: a program's descriptor and a function's BTF id. With the number of a
+        `device` it is bound to that. Raises KernelError with the verifier's log.
         """
         found = asm.starts(code)
         if attach_type is None:
@@ -64,7 +65,9 @@ class Program(Descriptor):
             options = abi.ProgLoadOpts(
                 expected_attach_type=attach_type,
                 prog_btf_fd=btf,
-                prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags,
+                prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
+                | uapi.BPF_F_XDP_DEV_BOUND_ONLY * bool(device),
+                prog_ifindex=device,
                 attach_prog_fd=root_fd,
                 attach_btf_id=function,
                 func_info=ctypes.addressof(functions),

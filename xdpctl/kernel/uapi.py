@@ -19,6 +19,7 @@ BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, BPF_PSEUDO_BTF_ID, BPF_PSEUDO_FUNC = 1,
 BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
 BPF_FUNC_map_lookup_elem, BPF_FUNC_ktime_get_ns, BPF_FUNC_tail_call = 1, 5, 12
 BPF_FUNC_xdp_output = 121
+BPF_FUNC_for_each_map_elem, BPF_FUNC_loop = 164, 181
 
 # --- maps ---------------------------------------------------------------------------------------
 

@@ -117,7 +117,8 @@ class Member:
     `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
     in bytes, `load_time` in ns since boot; both serve the order alone. A `held` one belongs to the
     process that loads it and goes with that: its link is not pinned, or on a fused root it is
-    called through a program array (`array_id`). A `devbound` one was loaded for its device alone.
+    called through a program array (`array_id`). A `devbound` one asks the device about packets, and
+    is bound to it.
 
     A `label` is what its user calls it. It runs `before` and `after` others of the chain, named by
     label or name, whatever the priorities are. A new one that takes the place of another `replaces`

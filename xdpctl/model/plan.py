@@ -13,7 +13,7 @@ from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .chain import Chain, Kind, Member
 from .labels import Attach
 from .member_record import check_records
-from .record import LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
+from .record import BINDING, LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
 from .request import USUAL_REQUEST, AskedKind, AskedMode, Request
 from .state import Mode, Root, State
 
@@ -125,8 +125,10 @@ def make_plan(
         target = replace(target, members=tuple(replace(one, actions=0) for one in target.members))
     _check_count(state, target, protocol if chosen == "ext" else None)
     check_records(one for one in target.members if one not in state.chain.members)
-    speaks = protocol or (there.protocol if there else 0) or PROTOCOL
-    _check_devbound(state, target, chosen, speaks)
+    bound = any(member.devbound for member in target.members)
+    speaks = protocol or (BINDING if bound else there.protocol if there else 0) or PROTOCOL
+    if bound:
+        _check_binding(state, target, chosen, mode, speaks)
     return Plan(
         interface=name,
         current=Chain() if adopts else state.chain,
@@ -184,16 +186,40 @@ def _check_bare(
         )
 
 
-def _check_devbound(state: State, target: Chain, kind: Kind, protocol: int) -> None:
-    """The kernel wants a root and all its members loaded for the same device, or none of them."""
-    bound = [member.name for member in target.members if member.devbound]
-    if bound and (len(bound) < len(target.members) or kind == "fused" or protocol == 1):
-        raise UnsupportedError(
-            f"{', '.join(bound)} on {state.interface.name} cannot be on such a root",
-            why="it was loaded for its device alone, and then a dispatcher and all of its programs "
-            "have to be, which protocol 1 and fused roots do not know",
-            hint="unload it first, or add programs with the tool that loaded it",
+def _check_binding(
+    state: State, target: Chain, kind: Kind, mode: AskedMode | None, protocol: int
+) -> None:
+    """Raise UnsupportedError for a root that cannot be bound to its device, as its programs are."""
+    name, members = state.interface.name, target.members
+    bound = [member for member in members if member.devbound]
+    asking = [member.known_as for member in bound]
+    held = [member.known_as for member in bound if member.held or member.array_id]
+    mode = state.root.mode if state.root else mode
+    if mode in ("skb", "hw"):
+        why = (
+            "generic mode, where the driver has no part, runs no program that is bound to a device"
+            if mode == "skb"
+            else "a card that runs programs itself does not answer them"
         )
+        hint = "-m native runs it in the driver"
+        if state.root:
+            hint += f"; unload everything first: the mode of {name} cannot be changed meanwhile"
+    elif kind == "ext" and protocol == 1:
+        why = "libxdp's protocol 1 has no word for a program that is bound to its device"
+        hint = f"leave out --protocol, or take {BINDING}"
+        if state.root and state.root.config and state.root.config.protocol == 1:
+            hint = "unload it first, or add programs with the tool that loaded it"
+    elif kind == "fused" and held:
+        why = (
+            f"a process holds {', '.join(held)}, which a fused root would call through a program "
+            "array, and the kernel puts no program into one that is bound to a device"
+        )
+        hint = "--root ext, where the kernel allows it, takes it; or load it with xdpctl load"
+    else:
+        return
+    raise UnsupportedError(
+        f"{', '.join(asking)} cannot ask {name} about packets", why=why, hint=hint
+    )
 
 
 def _check_count(state: State, target: Chain, protocol: int | None) -> None:

@@ -31,6 +31,8 @@ MAGIC = 236
 PROTOCOLS = (1, 2, 3)
 PROTOCOL = 2
 """What a new root has: libxdp's tools from 1.3 on read it, those that write 3 as well."""
+BINDING = 3
+"""What a root that is bound to its device has: libxdp's tools see in it that it is."""
 
 # libxdp's configuration record, protocol 2 (3 adds a byte and padding, 1 lacks the first line's
 # magic and version, and the flags): magic, version, number of programs, frags, then ten words each
@@ -63,8 +65,8 @@ class Config(NamedTuple):
     """A root's record of its chain, a value for each slot in use.
 
     `protocol` is libxdp's version, that of a wide dispatcher for when its chain is short again; 0
-    for a fused root, which alone has what stands last. `devbound` tells that the root and every
-    program are loaded for their device alone.
+    for a fused root, which alone has what stands last. `devbound` tells that the root is bound to
+    its device, since a program is: each says so in its flags.
     """
 
     protocol: int
@@ -89,7 +91,7 @@ class Config(NamedTuple):
                 | uapi.BPF_F_XDP_DEV_BOUND_ONLY * member.devbound
                 for member in members
             ),
-            devbound=all(member.devbound for member in members),
+            devbound=any(member.devbound for member in members),
         )
 
     @property
@@ -153,7 +155,7 @@ class Config(NamedTuple):
         if protocol not in PROTOCOLS or not is_wide(len(lines)):
             return None
         actions, priorities, flags = zip(*lines, strict=True)
-        bound = all(one & uapi.BPF_F_XDP_DEV_BOUND_ONLY for one in flags)
+        bound = any(one & uapi.BPF_F_XDP_DEV_BOUND_ONLY for one in flags)
         return cls(protocol, frags, actions, priorities, flags, bound)
 
     def pack_fused(self) -> bytes:

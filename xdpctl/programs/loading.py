@@ -18,6 +18,7 @@ from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
 from . import image, sharing
+from .binding import Device, not_bound
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 from .tuning import tune
 from .words import libbpf_words, refused
@@ -59,11 +60,12 @@ def load(
     target: tuple[int, str] | None = None,
     *,
     apart: bool = False,
-    ifindex: int = 0,
+    device: Device | None = None,
 ) -> Loaded:
     """Load a program as EXT for a function of a root; without a `target` as one of its own.
 
-    With an `ifindex` it is loaded, and its maps are made, on the card of that interface.
+    For a `device` it is bound to that; on a card its maps are made there as well. An EXT program is
+    bound to what its target is bound to, by the kernel.
 
     What loading itself would change in maps of others makes it fail if it is to stay `apart`: it
     puts callees into program arrays, which would be those in use.
@@ -71,11 +73,11 @@ def load(
     Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
     """
     if source.image:
-        return _load_image(source, source.image, target, ifindex)
+        return _load_image(source, source.image, target, device)
 
     def work() -> tuple[Any, list[int]]:
         try:
-            return _load(source, frags, target, apart=apart, ifindex=ifindex)
+            return _load(source, frags, target, apart=apart, device=device)
         except KernelError as error:
             if (
                 not target
@@ -83,7 +85,7 @@ def load(
                 or error.errno != errno.EINVAL
             ):
                 raise
-            return _load(source, frags, target, error, apart=apart)
+            return _load(source, frags, target, error, apart=apart, device=device)
 
     try:
         answer, fds = in_child(source.path, work)
@@ -129,7 +131,8 @@ def load(
                 "common",
                 hint="use --root fused, or a kernel that has the fix of Linux 6.2",
             ) from error
-        if ifindex and error.call != "verifier" and error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+        by_driver = error.call != "verifier" and error.errno in (errno.EINVAL, errno.EOPNOTSUPP)
+        if device and device.card and error.errno and by_driver:
             raise UnsupportedError(
                 f"{what} cannot be offloaded",
                 why=f"{_NO_OFFLOAD} ({errno.errorcode[error.errno]})",
@@ -137,7 +140,8 @@ def load(
                 details=libbpf_words(error),
                 number=error.errno,
             ) from error
-        raise refused(what, error, ext=bool(target)) from error
+        unbound = not_bound(what, device, error)
+        raise unbound or refused(what, error, ext=bool(target)) from error
     count = len(answer["arrays"])
     arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
     return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
@@ -150,7 +154,7 @@ def _load(
     fault: KernelError | None = None,
     *,
     apart: bool = False,
-    ifindex: int = 0,
+    device: Device | None = None,
 ) -> tuple[Any, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
 
@@ -173,13 +177,15 @@ def _load(
     chosen.set_log(log)
     if target and as_ext:
         chosen.set_target(*target)
-    if ifindex:
-        chosen.bind_to(ifindex)
+    if device and device.card:
+        chosen.offload_to(device.ifindex)
         for found in parsed.maps:
-            found.bind_to(ifindex)
+            found.offload_to(device.ifindex)
+    elif device and not as_ext:
+        chosen.bind_to(device.ifindex)
     maps = _unpinned(parsed, source, fills=apart and bool(arrays))
     if source.maps_of:
-        shared = share_maps(parsed, source, lambda: _by_reference(source, frags))
+        shared = share_maps(parsed, source, lambda: _by_reference(source, frags, device))
         maps = {
             path: found for path, found in maps.items() if source.replaces and found not in shared
         }
@@ -192,7 +198,7 @@ def _load(
     try:
         parsed.load()
     except KernelError as error:
-        if others and error.errno == errno.EINVAL and _loads_alone(source, frags, target):
+        if others and error.errno == errno.EINVAL and _loads_alone(source, frags, target, device):
             raise KernelError(_ARRAY, errno.EPROTOTYPE, others) from error
         raise KernelError(
             "verifier" if log.value else error.call,
@@ -205,7 +211,7 @@ def _load(
         if code is None:
             raise fault
         program_fd = _load_anew(source.program, code, target).handed_over()
-    elif code and not ifindex:  # the image is for a root of another kind
+    elif code and not (device and device.card):  # the image is for a root of another kind
         image.bound(code, Program(program_fd))
     handles = [*arrays.values(), *maps.values()]
     fds = [program_fd, *(one.fd for one in handles)]
@@ -246,11 +252,13 @@ def _unpinned(parsed: Object, source: Source, *, fills: bool) -> dict[str, Objec
     return maps
 
 
-def _loads_alone(source: Source, frags: bool, target: tuple[int, str] | None) -> bool:
+def _loads_alone(
+    source: Source, frags: bool, target: tuple[int, str] | None, device: Device | None
+) -> bool:
     """In the child: whether a program can be loaded with maps of its own."""
     alone = source._replace(maps_of=0, pin_path=None, maps=())
     try:
-        _answer, fds = _load(alone, frags, target)
+        _answer, fds = _load(alone, frags, target, device=device)
     except KernelError:
         return False
     for fd in fds:
@@ -258,14 +266,14 @@ def _loads_alone(source: Source, frags: bool, target: tuple[int, str] | None) ->
     return True
 
 
-def _by_reference(source: Source, frags: bool) -> Names:
+def _by_reference(source: Source, frags: bool, device: Device | None) -> Names:
     """In the child: the names of a running program's maps, by the order of their first use.
 
     That tells maps apart that are called alike as far as the kernel keeps their names, if the file
     has the code of the running program: it is loaded with maps of its own to see that.
     """
     alone = source._replace(maps_of=0, pin_path=None, maps=())
-    _answer, fds = _load(alone, frags, None)
+    _answer, fds = _load(alone, frags, None, device=device)
     ours = libbpf.prog_info(fds[0])
     code = image.of(ours)
     for fd in fds:
@@ -299,11 +307,11 @@ def _load_ext(name: str, code: Image, target: tuple[int, str]) -> Program:
 
 
 def _load_image(
-    source: Source, code: Image, target: tuple[int, str] | None, ifindex: int
+    source: Source, code: Image, target: tuple[int, str] | None, device: Device | None
 ) -> Loaded:
     """Load a program that was compiled in memory."""
     name, what = source.program, f"{source.program} of {source.path}"
-    if ifindex:
+    if device and device.card:
         raise UnsupportedError(
             f"{what} cannot be offloaded",
             why="BCC has made its maps already, and not on the card",

@@ -21,6 +21,7 @@ from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Source, Tuning
 from . import clang
+from .binding import asks_device, may_ask
 from .clang import Build
 from .loading import open_object
 from .tuning import TUNING, tune
@@ -34,7 +35,10 @@ _NO_SECTION = ".text"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A program of an object file, as it is before loading; `size` in bytes."""
+    """A program of an object file, as it is before loading; `size` in bytes.
+
+    One that `asks_device` about packets is to be bound to it.
+    """
 
     name: str
     section: str
@@ -42,6 +46,7 @@ class Candidate:
     attach_type: int
     frags: bool
     size: int
+    asks_device: bool
     priority: int | None
     actions: int | None
 
@@ -143,6 +148,7 @@ def member(
         actions=_first(actions, found.actions, chain.DEFAULT_ACTIONS),
         frags=found.frags,
         size=found.size,
+        devbound=found.asks_device,
         source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins),
     )
 
@@ -254,6 +260,7 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
         parsed = open_object(path, data)
         tune(parsed, tuning)
         pins = any(one.pin_path for one in parsed.maps)
+        asks = asks_device(parsed)
         found = []
         for program in parsed.programs:
             name, section = program.name, program.section
@@ -267,6 +274,7 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
                     # libbpf turns this section into the program's flag only as it loads it.
                     "frags": section.removeprefix("?").split("/")[0] == "xdp.frags",
                     "size": program.size,
+                    "asks_device": asks and may_ask(program),
                     **config,
                 }
             )

@@ -66,6 +66,13 @@ _CASES = (
         "compile it again with clang -g, and do not strip it (llvm-strip -g keeps BTF)",
     ),
     _Case(
+        r"extern \(func ksym\) '(bpf_xdp_metadata_.+?)': not found",
+        "it asks the device about packets, by {1}, which this kernel does not have",
+        "Linux has such functions from 6.3 on, the later ones from later; a program can do without "
+        "what it declares __weak",
+        missing=True,
+    ),
+    _Case(
         r"extern \((?:func|var) ksym\) '(.+?)': not found",
         "this kernel and its modules have no {1}, which it uses",
         "it wants another kernel, or a module that is not loaded; a program can do without what it "

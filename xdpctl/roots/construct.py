@@ -24,6 +24,7 @@ from ..model.labels import Made
 from ..model.plan import Plan
 from ..model.state import Place
 from ..programs import image, loading, words
+from ..programs.binding import Device
 from .count_code import Counter
 from .counting import Counting, mask_of
 from .hook import LostRace
@@ -81,6 +82,11 @@ class Construction:
         self.members.append(replace(member, id=info.id, tag=info.tag))
         self.places[info.id] = Place(slot, link_id)
 
+    def device_of(self, member: Member) -> Device | None:
+        """What a new member is loaded for, if not for any device."""
+        card = self.plan.mode == "hw"
+        return Device(self.paths.ifindex, card) if card or member.devbound else None
+
     def begin_counting(self) -> None:
         """Have counters, those that are there or new ones."""
         self.counting = Counting.prepared(self.paths, self.closing, self.undo)
@@ -114,9 +120,8 @@ class Construction:
             return self._found(member, replaced, where)
         target = (replaced.root_fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
-            check_same(member, target)
-        card = self.paths.ifindex if self.plan.mode == "hw" else 0
-        loaded = loading.load(member.source, member.frags, target, ifindex=card)
+            check_same(member, target, self.device_of(member))
+        loaded = loading.load(member.source, member.frags, target, device=self.device_of(member))
         program = self.closing.enter_context(Program(loaded.fd))
         for number in (*loaded.arrays.values(), *loaded.maps.values()):
             self.closing.callback(os.close, number)
@@ -220,7 +225,9 @@ class Rehearsal(Construction):
         pass
 
 
-def check_same(member: Member, target: tuple[int, str] | None) -> None:
+def check_same(
+    member: Member, target: tuple[int, str] | None, device: Device | None = None
+) -> None:
     """Raise UsageError where a file has other code than the program that it is to stand for.
 
     It is loaded with maps of its own for that: a file may fill the maps that it is given. The tag
@@ -229,7 +236,9 @@ def check_same(member: Member, target: tuple[int, str] | None) -> None:
     source = member.source
     assert source is not None
     with contextlib.ExitStack() as closing:
-        alone = loading.load(source._replace(maps_of=0, pin_path=None), member.frags, target)
+        alone = loading.load(
+            source._replace(maps_of=0, pin_path=None), member.frags, target, device=device
+        )
         for number in (alone.fd, *alone.arrays.values(), *alone.maps.values()):
             closing.callback(os.close, number)
         info = libbpf.prog_info(alone.fd)

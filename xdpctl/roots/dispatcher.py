@@ -27,6 +27,7 @@ from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_
 from ..model.state import Root
 from ..observe.elsewhere import links_elsewhere
 from ..programs import clang
+from ..programs.binding import Device, not_bound
 from .construct import Construction, Hooked, Target, count
 from .kind import ChainKind
 
@@ -69,9 +70,17 @@ class ExtKind(ChainKind):
             root=root.id,
             btf=root.btf_id,
         )
+        free = None
+        if any(member.devbound for member in members) and not all(one.devbound for one in members):
+            # The kernel binds what is loaded for a root that is bound: it would never go onto
+            # another again. What is not bound goes onto both.
+            other = build([Member("free")])
+            made.closing.enter_context(other.program)
+            free = Target(other.program.fd, other.names[0], other.functions[0])
         for slot, member in enumerate(members):
             replaced = Target(root.program.fd, root.names[slot], root.functions[slot])
-            program, info = made.program(member, replaced)
+            wanted = free if free and not member.devbound else replaced
+            program, info = made.program(member, wanted)
             link = made.closing.enter_context(root.hook(program.fd, slot))
             found = link.info
             made.put(member, info, Hooked(program.fd, link.fd), found.id)
@@ -110,9 +119,9 @@ def build(
 
     It takes packets of several fragments if every member does and the kernel can (Linux kernel
     commit c2f2cdbeffda "bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags loading the ebpf
-    program", in v5.18). It is bound to the device of a number if every member is (Linux kernel
-    commit 2b3486bc2d23 "bpf: Introduce device-bound XDP programs", in v6.3). Raises RightsError,
-    UnsupportedError or VerifierError.
+    program", in v5.18). It is bound to the device of a number if a member is: the kernel wants the
+    target of a program that is bound to be so, too. Raises RightsError, UnsupportedError or
+    VerifierError.
     """
     rules = rules._replace(counted=0)  # others count: see counting.py
     code = object_for(tuple(member.actions for member in members), protocol, rules)
@@ -124,8 +133,13 @@ def build(
         if config.frags and error.errno == errno.EINVAL:
             with contextlib.suppress(KernelError):
                 return _load(code, config._replace(frags=False), names, ifindex)
-        raise explain_refusal(error, "the dispatcher") or VerifierError(
-            "the kernel refused the dispatcher", why=error.log.strip() or str(error)
+        device = Device(ifindex) if config.devbound else None
+        raise (
+            not_bound("the dispatcher", device, error)
+            or explain_refusal(error, "the dispatcher")
+            or VerifierError(
+                "the kernel refused the dispatcher", why=error.log.strip() or str(error)
+            )
         ) from error
 
 
@@ -152,10 +166,9 @@ def _load(code: bytes, config: Config, names: tuple[str, ...], ifindex: int) -> 
         program = next(parsed.programs)
         next(parsed.maps).fill(config.pack())
         flags = uapi.BPF_F_XDP_HAS_FRAGS * config.frags
-        if config.devbound:
-            flags |= uapi.BPF_F_XDP_DEV_BOUND_ONLY
-            program.bind_to(ifindex)
         program.set_flags(flags)
+        if config.devbound:
+            program.bind_to(ifindex, flags)
         parsed.load()
         btf = parsed.btf
         assert btf is not None  # it has line numbers and functions, or the kernel would not link it

@@ -40,7 +40,9 @@ class FusedKind(ChainKind):
         made.count()
         parts = [self._part(made, slot) for slot in range(len(made.plan.target.members))]
         try:
-            root, info = build(parts, made.plan.why, made.plan.target.rules)
+            root, info = build(
+                parts, made.plan.why, made.plan.target.rules, ifindex=made.paths.ifindex
+            )
         except KernelError as error:
             raise error.explained() from error
         made.closing.enter_context(root)
@@ -71,22 +73,23 @@ class FusedKind(ChainKind):
 
 
 def build(
-    parts: Sequence[Part], why: int, rules: Rules = USUAL
+    parts: Sequence[Part], why: int, rules: Rules = USUAL, *, ifindex: int = 0
 ) -> tuple[Program, records.ProgInfo]:
     """Load a root for a chain, attached nowhere; returns it and what the kernel tells of it.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
-    packets of several fragments if every member does. Raises RightsError, UnsupportedError or
-    VerifierError, which names the member.
+    packets of several fragments if every member does, and is bound to the device of a number if a
+    member is. Raises RightsError, UnsupportedError or VerifierError, which names the member.
     """
+    device = ifindex if any(part.member.devbound for part in parts) else 0
     try:
-        root = _load(parts, rules=rules)
+        root = _load(parts, rules=rules, device=device)
     except KernelError:
         try:
             # In line they share a frame; as functions each may have more of the stack.
-            root = _load(parts, rules=rules, in_line=False)
+            root = _load(parts, rules=rules, device=device, in_line=False)
         except KernelError as error:
-            raise _explain(parts, error) from error
+            raise _explain(parts, error, device) from error
     try:
         config = Config.of([part.member for part in parts], protocol=0)._replace(
             programs=tuple(part.program_id for part in parts),
@@ -123,7 +126,12 @@ def held_array(program_fd: int) -> Map:
 
 
 def _load(
-    parts: Sequence[Part], gpl: bool | None = None, rules: Rules = USUAL, *, in_line: bool = True
+    parts: Sequence[Part],
+    gpl: bool | None = None,
+    rules: Rules = USUAL,
+    *,
+    device: int = 0,
+    in_line: bool = True,
 ) -> Program:
     code, names = assemble(parts, rules, in_line=in_line)
     return Program.load(
@@ -133,6 +141,7 @@ def _load(
         names,
         gpl=_is_gpl(parts) if gpl is None else gpl,
         frags=all(part.member.frags for part in parts),
+        device=device,
     )
 
 
@@ -144,11 +153,11 @@ def _is_gpl(parts: Sequence[Part]) -> bool:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
+def _explain(parts: Sequence[Part], error: KernelError, device: int) -> XdpctlError:
     """Why the kernel refuses a root, and because of which member."""
     if error.errno == errno.EPERM and not error.log:
         return explain_refusal(error, "the fused root") or error.explained()
-    culprit, alone, error = _culprit(parts, error)
+    culprit, alone, error = _culprit(parts, error, device)
     member = culprit.member
     what = f"{member.name} (id {culprit.program_id})" if member.id else member.name
     if error.errno == errno.ENOENT and not error.log:
@@ -157,8 +166,17 @@ def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
             why="a map that its code names is gone from the kernel",
             hint="unload it and load it again",
         )
+    if device and not culprit.member.devbound and _fits([culprit, _filler(frags=False)]):
+        asking = [part.member.known_as for part in parts if part.member.devbound]
+        return UnsupportedError(
+            f"{what} cannot be fused with {', '.join(asking)}",
+            why=f"{', '.join(asking)} {'asks' if len(asking) == 1 else 'ask'} the device about "
+            "packets, so that the root is bound to it; this kernel keeps program arrays, and "
+            "device and CPU maps, from programs that are",
+            hint="--root ext, where the kernel allows it, keeps programs apart",
+        )
     foreign = [part.member.name for part in parts if not (part.image.gpl or part.array_id)]
-    if foreign and culprit.image.gpl and _fits([culprit], gpl=True):
+    if foreign and culprit.image.gpl and _fits([culprit], True, device):
         return UnsupportedError(
             f"{what} cannot be fused with {', '.join(foreign)}",
             why=f"it calls what the kernel keeps for GPL-compatible programs, and "
@@ -167,12 +185,12 @@ def _explain(parts: Sequence[Part], error: KernelError) -> XdpctlError:
             hint="--root ext, where the kernel allows it, keeps programs apart",
         )
     frags = {part.member.frags for part in parts}
-    if len(frags) > 1 and _fits([culprit], gpl=_is_gpl(parts)):
+    if len(frags) > 1 and _fits([culprit], _is_gpl(parts), device):
         bare = _filler(frags=False)
         if with_arrays := [
             part.member.name
             for part in parts
-            if part.member.frags and not _fits([part, bare], gpl=part.image.gpl)
+            if part.member.frags and not _fits([part, bare], part.image.gpl, device)
         ]:
             return UnsupportedError(
                 f"the root cannot call the program arrays of {', '.join(with_arrays)}",
@@ -203,15 +221,17 @@ def _filler(*, frags: bool) -> Part:
     return Part(Member("nothing", frags=frags), 0, Image(asm.PASS, frags, gpl=True))
 
 
-def _fits(parts: Sequence[Part], gpl: bool | None = None) -> bool:
+def _fits(parts: Sequence[Part], gpl: bool | None = None, device: int = 0) -> bool:
     try:
-        _load(parts, gpl, in_line=False).close()
+        _load(parts, gpl, device=device, in_line=False).close()
     except KernelError:
         return False
     return True
 
 
-def _culprit(parts: Sequence[Part], error: KernelError) -> tuple[Part, bool, KernelError]:
+def _culprit(
+    parts: Sequence[Part], error: KernelError, device: int
+) -> tuple[Part, bool, KernelError]:
     """The first member that the kernel does not take behind a root's main function.
 
     Alone, or else after those before it; with the refusal of that.
@@ -220,7 +240,7 @@ def _culprit(parts: Sequence[Part], error: KernelError) -> tuple[Part, bool, Ker
 
     def refused(some: Sequence[Part]) -> KernelError | None:
         try:
-            _load(some, gpl, in_line=False).close()
+            _load(some, gpl, device=device, in_line=False).close()
         except KernelError as refusal:
             return refusal
         return None

@@ -137,6 +137,12 @@ def _without_frags(members: Sequence[Member], said: str) -> str:
 
 def _remedy(plan: Plan, said: str) -> str:
     """What to do about a refusal to attach."""
+    if asking := [member.known_as for member in plan.target.members if member.devbound]:
+        return (
+            f"{', '.join(asking)} is bound to {plan.interface}, since it asks it about packets: "
+            "that has to be the device itself, none above it such as a bond, and its driver has to "
+            "run programs"
+        )
     if plan.mode == "skb":
         return _GENERIC
     if plan.mode == "hw":
