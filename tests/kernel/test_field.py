@@ -22,20 +22,29 @@ FIELD: dict[str, tuple[str, ...]] = {
     "count": (),
     "devmaps": (),
     "devpinned": (),
+    "frags": (),
     "global": (),
     "kfunc": ("bpf_dynptr_from_xdp",),
     "mapflags": (),
     "mapkinds": (),
     "maps40": (),
+    "metadata": ("bpf_xdp_metadata_rx_hash",),
     "oddsection": (),
+    "ownmeta": (),
     "percpu": (),
     "pinned": (),
     "subprogs": (),
+    "timer": ("bpf_timer_init",),
     "twins": (),
+    "xsk": (),
 }
 """The objects, of tests/bpf/<name>.c, each with the kernel functions that it calls."""
 
-PINNING = ("devpinned", "pinned")
+OURS = ("devpinned", "metadata", "pinned", "timer")
+"""What iproute2 cannot load, or pins elsewhere."""
+UNTRIED = ("mapflags", "metadata")
+"""Queues cannot be copied, and the kernel makes no test runs of what is bound to a device."""
+SECTIONS = {"frags": "xdp.frags", "oddsection": "prog"}
 FRAMES = net.udps(6)
 APPLIED = '[[program]]\nfile = "{}"\nname = "it"\n[[program]]\nfile = "{}"\nname = "last"\n'
 
@@ -62,8 +71,8 @@ def test_an_object_of_the_field(
     tool("load", "-P", 90, veth.dev, objects["pass"])
     assert len(tool.ids(veth.dev)) == 3
     passes(veth)
-    if name != "mapflags":  # queues cannot be copied
-        tool("test", veth.dev, "load", objects["pass"])
+    result = tool.try_("test", veth.dev, "load", objects["pass"])
+    assert result.code == (7 if name in UNTRIED else 0), result.err
     it = tool.ids(veth.dev)[1]
     tool("replace", veth.dev, it, objects[name])
     assert tool.ids(veth.dev)[1] != it
@@ -79,10 +88,15 @@ def test_an_object_of_the_field(
 
 
 def adopt(tool: Tool, veth: net.Veth, path: Path) -> None:
-    """A program of iproute2's; of those that pin maps, whose pins are elsewhere, one of our own."""
-    with bare(tool, veth, path) if path.stem in PINNING else by_ip(tool, veth, path) as running:
-        passes(veth)
+    bound = path.stem == "metadata"
+    running_by = (
+        bare(tool, veth, path, bound=bound) if path.stem in OURS else by_ip(tool, veth, path)
+    )
+    with running_by as running, contextlib.ExitStack() as holding:
         info = oracle.prog(running)
+        for one in info.map_ids:  # a timer stops with the last user of its map
+            holding.enter_context(oracle.map_fd(one))
+        passes(veth)
         maps = {one for one in info.map_ids if oracle.map(one).name != "xdpctl_image"}
         tool("adopt", veth.dev, "--object", path)
         passes(veth)
@@ -95,7 +109,7 @@ def adopt(tool: Tool, veth: net.Veth, path: Path) -> None:
 
 @contextlib.contextmanager
 def by_ip(tool: Tool, veth: net.Veth, path: Path) -> Iterator[int]:
-    section = "prog" if path.stem == "oddsection" else "xdp"
+    section = SECTIONS.get(path.stem, "xdp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TC_BPF_MNT", str(tool.bpffs))  # it makes directories there
         net.ip("link", "set", "dev", veth.dev, "xdpdrv", "object", str(path), "section", section)
