@@ -1114,15 +1114,37 @@ def _probe_bcc() -> None:
         raise OSError(errno.ENOENT, f"no headers in {headers}")
 
 
+def _probe_device(kind: str) -> None:
+    """Whether a device of a kind can be made, on top of a veth if it is one that stands on another.
+
+    The kernel loads the module that it is in, if there is one.
+    """
+    made = (
+        f"link add link xpv0 name xpu0 type {kind}"
+        if kind in STACKED
+        else f"link add xpu0 type {kind}"
+    )
+    subprocess.run(["ip", "link", "add", "xpv0", "type", "veth", "peer", "xpv1"], check=True)
+    try:
+        done = subprocess.run(["ip", *made.split()], capture_output=True, text=True)
+        if done.returncode:
+            raise OSError(errno.EOPNOTSUPP, done.stderr.strip())
+        subprocess.run(["ip", "link", "del", "xpu0"], check=True)
+    finally:
+        subprocess.run(["ip", "link", "del", "xpv0"], check=True)
+
+
 def _probe_own_machine() -> None:
     if not Path("/run/xdpctl-vm").exists():
         raise OSError(errno.EBUSY, "not a guest of tests/vm: others use this kernel, too")
 
 
+STACKED = ("macvlan", "vlan id 5")
 PROBES = {
     "all_namespaces": _probe_all_namespaces,
     "atomics": _probe_atomics,
     "bcc": _probe_bcc,
+    "bond": lambda: _probe_device("bond"),
     "bound": _probe_bound,
     "bpf_loop": _probe_bpf_loop,
     "context": _probe_context,
@@ -1131,10 +1153,13 @@ PROBES = {
     "frags": _probe_frags,
     "link_target": _probe_link_target,
     "live_frames": _probe_live_frames,
+    "macvlan": lambda: _probe_device("macvlan"),
     "own_machine": _probe_own_machine,
     "shared_arrays": _probe_shared_arrays,
     "stats": _probe_stats,
+    "team": lambda: _probe_device("team"),
     "veth": _probe_veth,
+    "vlan": lambda: _probe_device("vlan id 5"),
     "xdp_link": _probe_xdp_link,
 }
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -197,6 +198,52 @@ def test_what_is_meant(veth: net.Veth) -> None:
         assert (there.interface, there.total) == (third.dev, 7)
         assert there.program
         assert there.program[:3] == (oracle.prog(aborting).id, "aborting", None)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        pytest.param(("bond",), marks=needs("bond")),
+        pytest.param(("team",), marks=needs("team")),
+        pytest.param(("vlan",), marks=needs("vlan")),
+        pytest.param(("macvlan",), marks=needs("macvlan")),
+        pytest.param(("bond", "vlan"), marks=needs("bond", "vlan")),
+    ],
+    ids="-on-".join,
+)
+def test_what_stands_on_a_device(veth: net.Veth, above: tuple[str, ...]) -> None:
+    """What goes wrong on a veth is counted for what is above it, and only for that."""
+    aborting = oracle.xdp_load(oracle.returning(0), name="aborting")
+    with net.Veth() as other, contextlib.ExitStack() as ending:
+        names, lower = list[str](), veth.dev
+        for number, kind in enumerate(above):
+            names.append(f"xtabove{number}")
+            if kind in ("bond", "team"):
+                net.ip("link", "add", names[-1], "type", kind)
+                net.ip("link", "set", lower, "down")
+                net.ip("link", "set", lower, "master", names[-1])
+                net.ip("link", "set", lower, "up")
+            else:
+                words = (kind, "id", "5") if kind == "vlan" else (kind,)
+                net.ip("link", "add", "link", lower, "name", names[-1], "type", *words)
+            ending.callback(net.ip, "link", "del", names[-1])
+            net.ip("link", "set", names[-1], "up")
+            lower = names[-1]
+        # On a bond the kernel gives it to what the bond is made of.
+        attached = socket.if_nametoindex(names[0]) if above[0] == "bond" else veth.ifindex
+        for ifindex in (attached, other.ifindex):
+            ending.callback(os.close, oracle.xdp_attach(aborting, ifindex))
+        counts = ending.enter_context(Monitor())
+        scenes = {one: Scene(counts, Bpffs("/nowhere"), one) for one in (*names, "xtabove*")}
+        beside = Scene(counts, Bpffs("/nowhere"), other.dev)
+        net.send(veth, FRAMES)
+        net.send(other, FRAMES[:7])
+        for name, scene in scenes.items():
+            found = only(scene, 60)
+            assert (found.interface, found.total, found.verdict) == (veth.dev, 60, "XDP_ABORTED"), (
+                name
+            )
+        assert only(beside, 7).interface == other.dev
 
 
 @kinds("fused")

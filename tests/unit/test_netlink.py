@@ -62,7 +62,7 @@ def device(index: int, kind: str = "", **attributes: object) -> Attributes:
     return Attributes(index=index, **info, **{f"IFLA_{k}": v for k, v in attributes.items()})
 
 
-def test_what_bonds_teams_and_vlans_are_made_of() -> None:
+def test_what_interfaces_stand_on() -> None:
     """At any depth; not the ports of a bridge, nor a device of another namespace."""
     links = [
         device(2, MASTER=10),
@@ -76,6 +76,7 @@ def test_what_bonds_teams_and_vlans_are_made_of() -> None:
         device(21, "vlan", LINK=20),
         device(22, "vlan", LINK=4, LINK_NETNSID=0),
         device(23, "macvlan", LINK=4),
+        device(24, "vxlan", LINK=4),
     ]
     for number, found in [
         (10, {2, 3}),
@@ -84,7 +85,8 @@ def test_what_bonds_teams_and_vlans_are_made_of() -> None:
         (20, {10, 2, 3}),
         (21, {20, 10, 2, 3}),
         (22, set()),
-        (23, set()),
+        (23, {4}),
+        (24, set()),
         (2, set()),
         (99, set()),
     ]:

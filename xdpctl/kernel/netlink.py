@@ -87,7 +87,10 @@ def _alternatives(link: Any) -> list[str]:
 
 
 def below(numbers: Iterable[int]) -> set[int]:
-    """The interfaces that bonds, teams and VLANs among some are made of, at whatever depth."""
+    """The interfaces that some stand on or are made of, at whatever depth.
+
+    Those of a bridge are none of these: what comes in on its ports may never meet it.
+    """
     with route() as asked:
         return _below(list(asked.get_links()), numbers)
 
@@ -100,7 +103,7 @@ def _below(links: Sequence[Any], numbers: Iterable[int]) -> set[int]:
         if kinds.get(master) in ("bond", "team"):
             lower.setdefault(master, set()).add(link["index"])
         # With a namespace's id the number is of another one.
-        if kinds[link["index"]] == "vlan" and link.get_attr("IFLA_LINK_NETNSID") is None:
+        if kinds[link["index"]] in _STACKED and link.get_attr("IFLA_LINK_NETNSID") is None:
             lower.setdefault(link["index"], set()).add(link.get_attr("IFLA_LINK"))
     start = set(numbers)
     found, pending = set[int](), list(start)
