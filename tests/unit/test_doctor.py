@@ -13,8 +13,9 @@ import pytest
 from tests.unit.samples import INTERFACE
 from tests.unit.terminal import on_terminal, without_colour
 from xdpctl.cli.run import run
-from xdpctl.doctor import checks, ethtool, experiments, probes
-from xdpctl.doctor.checks import Check, Diagnosis, examine, verdict
+from xdpctl.doctor import ethtool, experiments, interface_checks, probes
+from xdpctl.doctor.check import Check, Diagnosis
+from xdpctl.doctor.checks import examine, verdict
 from xdpctl.doctor.experiments import NOT_TRIED, Trial
 from xdpctl.doctor.features import Features
 from xdpctl.doctor.probes import Machine, Nic
@@ -366,7 +367,7 @@ def test_what_the_driver_of_lo_tells() -> None:
 
 
 def test_every_driver_s_name_is_there_once() -> None:
-    assert len(checks._DRIVERS.split()) == len(checks.NATIVE_DRIVERS)
+    assert len(interface_checks._DRIVERS.split()) == len(interface_checks.NATIVE_DRIVERS)
 
 
 def test_without_libbpf_it_still_comes_to_its_end(

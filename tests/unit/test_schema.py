@@ -24,7 +24,7 @@ from xdpctl.cli.group import COMMANDS, cli
 from xdpctl.cli.many import change_each
 from xdpctl.cli.options import ChangingCommand
 from xdpctl.cli.settings import Settings
-from xdpctl.doctor.checks import Check, Diagnosis
+from xdpctl.doctor.check import Check, Diagnosis
 from xdpctl.doctor.features import Features
 from xdpctl.errors import UsageError, VanishedError, XdpctlError
 from xdpctl.host.holders import Holder

@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, TX, plan_of, running, state_of
 from tests.unit.terminal import on_terminal, without_colour
-from xdpctl.doctor.checks import Check, Diagnosis
+from xdpctl.doctor.check import Check, Diagnosis
 from xdpctl.doctor.features import Features
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import XDP_DROP, XDP_PASS, Chain

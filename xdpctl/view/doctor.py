@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..doctor.checks import Check, Diagnosis, verdict
+from ..doctor.check import Check, Diagnosis
+from ..doctor.checks import verdict
 from .style import Span, on_terminal, paint, say
 from .table import Column, Table, show
 

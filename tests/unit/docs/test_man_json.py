@@ -20,7 +20,7 @@ from xdpctl.change.settle import Rehooked
 from xdpctl.change.sweep import Event
 from xdpctl.cli.many import change_each
 from xdpctl.cli.settings import Settings
-from xdpctl.doctor.checks import Check, Diagnosis
+from xdpctl.doctor.check import Check, Diagnosis
 from xdpctl.doctor.features import Features
 from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Interface
