@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from tests.unit.samples import INTERFACE
 from tests.unit.terminal import on_terminal, without_colour
@@ -21,7 +22,7 @@ from xdpctl.doctor.features import Features
 from xdpctl.doctor.probes import Machine, Nic
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
 from xdpctl.host import rights
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, rings
 from xdpctl.kernel.netlink import Device
 from xdpctl.view import doctor
 
@@ -341,13 +342,17 @@ def test_json_and_exit_code(
     ("name", "nic", "text"),
     [
         ("offloads", {"lro": True, "vlan": True}, "ethtool -K va lro off"),
-        ("offloads", {"lro": False, "vlan": True}, ""),
+        ("offloads", {"lro": False, "vlan": True, "split": False}, ""),
+        ("offloads", {"split": True}, "ethtool -G va tcp-data-split off"),
+        ("offloads", {"lro": True, "split": True}, "ethtool -K va lro off && ethtool -G va"),
         ("queues", {"channels": (2, 2), "kind": "virtio_net"}, "ethtool -L va combined 8"),
         ("queues", {"channels": (8, 8), "kind": "virtio_net"}, ""),
         ("queues", {"channels": None}, ""),
         ("queues", {"kind": "veth", "channels": (1, 1), "peer_channels": (4, 4)}, "-L va rx 4"),
         ("mtu", {"kind": "veth", "mtu": 1500, "peer_mtu": 9000}, "frags"),
         ("mtu", {"kind": "veth", "mtu": 9000, "peer_mtu": 1500}, ""),
+        ("mtu", {"kind": "veth", "mtu": 1500, "peer": Device("")}, ""),
+        ("queues", {"kind": "veth", "channels": (1, 1), "peer": Device("")}, ""),
     ],
 )
 def test_offloads_queues_and_the_peer_of_a_veth(name: str, nic: dict[str, Any], text: str) -> None:
@@ -356,6 +361,7 @@ def test_offloads_queues_and_the_peer_of_a_veth(name: str, nic: dict[str, Any], 
     found = examine(replace(GOOD, processors=8, nics=[made]), named=False)
     (check,) = [one for one in found.checks if one.name == name]
     assert (check.state == "warning", text in check.remedy) == (bool(text), True)
+    assert ("another network namespace" in check.found) == (made.peer == Device(""))
 
 
 def test_what_the_driver_of_lo_tells() -> None:
@@ -364,6 +370,33 @@ def test_what_the_driver_of_lo_tells() -> None:
     assert ethtool.offloads("nosuch0") == (None, None)
     lro, _vlan = ethtool.offloads("lo")
     assert lro is False
+    assert rings.data_split([1, 1 << 30]) == {}
+
+
+@pytest.mark.parametrize(("state", "found"), [(0, {}), (1, {4: False}), (2, {4: True})])
+def test_what_a_driver_tells_of_its_rings(
+    monkeypatch: pytest.MonkeyPatch, state: int, found: dict[int, bool]
+) -> None:
+    """The request is put into bytes, and the answer read from some, as the kernel would."""
+
+    def request(_socket: object, asked: Any, **_values: object) -> list[Any]:
+        asked["header"]["sequence_number"] = 1
+        asked.encode()
+        message = rings.RingsMessage(bytes(asked.data))
+        message.decode()
+        (device,) = (value for name, value in message["attrs"] if name.endswith("HEADER"))
+        assert device.get_attr("ETHTOOL_A_HEADER_DEV_INDEX") == 4
+        answer = rings.RingsMessage()
+        answer["attrs"] = [("ETHTOOL_A_RINGS_RX", 512)]
+        if state:
+            answer["attrs"].append(("ETHTOOL_A_RINGS_TCP_DATA_SPLIT", state))
+        answer.encode()
+        read = rings.RingsMessage(bytes(answer.data))
+        read.decode()
+        return [read]
+
+    monkeypatch.setattr(GenericNetlinkSocket, "nlm_request", request)
+    assert rings.data_split([4]) == found
 
 
 def test_every_driver_s_name_is_there_once() -> None:

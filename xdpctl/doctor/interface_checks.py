@@ -78,6 +78,8 @@ def _queues(machine: Machine, nic: Nic) -> Check:
         return Check("queues", "ok", "not told by the driver", interface=nic.name)
     rx, tx = nic.channels
     found = f"{rx} receive and {tx} transmit queues in use, {machine.processors} processors"
+    if nic.peer and not nic.peer.name:
+        found += f"; its peer, in another network namespace, must not transmit by more than {rx}"
     if nic.peer_channels and nic.peer and nic.peer_channels[1] > rx:
         return Check(
             "queues",
@@ -100,19 +102,32 @@ def _queues(machine: Machine, nic: Nic) -> Check:
 
 
 def _offloads(nic: Nic) -> Check:
-    if nic.lro is None:
-        return Check("offloads", "ok", "not told by the driver", interface=nic.name)
-    tags = "VLAN tags are taken out before programs see them" if nic.vlan else "VLAN tags are left"
-    if nic.lro:
-        return Check(
-            "offloads",
-            "warning",
-            f"LRO is on; {tags}",
-            "most drivers refuse native XDP while the card joins packets",
-            f"ethtool -K {nic.name} lro off",
-            interface=nic.name,
-        )
-    return Check("offloads", "ok", f"LRO is off; {tags}", interface=nic.name)
+    words = (
+        (nic.lro, "LRO is on", "LRO is off"),
+        (nic.split, "headers are split from data (HDS)", "headers are left with their data"),
+        (nic.vlan, "VLAN tags are taken out before programs see them", "VLAN tags are left"),
+    )
+    states = [on if state else off for state, on, off in words if state is not None]
+    found = "; ".join(states) or "not told by the driver"
+    wrong = [
+        (nic.lro, "while the card joins packets", f"ethtool -K {nic.name} lro off"),
+        (
+            nic.split,
+            "that takes no packets of several fragments while headers come apart",
+            f"ethtool -G {nic.name} tcp-data-split off",
+        ),
+    ]
+    whys = [why for on, why, _remedy in wrong if on]
+    if not whys:
+        return Check("offloads", "ok", found, interface=nic.name)
+    return Check(
+        "offloads",
+        "warning",
+        found,
+        f"most drivers refuse a load in native mode {', and one '.join(whys)}",
+        " && ".join(remedy for on, _why, remedy in wrong if on),
+        interface=nic.name,
+    )
 
 
 def _mtu(machine: Machine, nic: Nic) -> Check:
@@ -120,6 +135,8 @@ def _mtu(machine: Machine, nic: Nic) -> Check:
     if nic.peer and nic.peer.mtu:  # what comes in is what the other end may send
         found += f", {nic.peer.mtu} of its peer {nic.peer.name}"
         whose, mtu = nic.peer.name, nic.peer.mtu
+    elif nic.peer:
+        found += "; its peer is in another network namespace, and its MTU counts as well"
     if mtu <= ONE_BUFFER or has_native(nic) is False:
         return Check("mtu", "ok", found, interface=nic.name)
     if machine.frags.tried and not machine.frags.works:

@@ -29,8 +29,9 @@ class Nic:
     """An interface; `driver` and `kind` (veth, bond, …) are empty where nobody tells them.
 
     `runs` says what is on its XDP hook, `busy` why no chain of xdpctl's can have it. `lro` and
-    `vlan` tell whether the card joins packets and takes VLAN tags out; `channels` how many queues
-    are in use, as (receive, transmit), also of the `peer` of a veth. None: nobody tells.
+    `vlan` tell whether the card joins packets and takes VLAN tags out, `split` whether it parts
+    headers from data; `channels` how many queues are in use, as (receive, transmit), also of the
+    `peer` of a veth. None: nobody tells.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Nic:
     features: Features | None = None
     lro: bool | None = None
     vlan: bool | None = None
+    split: bool | None = None
     channels: tuple[int, int] | None = None
     peer: netlink.Device | None = None
     peer_channels: tuple[int, int] | None = None
@@ -245,6 +247,7 @@ def _look_at_bpffs(found: Machine, bpffs: Bpffs) -> None:
 
 
 def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]) -> None:
+    from ..kernel import rings
     from . import features
 
     told: dict[int, Features] = {}
@@ -254,6 +257,10 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
         raise
     except XdpctlError as error:
         found.netdev = error.why or error.what
+    try:
+        split = rings.data_split(one.ifindex for one in interfaces)
+    except KernelError:
+        split = {}  # no such family
     with netlink.route() as route:
         links = {link["index"]: link for link in route.get_links()}
     for interface in interfaces:
@@ -262,6 +269,7 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
         nic = nic_of(interface.name, link)
         nic.driver = ethtool.driver(interface.name)
         nic.lro, nic.vlan = ethtool.offloads(interface.name)
+        nic.split = split.get(interface.ifindex)
         nic.channels = ethtool.channels(interface.name)
         nic.peer = netlink.veth_peer(interface.ifindex) if nic.kind == "veth" else None
         if nic.peer and nic.peer.name:
