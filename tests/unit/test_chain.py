@@ -257,3 +257,17 @@ def test_what_is_not_there_cannot_leave(ids: list[int], names: list[str], missin
         TWINS.without([*ids, *names])
     assert caught.value.exit_code == 3
     assert len(TWINS.members) == 4
+
+
+def test_a_root_may_stay_without_members() -> None:
+    """Only a chain without members is kept: with some it has a root anyway."""
+    empty = Chain(kept=True)
+    assert empty.has_root
+    assert not Chain().has_root
+    one = running("one", 1)
+    full = empty.with_added([one])
+    assert full == Chain().with_added([one]) == Chain((one,))
+    assert full.if_empty(kept=True) == full
+    assert full.without([1]) == Chain()
+    assert full.without([1]).if_empty(kept=True) == empty
+    assert empty.with_added([]) == empty

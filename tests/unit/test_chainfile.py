@@ -145,8 +145,9 @@ def test_no_verdict_that_hands_on(read: Read) -> None:
         assert member.actions == 0
 
 
-def test_an_empty_list_takes_all_out(read: Read) -> None:
-    assert read("program = []").target(state_of([running("one", 1)])) == Chain()
+def test_an_empty_list_leaves_an_empty_root(read: Read) -> None:
+    assert read("program = []").target(state_of([running("one", 1)])) == Chain(kept=True)
+    assert read("program = []").target(state_of(None)) == Chain(kept=True)
 
 
 # --- who takes whose place ----------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_usage_errors(xdpctl: Xdpctl, arguments: list[str], text: str) -> None:
 
 
 def test_a_usage_error_says_whose_help_to_read(xdpctl: Xdpctl) -> None:
-    assert "see xdpctl load --help" in xdpctl("load", "lo").err
+    assert "see xdpctl replace --help" in xdpctl("replace", "lo").err
     assert "see xdpctl --help" in xdpctl("nosuch").err
 
 

@@ -38,7 +38,7 @@ from xdpctl.errors import (
 )
 from xdpctl.host import rights, signals
 from xdpctl.kernel.records import LinkInfo
-from xdpctl.model.chain import Kind, Member
+from xdpctl.model.chain import Chain, Kind, Member
 from xdpctl.model.labels import Origin
 from xdpctl.model.plan import Plan
 from xdpctl.model.request import AskedKind, Request
@@ -221,14 +221,31 @@ class Kernel:
         *,
         dry_run: bool = False,
         view: View | None = None,
+        target: Chain | None = None,
     ) -> Plan:
         return transact.transact(
             Bpffs(str(directory)),
             INTERFACE,
-            lambda state: state.chain.with_added([fresh("new")]),
+            lambda state: target or state.chain.with_added([fresh("new")]),
             Request(kind=kind, dry_run=dry_run),
             view=view,
         ).plan
+
+
+@pytest.mark.parametrize("refuses", [0, 22])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_empty_root_is_of_the_kind_that_its_first_program_can_join(
+    refuses: int, dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing on it is refused, so that the kernel is asked before it is made, and once."""
+    kernel = Kernel(monkeypatch, state_of(None), refuses)
+    empty = Chain(kept=True)
+    plan = kernel.transact(tmp_path, None, dry_run=dry_run, target=empty)
+    assert (plan.kind, plan.why) == ("fused" if refuses else "ext", refuses)
+    assert kernel.asked == 1
+    kernel = Kernel(monkeypatch, state_of(None), 0)
+    assert kernel.transact(tmp_path, "ext", dry_run=dry_run, target=empty).kind == "ext"
+    assert kernel.asked == 0
 
 
 @pytest.mark.parametrize("refuses", [0, 22])

@@ -519,3 +519,13 @@ def test_as_many_members_as_there_are_slots() -> None:
     code, names = fused_code.assemble([part(2, 0x1F) for _ in range(MAX_SLOTS)], in_line=False)
     assert len(asm.starts(code)) == len(names) == MAX_SLOTS + 1 < 256
     assert Machine(code).run() == 2
+
+
+def test_a_root_of_no_program_answers_what_the_rules_say() -> None:
+    for verdict in (1, 2):
+        code, names = fused_code.assemble([], USUAL._replace(on_end=verdict))
+        assert Machine(code).run() == verdict
+        assert names == {0: FUSED}
+    record = Config.of([], protocol=0)
+    assert Config.unpack_fused(record.pack_fused()) == record
+    assert not record.devbound

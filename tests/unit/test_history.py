@@ -274,3 +274,18 @@ def test_a_member_s_record_holds_all_that_a_load_needs() -> None:
         *("name", "priority", "actions", "frags", "id", "array_id", "devbound"),
         *("label", "before", "after"),
     }
+
+
+def test_an_empty_root_comes_back_as_one(chains: History) -> None:
+    """And is told from an interface without a root; earlier records know no empty ones."""
+    plan = make_plan(state_of([]), Chain((A,)))
+    empty = Generation.of(1, state_of([]), plan, 600, Terms("load", keeps=True))
+    none = Generation.of(2, state_of(None), make_plan(state_of(None), Chain((A,))), 600, Terms())
+    for one, kept, words in ((empty, True, "an empty root"), (none, False, "no program")):
+        assert Generation.parse(one.number, one.head(), "") == one
+        assert one.chain.kept is kept
+        assert one.words == words
+        assert one.restored(state_of([A]), lambda _number: True) == (Chain(kept=kept), [])
+    head = empty.head().split(" ")
+    assert head[4] == "3"
+    assert change(chains, 1, 2, keeps=True).head().split(" ")[4] == "1"

@@ -54,7 +54,8 @@ def bpffs(tmp_path: Path) -> Bpffs:
 
 def test_the_chain_is_who_runs_and_has_an_owner() -> None:
     assert state_of(None).chain == Chain()
-    assert state_of([]).chain == Chain()
+    for kind in ("ext", "fused"):
+        assert state_of([], kind=kind).chain == Chain(kept=True)
     assert state_of([ONE, TWO]).chain == chain_of(ONE, TWO)
     assert state_of([ONE, None, TWO]).chain == chain_of(ONE, TWO)
     borrowed = state_of([ONE, TWO, THREE], origins={0: APP, 1: APP})

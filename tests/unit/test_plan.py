@@ -19,9 +19,9 @@ from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, Usage
 from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Attach, Origin
-from xdpctl.model.plan import Flip
+from xdpctl.model.plan import Flip, make_plan
 from xdpctl.model.record import Config
-from xdpctl.model.request import AskedKind, AskedMode
+from xdpctl.model.request import AskedKind, AskedMode, Request
 from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, State
 from xdpctl.model.terms import Terms
@@ -532,3 +532,39 @@ def test_many_members_with_names_as_long_as_can_be(tmp_path: Path) -> None:
     (one,) = History(home).recorded()
     assert [member.label for member in one.chain.members] == list(LONG)
     assert one.chain.members[0].before == LONG[1:50]
+
+
+def test_an_empty_root_is_one_more_chain() -> None:
+    """Whatever is there and whatever is wanted, members or none: the flip follows from both."""
+    states = {
+        "attach": state_of(None),
+        "update": state_of([ONE]),
+        "empty": state_of([]),
+    }
+    kept, gone = Chain(kept=True), Chain()
+    assert states["empty"].chain == kept
+    assert states["update"].chain.kept is False
+    assert state_of([None]).chain.kept is False
+    for flip, state in states.items():
+        wanted = "attach" if flip == "attach" else "update"
+        assert plan_of(state, kept).flip == wanted
+        assert plan_of(state, kept).is_same == (flip == "empty")
+        assert plan_of(state, chain_of(NEW)).flip == wanted
+        assert plan_of(state, gone).flip == ("none" if flip == "attach" else "detach")
+    assert not plan_of(states["empty"], gone).is_same
+
+
+def test_a_chain_is_ready_as_it_is() -> None:
+    asked = Request(first_alone=True)
+    for members in ([ONE], []):
+        state = state_of(members)
+        assert make_plan(state, state.chain, request=asked).flip == "none"
+        assert make_plan(state, chain_of(NEW), request=asked).flip == "update"
+    assert make_plan(state_of(None), Chain(kept=True), request=asked).flip == "attach"
+    with pytest.raises(HookBusyError):
+        make_plan(others_chain(), others_chain().chain, request=asked)
+
+
+def test_a_card_has_no_empty_root() -> None:
+    with pytest.raises(UsageError, match="root of its own"):
+        plan_of(state_of(None), Chain(kept=True), mode="hw")

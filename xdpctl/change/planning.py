@@ -40,6 +40,14 @@ class Planner:
 
     def plan(self, state: State) -> Plan:
         """Plan the step from a state to the target. Raises what `make_plan` does."""
+        plan = self._planned(state)
+        # An empty root has no EXT program that could be refused. The first one would be, later,
+        # when the kind of the root is settled.
+        empty = plan.flip in ("attach", "update") and plan.target.kept
+        unknown = empty and self.refused is None
+        return self._planned(state) if unknown and self.falls_back(plan) else plan
+
+    def _planned(self, state: State) -> Plan:
         request = self.request
         if request.kind is None and (state.root is None or state.root.config is None):
             request = replace(request, kind=default_kind())

@@ -185,14 +185,29 @@ def takes_entry(members: Sequence[Member], rules: Rules = USUAL) -> bool:
 
 @dataclass(frozen=True)
 class Chain:
-    """Members in the order in which they run, and the interface's rules."""
+    """Members in the order in which they run, and the interface's rules.
+
+    A chain without members that is `kept` has a root all the same, on which every packet comes to
+    its end at once. With members there is nothing to keep.
+    """
 
     members: tuple[Member, ...] = ()
     rules: Rules = USUAL
+    kept: bool = False
+
+    @property
+    def has_root(self) -> bool:
+        """Whether an interface that runs the chain has a root."""
+        return self.kept or bool(self.members)
+
+    def if_empty(self, *, kept: bool) -> Chain:
+        """The chain, with a root without members or without one if it has none."""
+        return replace(self, kept=kept and not self.members)
 
     def with_added(self, new: Iterable[Member]) -> Chain:
         """The chain with new members in their places. Raises UsageError: see `arranged`."""
-        return replace(self, members=arranged((*self.members, *new)))
+        added = replace(self, members=arranged((*self.members, *new)))
+        return added.if_empty(kept=self.kept)
 
     def with_changed(self, program_id: int, **values: Unpack[Standing]) -> Chain:
         """The chain with other values for a member, which may move it.
@@ -242,7 +257,10 @@ class Chain:
         return named[0]
 
     def without(self, words: Iterable[str | int]) -> Chain:
-        """The chain without members, each named as `find` takes it, which raises."""
+        """The chain without members, each named as `find` takes it, which raises.
+
+        The root goes with the last one.
+        """
         leaving = {self.find(str(word)).id for word in words}
         return replace(
             self, members=tuple(member for member in self.members if member.id not in leaving)

@@ -28,6 +28,10 @@ LATEST = 1 << 35
 """Seconds of the calendar: no record is of a later time."""
 
 
+# What the record of a generation says of it in bits: it keeps its programs; its root had none.
+_KEEPS, _EMPTY = 1, 2
+
+
 @dataclass(frozen=True)
 class Generation:
     """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
@@ -88,11 +92,12 @@ class Generation:
     def words(self) -> str:
         """The chain, in words."""
         names = ", ".join(member.known_as for member in self.chain.members)
-        return names or "no program"
+        return names or ("an empty root" if self.chain.kept else "no program")
 
     def head(self) -> str:
         """The text of its record; those of its members are apart."""
-        numbers = (self.before, self.after, self.time, self.protocol, int(self.keeps))
+        flags = _KEEPS * self.keeps | _EMPTY * self.chain.kept
+        numbers = (self.before, self.after, self.time, self.protocol, flags)
         rules = self.chain.rules
         words = (
             *numbers,
@@ -110,7 +115,7 @@ class Generation:
     def parse(cls, number: int, head: str, members: str) -> Generation | None:
         """None where the record is one of a later xdpctl."""
         with contextlib.suppress(ValueError, TypeError):
-            before, after, when, protocol, keeps, end, vacant, counted, *rest = head.split(" ", 11)
+            before, after, when, protocol, flags, end, vacant, counted, *rest = head.split(" ", 11)
             mode, attach, kind, last = rest
             command, _blank, user = last.partition(" ")
             rules = Rules(in_range(end), in_range(vacant), in_range(counted, 1))
@@ -124,9 +129,9 @@ class Generation:
                 attach=cast(Attach, attach),
                 kind=cast(Kind, kind),
                 protocol=in_range(protocol),
-                keeps=keeps == "1",
+                keeps=bool(in_range(flags) & _KEEPS),
                 command=command,
-                chain=Chain(tuple(known), rules),
+                chain=Chain(tuple(known), rules, kept=bool(in_range(flags) & _EMPTY)),
                 user=_parse_user(user or "-"),
             )
         return None
@@ -149,7 +154,7 @@ class Generation:
         rules = self.chain.rules
         if self.command != "stats":  # what is counted says nothing of packets' fate
             rules = rules._replace(counted=state.chain.rules.counted)
-        return Chain(tuple(found), rules), gone
+        return Chain(tuple(found), rules, self.chain.kept), gone
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .request import USUAL_REQUEST, AskedKind, AskedMode, Request
 from .state import Mode, Root, State
 
 Flip = Literal["attach", "update", "detach", "none"]
-# (a root is there, members shall be there): what happens to the root.
+# (a root is there, one shall be there): what happens to it.
 _FLIPS: dict[tuple[bool, bool], Flip] = {
     (False, True): "attach",
     (True, True): "update",
@@ -57,7 +57,7 @@ class Plan:
     def is_same(self) -> bool:
         """Whether the chain decides as it did: counting its packets changes nothing of that."""
         rules = self.target.rules._replace(counted=self.current.rules.counted)
-        return (self.target.members, rules) == (self.current.members, self.current.rules)
+        return replace(self.target, rules=rules) == self.current
 
     @property
     def joining(self) -> tuple[Member, ...]:
@@ -93,18 +93,18 @@ def make_plan(
     adopts = request.adopts and root is not None and _is_adoptable(root)
     if root is not None and root.owner == "other" and not adopts:
         raise _busy(state)
-    if target.members and not adopts:
+    if target.has_root and not adopts:
         _check_bare(state, target, mode, kind)
     elif not adopts and root is not None and root.kind == "bare":
         kind = "bare"
-    if root is not None and mode not in (None, "unspecified", root.mode) and target.members:
+    if root is not None and mode not in (None, "unspecified", root.mode) and target.has_root:
         raise UnsupportedError(
             f"{name} runs its chain in {root.mode} mode",
             why="the mode of an attached root cannot be changed",
             hint=f"use -m {root.mode}, or unload everything first",
             number=errno.EBUSY,
         )
-    if root is not None and attach not in (None, root.attach) and target.members:
+    if root is not None and attach not in (None, root.attach) and target.has_root:
         raise UnsupportedError(
             f"the root of {name} is attached by {root.attach}",
             why="how a root is attached cannot be changed while it runs",
@@ -135,13 +135,19 @@ def make_plan(
         target=target,
         mode=root.mode if root else mode or "native",
         attach=root.attach if root else attach or "link",
-        flip=_FLIPS[bool(root), bool(target.members)],
+        flip=_flip(state, target, request),
         kind=chosen,
         protocol=speaks,
         adopts=adopts,
         auto=auto,
         why=why,
     )
+
+
+def _flip(state: State, target: Chain, request: Request) -> Flip:
+    if request.first_alone and state.root is not None and target == state.chain:
+        return "none"
+    return _FLIPS[state.root is not None, target.has_root]
 
 
 def _is_adoptable(root: Root) -> bool:
@@ -156,6 +162,10 @@ def _check_bare(
     root, name = state.root, state.interface.name
     joining = [member for member in target.members if not member.id]
     offloaded = "a card takes one plain program: no dispatcher, and nothing beside it"
+    if kind == "bare" and target.kept:
+        raise UsageError(
+            "an empty chain needs a root of its own", hint="leave out -m hw", why=offloaded
+        )
     if mode == "hw" and len(joining) > 1:
         raise UsageError("several programs cannot be offloaded", hint="name one FILE")
     if root is not None and root.kind == "bare":

@@ -23,7 +23,8 @@ class Request:
 
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
     most of libxdp's tools read. `attach` is asked of any root, `first_attach` of a first one alone.
-    `adopts` allows to take over from a program without a dispatcher. `dry_run` plans and changes
+    `adopts` allows to take over from a program without a dispatcher. With `first_alone` a chain
+    that is there already, and is to stay as it is, keeps its root. `dry_run` plans and changes
     nothing. `terms` say how the change can be taken back.
     """
 
@@ -33,6 +34,7 @@ class Request:
     kind: AskedKind | None = None
     protocol: int | None = None
     adopts: bool = False
+    first_alone: bool = False
     dry_run: bool = False
     terms: Terms = UNRECORDED
 

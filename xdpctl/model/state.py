@@ -131,10 +131,14 @@ class State:
 
     @property
     def chain(self) -> Chain:
-        """The members that run and have an owner; a vacant slot cannot get its program back."""
+        """The members that run and have an owner; a vacant slot cannot get its program back.
+
+        A root without any slot was made so, and is kept.
+        """
         if self.root is None:
             return Chain()
         return Chain(
             tuple(slot.member for slot in self.root.slots if slot.member and not slot.orphan),
             self.root.rules,
+            kept=self.root.config is not None and not self.root.slots,
         )

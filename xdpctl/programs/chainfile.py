@@ -48,6 +48,7 @@ class Written:
 
         A program that is called like one that runs takes its place. If several are called the same,
         the first takes that of the first, and so on. Whether packets are counted stays as it is.
+        A file without programs keeps an empty root.
         """
         there, members = list(state.chain.members), []
         for new, maps in self.members:
@@ -55,7 +56,8 @@ class Written:
             if old:
                 there.remove(old)
             members.append(new.instead_of(old, maps) if old else new)
-        return Chain(tuple(members), state.chain.rules._replace(**self.rules))
+        rules = state.chain.rules._replace(**self.rules)
+        return Chain(tuple(members), rules).if_empty(kept=True)
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def opened(path: str, bpffs: str) -> Iterator[Written]:
     if "program" not in document:
         raise BadObjectError(
             f"{path} names no program",
-            hint="begin each with [[program]]; program = [] takes all programs out",
+            hint="begin each with [[program]]; program = [] leaves an empty root, ready for some",
         )
     programs = document.pop("program")
     if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):

@@ -216,6 +216,8 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     source, wide = shipped("dispatcher.c"), is_wide(len(masks))
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     shape = [f"-DSLOTS={slots}", "-DWIDE" if wide else f"-DPROTOCOL={protocol}"]
+    if not masks:
+        shape.append("-Wno-unused")  # no slot needs what there is for slots
     if rules != USUAL:
         shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
     if source is not None:

@@ -45,7 +45,7 @@ def assemble(
     A lone program whose verdict is the chain's is the root itself. With `in_line` a body that can
     stands in the main function; else every one is a function. The rules are the interface's.
     """
-    lone = not (parts[0].array_id or parts[0].counter)
+    lone = parts and not (parts[0].array_id or parts[0].counter)
     if lone and takes_entry([part.member for part in parts], rules):
         return parts[0].image.code, {0: FUSED}
     bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]

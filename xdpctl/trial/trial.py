@@ -120,12 +120,12 @@ def _present(state: State) -> Chain:
     members = (
         slot.member or Member(f"prog{slot.number}", frags=True, id=slot.lost) for slot in root.slots
     )
-    return Chain(tuple(members), root.rules)
+    return Chain(tuple(members), root.rules).if_empty(kept=True)
 
 
 def _rehearse(bpffs: Bpffs, state: State, plan: Plan) -> None:
     """Build the new root as a change would, attached nowhere, and let it go."""
-    if not plan.target.members or plan.flip == "none":
+    if not plan.target.has_root or plan.flip == "none":
         return
     with contextlib.ExitStack() as closing, contextlib.ExitStack() as undo:
         paths = homes.of(bpffs, state.interface)

@@ -11,7 +11,7 @@ from . import trial
 from .document import member_data, pending_data, rules_data, show_change
 from .remarks import place, remarks
 from .style import Style, say, tell
-from .words import alone, rule_lines
+from .words import alone, empty_line, rule_lines
 
 if TYPE_CHECKING:
     from ..change.report import Report, Step
@@ -71,7 +71,9 @@ def _plan_lines(plan: Plan) -> list[str]:
         for member in plan.leaving
         if member.id not in replaced
     ]
-    if plan.target.members:
+    if plan.target.kept:
+        lines.append(f"  {empty_line(plan.target.rules)}")
+    if plan.target.has_root:
         lines += [f"  {line}" for line in rule_lines(plan.target.rules)]
     return lines
 
@@ -176,6 +178,8 @@ def _done_lines(command: str, report: Report) -> Iterator[str]:
     for member in report.gone:
         yield f"{member.known_as} (id {member.id}) is gone and does not come back"
     yield from _changed_lines(plan)
+    if plan.target.kept and not plan.current.kept:
+        yield empty_line(plan.target.rules)
 
 
 def _changed_lines(plan: Plan) -> Iterator[str]:
@@ -191,8 +195,8 @@ def _changed_lines(plan: Plan) -> Iterator[str]:
     if numbers != [number for number in ran if number in numbers]:
         yield f"order: {', '.join(member.known_as for member in plan.staying)}"
     old, new = plan.current.rules, plan.target.rules
-    if plan.target.members and new._replace(counted=old.counted) != old:
+    if plan.target.has_root and new._replace(counted=old.counted) != old:
         words = rules_data(new)
         yield f"on end {words['on_end']}, on vacant {words['on_vacant']}"
-    if plan.target.members and new.counted != old.counted:
+    if plan.target.has_root and new.counted != old.counted:
         yield f"packets are {'' if new.counted else 'not '}counted from now on"

@@ -19,7 +19,7 @@ from .words import pending_line
 if TYPE_CHECKING:
     from ..change.confirm import Confirmed
     from ..host.interfaces import Interface
-    from ..model.chain import Member
+    from ..model.chain import Chain, Member
     from ..model.state import State
 
 
@@ -76,7 +76,7 @@ def history(found: Iterable[Past], style: Style) -> None:
             show(_table(past))
             continue
         state, name = past.state, past.state.interface.name
-        say(f"{name}: now: {_known(state.chain.members) or 'no program'}")
+        say(f"{name}: now: {_known(state.chain)}")
         for one, after in past.ended():
             until = f"until {_by(one)} at {_when(one)}: {_did(one, after)}"
             say(f"{name}: {one.number}: {until}: {_what(one, state)}")
@@ -94,7 +94,7 @@ def _table(past: Past) -> Table:
     if state.pending:
         notes.append(f"{name}: {pending_line(state.pending)}")
     shown.notes = notes
-    shown.add("now", "", "", _known(state.chain.members) or "no program", style="bold")
+    shown.add("now", "", "", _known(state.chain), style="bold")
     for one, after in past.ended():
         ended = f"{_by(one)}: {_did(one, after)}"
         shown.add(str(one.number), _when(one), ended, _what(one, state))
@@ -142,11 +142,15 @@ def _went(back: WentBack) -> str:
 def _what(one: Generation, state: State) -> str:
     """The programs of a generation, and which of them are gone."""
     gone = one.restored(state, is_there)[1]
-    told = f" (gone: {_known(gone)})" if gone else ""
-    return (_known(one.chain.members) or "no program") + told
+    told = f" (gone: {_listed(gone)})" if gone else ""
+    return _known(one.chain) + told
 
 
-def _known(members: Sequence[Member]) -> str:
+def _known(chain: Chain) -> str:
+    return _listed(chain.members) or ("an empty root" if chain.kept else "no program")
+
+
+def _listed(members: Sequence[Member]) -> str:
     return ", ".join(f"{member.known_as} (id {member.id})" for member in members)
 
 

@@ -89,6 +89,8 @@ def drawing(
         yield Span(f"{strokes.end} {whose}: its verdict is the packet's")
         return
     yield Span(strokes.way)
+    if state.chain.kept:
+        yield Span(f"{strokes.way}  <empty, ready for a first program>", "dim")
     for slot in root.slots:
         yield from _slot_lines(slot, root, counts or {}, strokes)
     yield Span(f"{strokes.end} end: {short(ACTIONS[root.rules.on_end])}", "bold")

@@ -17,7 +17,7 @@ from . import document, table
 from .document import member_data, pending_data, rules_data
 from .style import Line, Span, Style, on_terminal, printable, say, short, tell
 from .table import Column, Table
-from .words import OFF, alone, failure_text, pending_line, rule_lines
+from .words import OFF, alone, empty_line, failure_text, pending_line, rule_lines
 
 if TYPE_CHECKING:
     from ..model.state import Root, Slot, State
@@ -246,6 +246,8 @@ def interface_remarks(state: State) -> list[str]:
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
         if root.kind == "bare" and root.owner == "xdpctl":
             found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
+        if state.chain.kept:
+            found.append(empty_line(root.rules))
         if root.kind == "fused" and root.config:
             refused = errno_name(root.config.why)
             why = f"because EXT programs are refused here ({refused})" if refused else "as asked"

@@ -169,7 +169,7 @@ def _program_rows(trial: Trial) -> Iterable[tuple[object, ...]]:
             yield one["slot"], one["name"], short(said["verdict"]), said["packets"], *counts
             counts = "", ""
     past = sum(fate is not None and fate.slot is None for fate in _after(trial))
-    end = trial.target.rules.on_end if trial.target.members else XDP_PASS
+    end = trial.target.rules.on_end if trial.target.has_root else XDP_PASS
     yield "-", "past the last", short(verdict_name(end)), past, past, 0
 
 

@@ -50,6 +50,12 @@ def rule_lines(rules: Rules) -> list[str]:
     return lines
 
 
+def empty_line(rules: Rules) -> str:
+    """What an empty root is there for."""
+    ends = rules_data(rules)["on_end"]
+    return f"the root is empty, ready for a first program: every packet ends as {ends}"
+
+
 def pending_line(pending: Pending) -> str:
     """That a change waits for its confirmation, and for how long."""
     left = pending.left

@@ -18,7 +18,7 @@ _PLACEHOLDERS = {
     "process": r".*",
     "members": r"[^;]+(?:;[^;]+)*",
     "deadline": r"\d+",
-    "keeps": "[01]",
+    "bits": "[0-3]",
     "mode": "(?:native|skb|hw)",
     "attach": "(?:link|netlink)",
     "kind": "(?:ext|fused|bare)",

@@ -36,7 +36,7 @@ INNER = {
     "State": {"home", "live", "stranded"},
     "Root": {"btf_id", "config"},
     "Slot": {"function_btf_id", "handle"},
-    "Chain": {"find", "with_added", "with_changed", "with_replaced", "without"},
+    "Chain": {"find", "if_empty", "with_added", "with_changed", "with_replaced", "without"},
     "Member": {
         *("array_id", "devbound", "handed_on", "held", "instead_of", "load_time", "order"),
         *("replaces", "size", "source"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from ...errors import ChainFullError
+from ...errors import ChainFullError, UsageError
 from ...model.chain import Chain
 from ...model.state import State
 from ...programs import objects
@@ -27,7 +27,12 @@ from ..settings import Settings
 @click.command("load", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(readable=False)
+    "files", nargs=-1, required=False, metavar="FILE...", type=click.Path(readable=False)
+)
+@click.option(
+    "--empty",
+    is_flag=True,
+    help="Load no program, but an empty root, so that a first program later is a flip.",
 )
 @click.option(
     "-p",
@@ -43,6 +48,7 @@ def command(
     settings: Settings,
     interface: str,
     files: tuple[str, ...],
+    empty: bool,
     pin_path: str | None,
     programs: ProgramOptions,
     first: FirstOptions,
@@ -52,7 +58,13 @@ def command(
 
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
     PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
+    With --empty an interface is kept ready: all packets pass until it gets a program.
     """
+    if empty == bool(files):
+        raise UsageError(
+            "--empty loads no program" if empty else "say what to load",
+            hint="give one or more FILEs, or --empty; see xdpctl load --help",
+        )
     bpffs, habits = settings.enter(changes=True), settings.habits
     new = programs.members(
         files,
@@ -62,7 +74,10 @@ def command(
     if habits.pins_maps:  # else xdp-loader's own options, which it takes for any file
         objects.check_pinning(new, pin_path)
     request = replace(
-        first.request, kind=first.kind or habits.kind, first_attach=habits.first_attach
+        first.request,
+        kind=first.kind or habits.kind,
+        first_attach=habits.first_attach,
+        first_alone=empty,
     )
 
     def target(state: State) -> Chain:
@@ -73,7 +88,7 @@ def command(
                 why=f"{habits.program} takes {habits.most}",
                 hint="under its own name xdpctl takes more",
             )
-        return found
+        return found.if_empty(kept=empty)
 
     with objects.letting_go(new, tried=settings.dry_run or bool(changing.trial)):
         change(settings, "load", bpffs, interface, target, changing, request)

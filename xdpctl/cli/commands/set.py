@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ...errors import NotFoundError, UsageError
@@ -99,7 +101,7 @@ def command(
             if name is not None:
                 _check_free(found, member, name)
             found = found.with_changed(member.id, **values)
-        return Chain(found.members, found.rules._replace(**rules))
+        return replace(found, rules=found.rules._replace(**rules))
 
     bpffs = settings.enter(changes=True)
     change(settings, "set", bpffs, interface, target, changing, root.request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import click
 
@@ -113,7 +114,7 @@ def _switch(
                 f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
             )
         found = state.chain
-        return Chain(found.members, found.rules._replace(counted=int(on)))
+        return replace(found, rules=found.rules._replace(counted=int(on)))
 
     bpffs = settings.enter(changes=True)
     change(settings, "stats", bpffs, interface, target, changing, request)

@@ -30,6 +30,9 @@ from ..settings import Settings
 @click.option(
     "--keep", is_flag=True, help="Keep the programs for xdpctl rollback, until the next change."
 )
+@click.option(
+    "--empty", is_flag=True, help="Leave an empty root if no program stays: all packets pass."
+)
 @change_options()
 @click.pass_obj
 def command(
@@ -39,11 +42,12 @@ def command(
     names: tuple[str, ...],
     everything: bool,
     keep: bool,
+    empty: bool,
     changing: ChangeOptions,
 ) -> None:
     """Take programs out of an interface's chain; -i and -n may be repeated.
 
-    The last program takes the dispatcher with it.
+    The last program takes the root with it, unless --empty is given.
     """
     if sum(map(bool, (ids, names, everything))) != 1:
         raise UsageError("say what to unload", hint="with -i ID, with -n NAME or with --all")
@@ -53,7 +57,11 @@ def command(
             raise NotFoundError(
                 f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
             )
-        return Chain() if everything else state.chain.without([*ids, *names])
+        if everything and not empty:
+            return Chain()
+        ours = [one.id for one in state.chain.members]
+        left = state.chain.without(ours if everything else [*ids, *names])
+        return left.if_empty(kept=empty)
 
     change(
         settings, "unload", settings.enter(changes=True), interface, target, changing, keeps=keep
