@@ -89,7 +89,7 @@ def test_what_is_not_adopted(tool: Tool, veth: net.Veth, objects: Objects) -> No
         assert "xdpctl adopt" in tool.try_("load", veth.dev, objects["pass"]).err
         assert not oracle.settle(before).added(before)
         assert oracle.xdp_prog_id(veth.ifindex)[0] == running
-        tool("adopt", veth.dev, "--object", objects["pass"], "--force")
+        tool("adopt", veth.dev, objects["pass"], "--force")
         result = tool.try_("adopt", veth.dev, "--object", objects["pass"])
         assert result.code == 8
         assert "xdpctl load" in result.err

@@ -27,7 +27,7 @@ def test_the_first_program_is_a_flip(tool: Tool, veth: net.Veth, objects: Object
     loaded = tool("load", veth.dev, objects["drop"], "--json").json
     assert (loaded["plan"]["flip"], loaded["plan"]["kind"]) == ("update", tool.kind)
     assert net.exchange(veth, FRAMES) == []
-    unloaded = tool("unload", veth.dev, "-n", "drop", "--empty", "--json").json
+    unloaded = tool("unload", veth.dev, "drop", "--empty", "--json").json
     assert unloaded["plan"]["flip"] == "update"
     assert net.exchange(veth, FRAMES) == FRAMES
     swapped = tool("swap-dispatcher", veth.dev, "--json").json

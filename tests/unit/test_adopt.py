@@ -61,9 +61,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["lo"], "--object"),
+        (["lo"], "xdpctl adopt lo FILE"),
         (["--object", "f.o"], "INTERFACE"),
-        (["lo", "f.o"], "--object"),
+        (["lo", "count.o", "--object", "count.o"], "FILE is given twice"),
+        (["lo", "count.o", "pass.o"], "pass.o"),
         (["lo", "--object", "count.o", "-P", "-1"], "--prio"),
         (["lo", "--object", "count.o", "-A", "XDP_MAYBE"], "XDP_MAYBE"),
         (["lo", "--object", "count.o", "--protocol", "0"], "--protocol"),
@@ -108,6 +109,12 @@ def test_the_member_is_what_the_options_say(asked: Asked) -> None:
     assert member.source[2:6] == ("callee_drop", "/sys/fs/bpf", 500, False)
     assert run(["adopt", "lo", "--object", built("several"), "-s", "xdp/second"]) == 0
     assert asked.chain(BARE).members[0].name == "second"
+
+
+def test_the_file_stands_behind_the_interface_or_an_option(asked: Asked) -> None:
+    for words in ([built("count")], ["--object", built("count")]):
+        assert run(["adopt", "lo", *words]) == 0
+        assert asked.chain(BARE).members[0].name == "count"
 
 
 def test_without_options_it_is_what_the_file_says(asked: Asked) -> None:

@@ -350,7 +350,7 @@ def busy(state: State, target: Chain, **asked: Any) -> HookBusyError:
 def test_another_program_over_netlink(mode: Mode) -> None:
     error = busy(state_of([], owner="other", link_id=0, mode=mode), chain_of(NEW))
     assert "program 500 (firewall), attached over netlink" in error.why
-    assert "xdpctl adopt veth7 --object FILE;" in error.hint
+    assert "xdpctl adopt veth7 FILE;" in error.hint
     # Plain "xdp off" would leave a program in generic mode where it is.
     word = {"native": "xdpdrv", "skb": "xdpgeneric"}[mode]
     assert f"ip link set dev veth7 {word} off" in error.hint
@@ -360,7 +360,7 @@ def test_another_program_over_netlink(mode: Mode) -> None:
 def test_another_program_by_link() -> None:
     error = busy(state_of([], owner="other", link_id=77), chain_of(NEW))
     assert "program 500 (firewall), attached by bpf_link 77" in error.why
-    assert "xdpctl adopt veth7 --object FILE --force" in error.hint
+    assert "xdpctl adopt veth7 FILE --force" in error.hint
     # What netlink cannot take off is not to be tried with netlink.
     assert "ip link" not in error.hint
 

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.samples import DROP, PASS, built, plan_of, running, state_of
 from xdpctl.change.report import Report
 from xdpctl.cli.commands import replace as replace_command
-from xdpctl.cli.commands import set
+from xdpctl.cli.commands import set, unload
 from xdpctl.cli.run import run
 from xdpctl.errors import UsageError, XdpctlError
 from xdpctl.model.chain import Chain, Rules
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     def change(*words: Any, **_options: object) -> None:
         targets.append(words[4])
 
-    for module in (set, replace_command):
+    for module in (set, replace_command, unload):
         monkeypatch.setattr(module, "change", change)
 
     def ask(*words: str, state: State = BUSY) -> Chain:
@@ -149,3 +149,34 @@ def test_what_was_changed_is_told(asked: Asked, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "veth7: replaced count (id 9) with id 30\n"
     change.change("replace", Report(plan, BUSY), Style(dry_run=True))
     assert "slot 0: replace id 9 with count (priority 20" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["count"], [11]),
+        (["9"], [11]),
+        (["last"], [9]),
+        (["-i", "9"], [11]),
+        (["-n", "last"], [9]),
+        (["count", "last"], []),
+        (["count", "-i", "11"], []),
+        (["-i", "9", "-n", "last", "count"], []),
+        (["--all"], []),
+    ],
+)
+def test_unload_takes_programs_by_any_of_their_names(
+    words: list[str], left: list[int], asked: Asked
+) -> None:
+    """With --empty a root stays where no program does, and only there."""
+    chain = asked("unload", "lo", *words)
+    assert ([one.id for one in chain.members], chain.kept) == (left, False)
+    chain = asked("unload", "lo", *words, "--empty")
+    assert ([one.id for one in chain.members], chain.kept) == (left, not left)
+
+
+def test_all_of_a_chain_whose_programs_have_one_name(asked: Asked) -> None:
+    alike = state_of([running("count", 9), running("count", 11)])
+    assert asked("unload", "lo", "-a", "--empty", state=alike) == Chain(kept=True)
+    with pytest.raises(UsageError, match="2 programs of the chain are named count"):
+        asked("unload", "lo", "count", state=alike)

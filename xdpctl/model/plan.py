@@ -174,7 +174,7 @@ def _check_bare(
             f"program {root.id} ({root.name}) has the XDP hook of {name} to itself",
             why=offloaded if root.mode == "hw" else "it was loaded without a dispatcher",
             hint=f"take it off first: xdpctl unload {name} -i {root.id}"
-            + (f"; or xdpctl adopt {name} --object FILE" if _is_adoptable(root) else ""),
+            + (f"; or xdpctl adopt {name} FILE" if _is_adoptable(root) else ""),
             number=again if mode == "hw" else errno.EBUSY,
         )
     if kind != "bare":
@@ -275,4 +275,4 @@ def _way_out(root: Root, name: str) -> str:
     if root.config is not None or root.mode == "hw":
         return remove
     force = " --force" if root.link_id else ""
-    return f"make it a member of a chain: xdpctl adopt {name} --object FILE{force}; or {remove}"
+    return f"make it a member of a chain: xdpctl adopt {name} FILE{force}; or {remove}"

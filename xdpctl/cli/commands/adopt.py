@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from ...errors import HookBusyError, NotFoundError
+from ...errors import HookBusyError, NotFoundError, UsageError
 from ...model import chain
 from ...model.chain import Chain
 from ...model.state import State
@@ -26,14 +26,14 @@ from ..settings import Settings
 
 
 @click.command("adopt", cls=ChangingCommand)
-@click.argument("interface", metavar="INTERFACE", shell_complete=complete.interfaces)
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.argument("file", required=False, metavar="FILE", type=click.Path(readable=False))
 @click.option(
     "--object",
     "path",
-    required=True,
     metavar="FILE",
     type=click.Path(readable=False),
-    help="The object file that the running program was loaded from.",
+    help="The FILE, said in the way of earlier versions.",
 )
 @click.option(
     "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
@@ -45,7 +45,8 @@ from ..settings import Settings
 def command(
     settings: Settings,
     interface: str,
-    path: str,
+    file: str | None,
+    path: str | None,
     force: bool,
     programs: ProgramOptions,
     root: RootOptions,
@@ -54,10 +55,20 @@ def command(
     """Make the XDP program that an interface runs the first member of a chain.
 
     The program, which another tool attached without a dispatcher, goes on running until the root
-    takes its place with the same code and the same maps: no packet misses it.
+    takes its place with the same code and the same maps: no packet misses it. FILE is the object
+    that it was loaded from.
     """
+    if file is None:
+        file = path
+    elif path is not None:
+        raise UsageError("FILE is given twice", hint="leave out --object")
+    if file is None:
+        raise UsageError(
+            "say which FILE the running program was loaded from",
+            hint=f"xdpctl adopt {interface} FILE",
+        )
     bpffs = settings.enter(changes=True)
-    (new,) = programs.members([path], pin_path=bpffs.path)
+    (new,) = programs.members([file], pin_path=bpffs.path)
 
     def target(state: State) -> Chain:
         return Chain().with_added([_in_place_of(state, new, force)])

@@ -15,6 +15,7 @@ from ..settings import Settings
 
 @click.command("unload", cls=ChangingCommand)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.argument("programs", nargs=-1, metavar="[NAME|ID]...", shell_complete=complete.programs)
 @click.option(
     "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
 )
@@ -38,6 +39,7 @@ from ..settings import Settings
 def command(
     settings: Settings,
     interface: str,
+    programs: tuple[str, ...],
     ids: tuple[int, ...],
     names: tuple[str, ...],
     everything: bool,
@@ -45,12 +47,13 @@ def command(
     empty: bool,
     changing: ChangeOptions,
 ) -> None:
-    """Take programs out of an interface's chain; -i and -n may be repeated.
+    """Take programs out of an interface's chain, each named by its id, its label or its name.
 
     The last program takes the root with it, unless --empty is given.
     """
-    if sum(map(bool, (ids, names, everything))) != 1:
-        raise UsageError("say what to unload", hint="with -i ID, with -n NAME or with --all")
+    named = [*programs, *map(str, ids), *names]
+    if bool(named) == everything:
+        raise UsageError("say what to unload", hint="name programs, by name or id, or give --all")
 
     def target(state: State) -> Chain:
         if state.root is None:
@@ -60,7 +63,7 @@ def command(
         if everything and not empty:
             return Chain()
         ours = [one.id for one in state.chain.members]
-        left = state.chain.without(ours if everything else [*ids, *names])
+        left = state.chain.without(ours if everything else named)
         return left.if_empty(kept=empty)
 
     change(
