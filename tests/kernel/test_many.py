@@ -22,7 +22,12 @@ def test_patterns(tool: Tool, objects: Objects) -> None:
     with ExitStack() as stack:
         chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(3)]
         other = stack.enter_context(net.Veth(name="single"))
-        loaded = tool("load", "many?", objects["count"])
+        loaded = tool("load", "many2,many[01]", objects["count"])
+        assert [line.partition(":")[0] for line in loaded.out.splitlines()] == [
+            "many2",
+            "many0",
+            "many1",
+        ]
         for veth in chosen:
             assert f"{veth.dev}: loaded count" in loaded.out
         tool("load", "single", objects["drop"])
@@ -43,8 +48,13 @@ def test_patterns(tool: Tool, objects: Objects) -> None:
             assert net.exchange(veth, FRAMES) == FRAMES
             assert oracle.packets(tool.ids(veth.dev)[0]) == len(FRAMES)
         assert net.exchange(other, FRAMES) == []
+        tool("unload", "--all", "many0")
+        assert tool.try_("unload", "--all", "many0").code == 3
+        assert tool.try_("unload", "--all", "many1,many0").code == 3
+        assert oracle.xdp_prog_id(chosen[1].ifindex)[0] == 0
         tool("unload", "--all", "many*")
         assert [oracle.xdp_prog_id(veth.ifindex)[0] for veth in chosen] == [0, 0, 0]
+        assert tool("unload", "--all", "many*").out == "unload: nothing to do on 3 interfaces\n"
         tool("unload", "--all", "single")
     assert tool.pins() == []
 

@@ -76,6 +76,50 @@ def test_a_pattern_that_matches_nothing(pattern: str) -> None:
     assert caught.value.exit_code == 3
 
 
+def named(monkeypatch: pytest.MonkeyPatch, names: list[tuple[int, str]]) -> None:
+    """Have interfaces of these numbers and names, and no others."""
+    numbers = {name: number for number, name in names}
+    found = "xdpctl.host.interfaces.socket"
+    monkeypatch.setattr(f"{found}.if_nameindex", lambda: names)
+    monkeypatch.setattr(f"{found}.if_nametoindex", lambda name: numbers.get(name, 0))
+    monkeypatch.setattr(f"{found}.if_indextoname", lambda number: dict(names)[number])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("eth1,eth0", ["eth1", "eth0"]),
+        ("eth0,eth0", ["eth0"]),
+        ("wlan0,eth*", ["wlan0", "eth0", "eth1"]),
+        ("eth[0,1],a,b", ["eth0", "eth1", "a", "b"]),
+        ("eth[0,1]", ["eth0", "eth1"]),
+        ("a,c", ["a,c"]),
+        ("a", ["a"]),
+    ],
+)
+def test_a_list_means_its_parts_in_order(
+    monkeypatch: pytest.MonkeyPatch, text: str, names: list[str]
+) -> None:
+    """The very name of an interface is no list, and a comma in brackets parts none."""
+    named(monkeypatch, [(2, "eth0"), (3, "eth1"), (4, "wlan0"), (5, "a"), (6, "b"), (7, "a,c")])
+    assert [one.name for one in Interface.matching(text)] == names
+    assert interfaces.is_several(text) == (text not in ("a,c", "a"))
+    assert interfaces.is_pattern(text) == ("*" in text or "[" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("eth0,nosuch0", "named nosuch0"), ("eth0,", "named "), (",", "named ")]
+)
+def test_a_list_has_to_be_there_in_full(
+    monkeypatch: pytest.MonkeyPatch, text: str, missing: str
+) -> None:
+    named(monkeypatch, [(2, "eth0")])
+    with pytest.raises(NotFoundError, match=f"no interface {missing}"):
+        Interface.matching(text)
+    with pytest.raises(NotFoundError, match="no interface matches nosuch"):
+        Interface.matching("eth0,nosuch*")
+
+
 # --- network namespaces -------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ from .settings import Settings
 
 def interfaces(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     context.ensure_object(Settings).enter()
-    return _fitting((one.name for one in Interface.all()), start)
+    head, comma, last = start.rpartition(",")
+    return [head + comma + name for name in _fitting((one.name for one in Interface.all()), last)]
 
 
 def ids(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

@@ -9,7 +9,7 @@ from ..bpffs.mount import Bpffs
 from ..change.report import Report
 from ..change.transact import transact
 from ..errors import Interrupted
-from ..host.interfaces import Failure, Interface, is_pattern
+from ..host.interfaces import Failure, Interface, is_several
 from ..model.chain import Chain
 from ..model.plan import Plan
 from ..model.request import USUAL_REQUEST, Request
@@ -70,7 +70,7 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
     """Do the work on the interface that is named, or on each that matches a pattern."""
     found = Interface.matching(pattern)
     with waited_for(settings, bpffs, work) as noted:
-        if is_pattern(pattern):
+        if is_several(pattern):
             change_each(settings, command, found, noted)
         else:
             changes.change(command, noted(found[0], None), settings)
@@ -128,6 +128,9 @@ def change_each(
         if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
             say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
+    idle = all(isinstance(one, Report) and one.plan.flip == "none" for one in outcomes)
+    if idle and not (settings.json or settings.quiet or settings.dry_run):
+        say(f"{command}: nothing to do on {len(outcomes)} interfaces")
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)

@@ -51,11 +51,15 @@ class Interface(NamedTuple):
 
     @classmethod
     def matching(cls, pattern: str) -> list[Interface]:
-        """The interfaces that a name or a shell pattern (``eth*``) means, by number.
+        """The interfaces that a name, a shell pattern (``eth*``) or a list of both means.
 
-        A pattern is one of their own and alternative names alike; what is some interface's very
-        name is none. Raises NotFoundError where there is none.
+        Those of a pattern, which is one of their own and alternative names alike, come by number;
+        those of a list (``eth0,br*``) in its order, each once. What is some interface's very name
+        is neither. Raises NotFoundError where there is none, also for one part of a list.
         """
+        parts = _parts(pattern)
+        if len(parts) > 1:
+            return list(dict.fromkeys(one for part in parts for one in cls.matching(part)))
         if not is_pattern(pattern):
             return [cls.named(pattern)]
         import fnmatch
@@ -88,8 +92,22 @@ class Failure(NamedTuple):
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text stands for all interfaces that match it, and is not the name of one."""
-    return any(character in text for character in "*?[") and not _number(text)
+    """Whether a text, or a part of a list, stands for all interfaces that match it."""
+    return any(
+        any(character in part for character in "*?[") and not _number(part) for part in _parts(text)
+    )
+
+
+def is_several(text: str) -> bool:
+    """Whether a text may mean more than one interface: a pattern, or a list."""
+    return len(_parts(text)) > 1 or is_pattern(text)
+
+
+def _parts(text: str) -> list[str]:
+    """What a list names; a comma in brackets, or in the very name of an interface, makes none."""
+    if "," not in text or _number(text) or _by_alternative(text):
+        return [text]
+    return re.split(r",(?![^\[]*\])", text)
 
 
 def _number(name: str) -> int:

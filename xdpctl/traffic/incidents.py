@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, RaceError, VanishedError, errno_name
-from ..host.interfaces import Interface, is_pattern
+from ..host.interfaces import Interface, is_several
 from ..kernel import libbpf, netlink, uapi
 from ..model.chain import ACTIONS, Kind, Member, verdict_name
 from ..observe.reading import View, observe
@@ -115,7 +115,7 @@ class Scene:
         self._netns = os.stat("/proc/thread-self/ns/net").st_ino
         self._interfaces: dict[int, str] = {}
         self._one = None
-        if interface is not None and not is_pattern(interface):
+        if interface is not None and not is_several(interface):
             self._one = Interface.named(interface)
         self._programs: dict[int, Program] = {}
         self._maps: dict[int, Map] = {}

@@ -6,7 +6,7 @@ import click
 
 from ...doctor import probes
 from ...doctor.checks import examine
-from ...host.interfaces import Interface, is_pattern
+from ...host.interfaces import Interface, is_several
 from ...view import doctor, document
 from .. import complete
 from ..settings import Settings, common_options
@@ -27,7 +27,7 @@ def command(settings: Settings, interface: str | None) -> int:
     """
     bpffs = settings.enter()
     found = Interface.matching(interface) if interface else Interface.all()
-    named = interface is not None and not is_pattern(interface)
+    named = interface is not None and not is_several(interface)
     diagnosis = examine(probes.gather(bpffs, found), named=named)
     if settings.json:
         document.show("doctor", doctor.diagnosis_data(diagnosis))

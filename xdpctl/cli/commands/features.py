@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ...doctor.features import read
-from ...host.interfaces import Interface, is_pattern
+from ...host.interfaces import Interface, is_several
 from ...view import document, features
 from .. import complete
 from ..settings import Settings, common_options
@@ -24,7 +24,7 @@ def command(settings: Settings, interface: str | None) -> None:
     xdp-loader; for several each line begins with the interface's name.
     """
     settings.enter()
-    one = interface is not None and not is_pattern(interface)
+    one = interface is not None and not is_several(interface)
     found = read(Interface.matching(interface) if interface else Interface.all())
     if settings.json:
         data = [features.features_data(each) for each in found]

@@ -12,7 +12,7 @@ from ...bpffs import homes
 from ...bpffs.mount import Bpffs
 from ...errors import NotFoundError, UsageError
 from ...host import rights
-from ...host.interfaces import Interface, is_pattern
+from ...host.interfaces import Interface, is_pattern, is_several
 from ...model.chain import Chain
 from ...model.request import Request
 from ...model.state import State
@@ -65,7 +65,7 @@ def command(
         return
     if root != RootOptions() or settings.dry_run or confirm_within:
         raise UsageError("this is for --on and --off", hint="see xdpctl stats --help")
-    if watch and is_pattern(interface):
+    if watch and is_several(interface):
         raise UsageError("--watch shows one interface", hint="name it")
     bpffs = settings.enter()
     rights.require()

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from ...bpffs.mount import Bpffs
 from ...errors import Interrupted, UsageError, VanishedError
 from ...host import rights
-from ...host.interfaces import Failure, Interface, is_pattern
+from ...host.interfaces import Failure, Interface, is_several
 from ...model.state import State
 from ...observe.reading import View, observe
 from ...view import document, status
@@ -71,7 +71,7 @@ def states(
     Of several interfaces those that cannot be read are there, too, and those that go are not.
     Raises what it is that a named one cannot be read for, and NotFoundError.
     """
-    if interface is not None and not is_pattern(interface):
+    if interface is not None and not is_several(interface):
         return [observe(Interface.named(interface), bpffs)]
     view = View()
     found = Interface.matching(interface) if interface else Interface.all()

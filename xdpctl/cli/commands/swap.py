@@ -13,7 +13,7 @@ from ...change.report import Report
 from ...change.transact import transact
 from ...errors import KernelError, NotFoundError, UsageError
 from ...host.holders import Holder, holders
-from ...host.interfaces import Interface, is_pattern
+from ...host.interfaces import Interface, is_pattern, is_several
 from ...kernel import libbpf
 from ...kernel.records import Handle
 from ...model.chain import Chain
@@ -58,11 +58,13 @@ def command(
     bpffs = settings.enter(changes=True)
     terms = Terms("swap-dispatcher", confirm_within)
     request = replace(root.request, dry_run=settings.dry_run, terms=terms)
-    if interface is not None and not is_pattern(interface):
+    if interface is not None and not is_several(interface):
         _one(settings, bpffs, Interface.named(interface), request)
         return
     view = View()
-    found = _with_chains(bpffs, Interface.matching(interface or "*"), view)
+    found = Interface.matching(interface or "*")
+    if interface is None or is_pattern(interface):
+        found = _with_chains(bpffs, found, view)
 
     def work(one: Interface, view: View | None) -> Report:
         return transact(bpffs, one, _same, request, view=view)

@@ -13,7 +13,7 @@ import click
 from ... import __version__
 from ...errors import Interrupted, UsageError, XdpctlError
 from ...host import output, rights
-from ...host.interfaces import Interface
+from ...host.interfaces import Interface, is_several
 from ...model import chain
 from ...traffic import pcapng
 from ...view import packets as views
@@ -66,6 +66,8 @@ def command(
         raise UsageError("trace changes nothing", hint="leave --dry-run out")
     if settings.json and write:
         raise UsageError("--json and -w are two forms of output", hint="leave one out")
+    if is_several(interface):
+        raise UsageError("trace follows one interface", hint="name it; monitor takes several")
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()

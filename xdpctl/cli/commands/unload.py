@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ...errors import NotFoundError, UsageError
+from ...host.interfaces import is_pattern
 from ...model.chain import Chain
 from ...model.state import State
 from .. import complete
@@ -56,6 +57,8 @@ def command(
         raise UsageError("say what to unload", hint="name programs, by name or id, or give --all")
 
     def target(state: State) -> Chain:
+        if state.root is None and everything and is_pattern(interface):
+            return Chain()  # as is wanted of all that it matches
         if state.root is None:
             raise NotFoundError(
                 f"no XDP program is loaded on {state.interface.name}", hint="see xdpctl status"
