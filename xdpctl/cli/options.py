@@ -6,15 +6,16 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
+from ..host import files
 from ..model.chain import MAX_PRIORITY, Member, parse_actions
 from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
-from ..model.request import AskedKind, AskedMode, Request
+from ..model.request import MODE_WORDS, MODES, AskedKind, AskedMode, Request
 from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
@@ -96,13 +97,21 @@ def root_options() -> Decorator:
     return _handed("root", RootOptions, _root())
 
 
+class _Mode(click.Choice):  # type: ignore[type-arg]  # it has none in click 8.1
+    """A mode, in anybody's words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(MODE_WORDS.get(value, value), param, ctx)
+
+
 def first_options() -> Decorator:
     """Hands over `first`, for commands that may load a first root."""
     mode = click.option(
         "-m",
         "--mode",
-        type=click.Choice(["native", "skb", "hw", "unspecified"]),
-        help="How a first program is attached [native].",
+        type=_Mode(MODES),
+        help="How a first program is attached; driver, generic and offload are taken for the first "
+        "three [native].",
     )
     attach = click.option(
         "--attach",
@@ -140,9 +149,11 @@ class ProgramOptions:
         build.check_used(paths)
         tuning = Tuning.parse(self.constants, self.entries)
         actions = None if self.actions is None else parse_actions(self.actions)
+        if list(paths).count(files.STANDARD_INPUT) > 1:
+            raise UsageError("standard input is one object", hint="give - once")
         return [
             objects.member(
-                path,
+                *_found(path),
                 section=self.section,
                 program=self.prog_name,
                 priority=self.prio,
@@ -154,6 +165,13 @@ class ProgramOptions:
             )
             for path in paths
         ]
+
+
+def _found(path: str) -> tuple[str] | tuple[str, bytes]:
+    """What an object is called, and its bytes if they come from standard input."""
+    if path != files.STANDARD_INPUT:
+        return (path,)
+    return "<stdin>", files.read_input(files.OBJECT)
 
 
 def program_options(*, placed: bool = True) -> Decorator:

@@ -21,7 +21,9 @@ def run(arguments: list[str] | None = None, settings: Settings | None = None) ->
     """Run a command line; returns its exit code, with errors printed."""
     settings = settings or Settings()
     # Known from the start, so that an error in the words before it comes as JSON too.
-    settings.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = words[: words.index("--")] if "--" in words else words
+    settings.json = "--json" in options or "-j" in options
     try:
         with signals.handled(last=settings.ends):
             return _run(arguments, settings)

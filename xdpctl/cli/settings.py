@@ -160,7 +160,7 @@ def together(options: Sequence[Decorator]) -> Decorator:
 def common_options(*, changes: bool = False) -> Decorator:
     """The global options, for a command and for the group alike."""
     options: list[Decorator] = [
-        _option("--json", is_flag=True, help="Print one JSON document."),
+        _option("-j", "--json", is_flag=True, help="Print one JSON document."),
         _option("--netns", metavar="NAME|PATH", help="Work in this network namespace."),
         _option(
             "--bpffs",
@@ -169,7 +169,7 @@ def common_options(*, changes: bool = False) -> Decorator:
         ),
         _option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
         _option("-q", "--quiet", is_flag=True, help="Print errors only."),
-        click.version_option(__version__, message="xdpctl %(version)s"),
+        click.version_option(__version__, "-V", "--version", message="xdpctl %(version)s"),
     ]
     if changes:
         options += [

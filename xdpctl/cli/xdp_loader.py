@@ -35,10 +35,11 @@ from ..errors import (
     VerifierError,
     XdpctlError,
 )
-from ..host import output, rights
+from ..host import files, output, rights
 from ..host.interfaces import Interface
 from ..model import chain
 from ..model.record import LIBXDP_SLOTS
+from ..model.request import MODES
 from .settings import Habits, Settings
 
 NAME = "xdp-loader"
@@ -233,6 +234,8 @@ def translated(command: str, given: dict[str, str], places: list[str]) -> list[s
             Interface.named(places[0])  # a pattern means nothing to xdp-loader
         except NotFoundError as error:
             raise UsageError(error.what, hint=error.hint) from error
+    # There it is the name of a file, not standard input.
+    places = [f"./{place}" if place == files.STANDARD_INPUT else place for place in places]
     # Without -v it says nothing of what it did, and with any number of them it shows no traceback.
     loudness = "-v" if "verbose" in given else "-q"
     return [command, loudness, *_options(command, given, places), "--", *places]
@@ -242,6 +245,8 @@ def _options(command: str, given: dict[str, str], places: list[str]) -> Iterator
     if command == "load":
         # Its default holds for later loads too: it does not join a chain in another mode.
         values = {"mode": "native", **given}
+        if values["mode"] not in MODES:
+            raise UsageError(f"--mode {values['mode']} is none", hint=f"use {', '.join(MODES)}")
         for name in ("mode", "pin-path", "section", "prog-name"):
             if name in values:
                 yield f"--{name}={values[name]}"

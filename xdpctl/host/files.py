@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ..errors import BadObjectError, NotFoundError
+from ..errors import BadObjectError, NotFoundError, UsageError
 
 OBJECT = 64 << 20
 SOURCE = 8 << 20
@@ -83,6 +83,26 @@ def read(path: str, limit: int, *, most: int = -1, number: int = 0) -> bytes:
                     return bytes(found[:most])
                 if len(found) > limit:
                     raise _too_large(path, "it has more", limit, number)
+            return bytes(found)
+        finally:
+            os.close(fd)
+
+
+def read_input(limit: int) -> bytes:
+    """All that comes from standard input. Raises BadObjectError, and UsageError for a terminal."""
+    name = "standard input"
+    with _failing(name, 0):
+        fd = os.dup(sys.stdin.fileno())
+        try:
+            if os.isatty(fd):
+                raise UsageError(
+                    "standard input is a terminal", hint="pipe an object into the command"
+                )
+            found = bytearray()
+            for piece in chunks(fd):
+                found += piece
+                if len(found) > limit:
+                    raise _too_large(name, "it has more", limit, 0)
             return bytes(found)
         finally:
             os.close(fd)

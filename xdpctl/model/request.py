@@ -13,6 +13,15 @@ from .terms import UNRECORDED, Terms
 AskedMode = Mode | Literal["unspecified"]
 """`unspecified` leaves the choice to the kernel: native where the driver can, else generic."""
 
+MODES = ("native", "skb", "hw", "unspecified")
+MODE_WORDS = {
+    **dict.fromkeys(("driver", "xdpdrv"), "native"),
+    **dict.fromkeys(("generic", "xdpgeneric"), "skb"),
+    **dict.fromkeys(("offload", "xdpoffload"), "hw"),
+    "xdp": "unspecified",
+}
+"""Modes in the words of ip-link(8) and bpftool-net(8), and in those of xdp-loader."""
+
 AskedKind = Kind | Literal["auto"]
 """`auto` takes EXT programs where the kernel allows them."""
 

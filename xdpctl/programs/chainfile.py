@@ -21,7 +21,7 @@ from ..model.chain import (
     parse_actions,
 )
 from ..model.record import PROTOCOLS
-from ..model.request import Request
+from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tuning
 from ..model.state import State
 from . import objects
@@ -228,6 +228,11 @@ def _one_of(*words: str) -> Callable[[object], str]:
     return convert
 
 
+def _mode(value: object) -> str:
+    known = MODE_WORDS.get(value, value) if isinstance(value, str) else value
+    return _one_of("native", "skb", "unspecified")(known)
+
+
 def _verdict(verdicts: Mapping[str, int]) -> Callable[[object], int]:
     return lambda value: verdicts[_one_of(*verdicts)(value)]
 
@@ -260,7 +265,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 _INTERFACE: _Keys = {
-    "mode": ("mode", _one_of("native", "skb", "unspecified")),
+    "mode": ("mode", _mode),
     "attach": ("attach", _one_of("link", "netlink")),
     "root": ("kind", _one_of("ext", "fused", "auto")),
     "protocol": ("protocol", _number(PROTOCOLS[0], PROTOCOLS[-1])),
