@@ -105,7 +105,7 @@ WRONG = [
     (["test", "lo"], "COMMAND"),
     (["test", "lo", "status"], "status is no command that can be tried"),
     (["test", "lo", "swap-dispatcher"], "no command that can be tried"),
-    (["test", "lo", "--pcap", "f.pcap"], "--pcap is no command"),
+    (["test", "lo", "--packet", "00"], "COMMAND"),
     (["test", "lo", "load"], "FILE"),
     (["test", "lo", "load", "f.o", "--nosuch"], "--nosuch"),
     (["test", "--packet", "0", "lo", "load", "f.o"], "packet 1 is not hexadecimal"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
 from ..host import files
-from ..model.chain import MAX_PRIORITY, Member, parse_actions
+from ..model.chain import MAX_PRIORITY, ON_END, ON_VACANT, Member, check_label, parse_actions
 from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
 from ..model.request import MODE_WORDS, MODES, AskedKind, AskedMode, Request
@@ -137,6 +137,9 @@ class ProgramOptions:
     bcc: bool | None = None
     constants: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    label: str | None = None
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     def members(
         self, paths: Sequence[str], *, pin_path: str | None, first_of_several: bool = False
@@ -149,9 +152,9 @@ class ProgramOptions:
         build.check_used(paths)
         tuning = Tuning.parse(self.constants, self.entries)
         actions = None if self.actions is None else parse_actions(self.actions)
-        if list(paths).count(files.STANDARD_INPUT) > 1:
-            raise UsageError("standard input is one object", hint="give - once")
-        return [
+        label = "" if self.label is None else check_label(self.label)
+        before, after = (tuple(map(check_label, names)) for names in (self.before, self.after))
+        found = [
             objects.member(
                 *_found(path),
                 section=self.section,
@@ -165,6 +168,10 @@ class ProgramOptions:
             )
             for path in paths
         ]
+        return [replace(one, label=label, before=before, after=after) for one in found]
+
+
+PROGRAM_OPTIONS = frozenset(one.name for one in fields(ProgramOptions))
 
 
 def _found(path: str) -> tuple[str] | tuple[str, bytes]:
@@ -174,10 +181,21 @@ def _found(path: str) -> tuple[str] | tuple[str, bytes]:
     return "<stdin>", files.read_input(files.OBJECT)
 
 
-def program_options(*, placed: bool = True) -> Decorator:
+def order_options() -> list[Decorator]:
+    """What a program runs before and after, by the names of others."""
+    return [
+        click.option(
+            "--before", multiple=True, metavar="NAME", help="It runs before this program."
+        ),
+        click.option("--after", multiple=True, metavar="NAME", help="It runs after this program."),
+    ]
+
+
+def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     """Hands over `programs`, for commands that take files.
 
-    One that is not `placed` stands where another one stood.
+    One that is not `placed` stands where another one stood. With `ordered` it has a label, and
+    stands before or after others.
     """
     section = click.option(
         "-s",
@@ -238,7 +256,42 @@ def program_options(*, placed: bool = True) -> Decorator:
     )
     compiling = [include, define, bcc, constants, entries]
     options = [section, name, *([prio] if placed else []), actions, *compiling]
+    if ordered:
+        label = click.option("--name", "label", metavar="LABEL", help="What it is called.")
+        return _handed("programs", ProgramOptions, [*options, label, *order_options()])
     return _handed("programs", ProgramOptions, options)
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RulesOptions:
+    """What the rules of an interface are to be, where that is said."""
+
+    on_end: str | None = None
+    on_vacant: str | None = None
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Fields of the rules that are to be others."""
+        asked = {"on_end": (ON_END, self.on_end), "on_vacant": (ON_VACANT, self.on_vacant)}
+        return {name: known[word] for name, (known, word) in asked.items() if word is not None}
+
+
+def rules_options() -> Decorator:
+    """Hands over `rules`."""
+    on_end = click.option(
+        "--on-end",
+        type=click.Choice(list(ON_END)),
+        help="The interface's verdict past the last program.",
+    )
+    on_vacant = click.option(
+        "--on-vacant",
+        type=click.Choice(list(ON_VACANT)),
+        help="What a slot does whose program is gone: go on, or drop the packet.",
+    )
+    return _handed("rules", RulesOptions, [on_end, on_vacant])
 
 
 # --- the change ---------------------------------------------------------------------------------

@@ -256,6 +256,22 @@ class Chain:
             )
         return named[0]
 
+    def check_asked(self, member: Member, label: str, beside: Iterable[str]) -> None:
+        """Raise for a label that another member has, and for nobody to run before or after.
+
+        NotFoundError for a name that no program has, UsageError for one that several have, and for
+        a program that is to run before or after itself.
+        """
+        for name in beside:
+            if self.find(name) is member:
+                raise UsageError(f"{name} cannot run before or after itself")
+        for other in self.members:
+            if label and other is not member and label in (other.label, other.name):
+                raise UsageError(
+                    f"another program is called {label}",
+                    why=f"it is the one with id {other.id}" if other.id else "it is a new one, too",
+                )
+
     def without(self, words: Iterable[str | int]) -> Chain:
         """The chain without members, each named as `find` takes it, which raises.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import click
 
 from ...errors import ChainFullError, UsageError
+from ...host.files import STANDARD_INPUT
 from ...model.chain import Chain
 from ...model.state import State
 from ...programs import objects
@@ -14,17 +16,19 @@ from .. import complete
 from ..many import change
 from ..options import (
     ChangeOptions,
-    ChangingCommand,
     FirstOptions,
     ProgramOptions,
+    RulesOptions,
     change_options,
     first_options,
     program_options,
+    rules_options,
 )
+from ..parts import ByFile
 from ..settings import Settings
 
 
-@click.command("load", cls=ChangingCommand)
+@click.command("load", cls=ByFile)
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument(
     "files", nargs=-1, required=False, metavar="FILE...", type=click.Path(readable=False)
@@ -40,7 +44,8 @@ from ..settings import Settings
     metavar="PATH",
     help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
 )
-@program_options()
+@program_options(ordered=True)
+@rules_options()
 @first_options()
 @change_options()
 @click.pass_obj
@@ -51,6 +56,8 @@ def command(
     empty: bool,
     pin_path: str | None,
     programs: ProgramOptions,
+    by_file: tuple[ProgramOptions, ...] | None,
+    rules: RulesOptions,
     first: FirstOptions,
     changing: ChangeOptions,
 ) -> None:
@@ -58,6 +65,10 @@ def command(
 
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
     PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
+
+    What says something of a FILE is for all FILEs if it stands in front of them, or behind them; if
+    anything stands between two, each is for the FILE behind it.
+
     With --empty an interface is kept ready: all packets pass until it gets a program.
     """
     if empty == bool(files):
@@ -66,11 +77,16 @@ def command(
             hint="give one or more FILEs, or --empty; see xdpctl load --help",
         )
     bpffs, habits = settings.enter(changes=True), settings.habits
-    new = programs.members(
-        files,
-        pin_path=pin_path or (bpffs.path if habits.pins_maps else None),
-        first_of_several=habits.first_of_several,
-    )
+    if files.count(STANDARD_INPUT) > 1:
+        raise UsageError("standard input is one object", hint="give - once")
+    pinned = pin_path or (bpffs.path if habits.pins_maps else None)
+    new = [
+        member
+        for options, paths in _alike(programs, by_file, files)
+        for member in options.members(
+            paths, pin_path=pinned, first_of_several=habits.first_of_several
+        )
+    ]
     if habits.pins_maps:  # else xdp-loader's own options, which it takes for any file
         objects.check_pinning(new, pin_path)
     request = replace(
@@ -82,6 +98,9 @@ def command(
 
     def target(state: State) -> Chain:
         found = state.chain.with_added(new)
+        for member in new:
+            found.check_asked(member, member.label, (*member.before, *member.after))
+        found = replace(found, rules=found.rules._replace(**rules.values))
         if habits.most and len(found.members) > habits.most:
             raise ChainFullError(
                 f"the chain would have {len(found.members)} programs",
@@ -92,3 +111,13 @@ def command(
 
     with objects.letting_go(new, tried=settings.dry_run or bool(changing.trial)):
         change(settings, "load", bpffs, interface, target, changing, request)
+
+
+def _alike(
+    programs: ProgramOptions, by_file: Sequence[ProgramOptions] | None, files: Sequence[str]
+) -> Iterator[tuple[ProgramOptions, Sequence[str]]]:
+    """Files that have the same options, with these."""
+    if by_file is None:
+        yield programs, files
+    else:
+        yield from ((options, [path]) for options, path in zip(by_file, files, strict=True))

@@ -13,6 +13,7 @@ from ...traffic.pcap import Packet
 from .. import complete
 from ..group import COMMANDS
 from ..options import ChangingCommand, TrialOptions
+from ..parts import leading
 from ..settings import Settings, common_options
 
 _ASKED = f"{__name__}.asked"
@@ -110,7 +111,26 @@ def _options() -> list[click.Option]:
     ]
 
 
-@click.command("test", context_settings={"allow_interspersed_args": False})
+class _Trying(click.Command):
+    """Takes its options in front of the interface and of the command."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not context.resilient_parsing:
+            args = self._in_front(context, args)
+        return super().parse_args(context, args)
+
+    def _in_front(self, context: click.Context, args: list[str]) -> list[str]:
+        """The words with all of its own options in front."""
+        options, places, rest, ended = list[str](), list[str](), args, False
+        while rest and len(places) < 2:
+            if not ended:
+                front = leading(self, context, rest)
+                options, rest, ended = [*options, *front.words], front.rest, front.ended
+            places, rest = [*places, *rest[:1]], rest[1:]
+        return [*options, "--", *places, *rest]
+
+
+@click.command("test", cls=_Trying, context_settings={"allow_interspersed_args": False})
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("verb", metavar="COMMAND")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT]...")
