@@ -155,7 +155,7 @@ class Desk:
         self.confirm()
         # A transaction without a command records no chain of before; those of commands are many.
         # What was kept of them by pins goes with it.
-        for what in ("was", "kept"):
+        for what in ("was", "kept", "went"):
             for record in self.tool.bpffs.glob(f"xdp/xdpctl-*/{what}-*"):
                 record.unlink()
         transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
