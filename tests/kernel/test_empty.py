@@ -78,6 +78,22 @@ def test_it_comes_back(tool: Tool, veth: net.Veth, objects: Objects) -> None:
 
 
 @one_guest
+def test_another_program_takes_it_off(tool: Tool, veth: net.Veth) -> None:
+    tool("load", veth.dev, "--empty")
+    link = oracle.link_fd(tool.status(veth.dev)["root"]["link_id"])
+    oracle.link_detach(link)
+    link.close()
+    assert tool.status(veth.dev)["off"] == []
+    assert "an empty root: off the hook" in tool("status", veth.dev).err
+    tool("rollback", veth.dev)
+    status = tool.status(veth.dev)
+    assert (status["programs"], status["off"]) == ([], None)
+    assert oracle.xdp_prog_id(veth.ifindex)[0] == status["root"]["id"]
+    tool("unload", veth.dev, "-a")
+    assert tool.pins() == []
+
+
+@one_guest
 def test_what_it_is_counted_and_tried_with(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """Rules, counters and trials work on a chain without programs."""
     tool("load", veth.dev, "--empty")

@@ -54,7 +54,7 @@ def test_patterns(tool: Tool, objects: Objects) -> None:
         assert oracle.xdp_prog_id(chosen[1].ifindex)[0] == 0
         tool("unload", "--all", "many*")
         assert [oracle.xdp_prog_id(veth.ifindex)[0] for veth in chosen] == [0, 0, 0]
-        assert tool("unload", "--all", "many*").out == "unload: nothing to do on 3 interfaces\n"
+        assert tool("unload", "--all", "many*").out.count("nothing changed") == 3
         tool("unload", "--all", "single")
     assert tool.pins() == []
 

@@ -212,6 +212,15 @@ def test_what_turns_one_chain_into_another(
     assert differences(Chain(tuple(before)), Chain(tuple(after))) == found
 
 
+def test_an_empty_root_comes_and_goes() -> None:
+    none, empty, full = Chain(), Chain(kept=True), Chain((A,))
+    assert differences(none, empty) == ["added an empty root"]
+    assert differences(empty, full) == ["added a"]
+    assert differences(full, empty) == ["removed a", "left an empty root"]
+    assert differences(empty, none) == ["removed the empty root"]
+    assert differences(empty, empty) == differences(none, none) == []
+
+
 def test_rules_that_changed() -> None:
     assert differences(Chain(rules=Rules(2, 2, 0)), Chain(rules=Rules(1, 1, 1))) == [
         "on end XDP_DROP",

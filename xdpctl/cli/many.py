@@ -128,9 +128,6 @@ def change_each(
         if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
             say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
-    idle = all(isinstance(one, Report) and one.plan.flip == "none" for one in outcomes)
-    if idle and not (settings.json or settings.quiet or settings.dry_run):
-        say(f"{command}: nothing to do on {len(outcomes)} interfaces")
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)

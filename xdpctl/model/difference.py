@@ -31,6 +31,10 @@ def differences(before: Chain, after: Chain) -> list[str]:
     for number in order:
         if words := ", ".join(changed_words(old[number], new[number])):
             found.append(f"{old[number].known_as}: {words}")
+    if after.kept and not before.kept:
+        found.append("left an empty root" if before.members else "added an empty root")
+    elif before.kept and not after.has_root:
+        found.append("removed the empty root")
     return [*found, *_rules(before.rules, after.rules)]
 
 
