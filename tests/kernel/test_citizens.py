@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from tests.kernel import net, oracle, xsk
 from tests.kernel.conftest import Objects, kinds
 from tests.kernel.test_holders import until
-from tests.kernel.tool import Tool
+from tests.kernel.tool import ROOT, Tool
 from tests.kernel.xsk import Receiver
+from tests.unit.samples import compiled
 
 
 def command(*words: object, check: bool = True) -> str:
@@ -55,6 +57,74 @@ def test_af_xdp_lives_on(
         f"received by it, {dropped} had no room there"
     )
     assert (counted, received, dropped) == (sent, sent, 0)
+
+
+# What the man page says of such applications beside a root that libxdp cannot join.
+
+_SOCKETS = """
+struct {
+    int (*type)[17], (*key_size)[4], (*value_size)[4], (*max_entries)[4], (*pinning)[1];
+} sockets SEC(".maps");
+static long (*redirect)(void *, unsigned long, unsigned long) = (void *)51;
+SEC("xdp") int to_sockets(struct xdp_md *ctx)
+{
+    return redirect(&sockets, ((unsigned int *)ctx)[4], 2);  // its receive queue
+}
+"""
+
+
+@kinds("fused")
+def test_a_socket_in_a_map_by_its_pin(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
+) -> None:
+    """The application knows the pin alone; the chain is changed while the socket is there."""
+    path = compiled(tmp_path, _SOCKETS)
+    tool("load", "-P", 60, "-p", tool.bpffs / "app", veth.dev, path)
+    tool("load", "-P", 10, veth.dev, objects["count"])
+    counter = tool.ids(veth.dev)[0]
+    with Receiver(veth.ifindex, oracle.pinned_map(tool.bpffs / "app/sockets").id) as receiver:
+        net.send(veth, net.udps(20))
+        tool("swap-dispatcher", veth.dev)
+        net.send(veth, net.udps(20))
+        until(lambda: receiver.count == 40)
+    assert oracle.packets(counter) == 40
+    assert net.exchange(veth, net.udps(20)) == net.udps(20)  # nobody is there: they pass
+
+
+@kinds("fused")
+def test_an_application_of_libxdp_s_is_adopted(
+    tool: Tool, veth: net.Veth, objects: Objects, debian: Path
+) -> None:
+    """Its program's map has a size of libxdp's; what libxdp does at its end harms nobody."""
+    if not oracle.lacks("ext"):
+        pytest.skip("missing: a kernel that refuses EXT: libxdp makes a dispatcher here")
+    app = subprocess.Popen(
+        [sys.executable, "tests/kernel/libxdp_app.py", veth.dev],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with app:
+        assert app.stdin
+        assert app.stdout
+        assert app.stdout.readline() == "open\n"
+        hint = tool.try_("load", veth.dev, objects["pass"]).err
+        assert "adopt" in hint
+        names = [name for name in ("xsk_def_xdp_prog.o", "xsk_def_xdp_prog_5.3.o") if name in hint]
+        assert len(names) == 2
+        results = [tool.try_("adopt", veth.dev, "--object", debian / name) for name in names]
+        assert sorted(result.code for result in results) == [0, 2], results
+        assert oracle.map(oracle.prog_map(tool.ids(veth.dev)[0], "xsks_map")).max_entries < 64
+        tool("load", "-P", 10, veth.dev, objects["count"])
+        chain = tool.ids(veth.dev)
+        net.send(veth, net.udps(20))
+        app.stdin.close()
+    assert app.returncode == 0
+    assert tool.ids(veth.dev) == chain
+    assert net.exchange(veth, net.udps(20)) == net.udps(20)
+    assert oracle.packets(chain[0]) == 40
 
 
 @kinds("ext")

@@ -110,4 +110,6 @@ class Receiver:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         os.close(self._stop)
+        for ring in (self._rx, self._fill):
+            ring.memory.close()  # it is a socket as long as a ring of it is mapped
         self._socket.close()

@@ -14,7 +14,7 @@ from xdpctl.errors import KernelError
 from xdpctl.kernel import abi, libbpf, maps, records
 from xdpctl.kernel.asm import PASS
 from xdpctl.kernel.object import Object
-from xdpctl.model.source import Image, Source
+from xdpctl.model.source import Image, Source, Tuning
 from xdpctl.programs import sharing
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
@@ -103,10 +103,9 @@ def test_a_map_that_the_program_does_not_use_is_a_new_one(
         SHAPE._replace(type=1),
         SHAPE._replace(key_size=8),
         SHAPE._replace(value_size=16),
-        SHAPE._replace(max_entries=2),
         SHAPE._replace(flags=1),
     ],
-    ids=["type", "key", "value", "entries", "flags"],
+    ids=["type", "key", "value", "flags"],
 )
 def test_a_map_of_another_shape_is_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: records.MapInfo
@@ -115,6 +114,24 @@ def test_a_map_of_another_shape_is_not_shared(
         shared(tmp_path, monkeypatch, LONG, other)
     assert caught.value.call == sharing.SHARING
     assert caught.value.log == f"map packets: {SHAPE.shape} in the file, {other.shape} as it runs"
+
+
+def test_a_file_that_stands_for_a_program_does_not_say_how_large_its_maps_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loader may have set that. It counts in a replacement, and if somebody says it."""
+    larger = SHAPE._replace(max_entries=2)
+    assert shared(tmp_path, monkeypatch, larger) == {"packets": "packets"}
+    as_said: list[dict[str, Any]] = [
+        {"tuning": Tuning(entries=(("packets", 1),))},
+        {"replaces": True},
+    ]
+    for said in as_said:
+        with pytest.raises(KernelError) as caught:
+            shared(tmp_path, monkeypatch, larger, **said)
+        assert caught.value.log.startswith(
+            f"map packets: {SHAPE.shape} in the file, {larger.shape}"
+        )
 
 
 def test_a_map_that_the_file_lacks_is_left_out_by_force(
@@ -158,7 +175,7 @@ def test_every_map_that_does_not_fit_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that cannot be told from another, by as much of its name as there is."""
-    twin = LONG._replace(max_entries=1)
+    twin = LONG._replace(value_size=4)
     with pytest.raises(KernelError) as caught:
         shared(tmp_path, monkeypatch, LONG, twin, RODATA._replace(value_size=8))
     lines = caught.value.log.splitlines()

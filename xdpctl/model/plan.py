@@ -275,4 +275,6 @@ def _way_out(root: Root, name: str) -> str:
     if root.config is not None or root.mode == "hw":
         return remove
     force = " --force" if root.link_id else ""
+    if root.name == "xsk_def_prog":  # of an application with XDP sockets
+        force += " (FILE: xsk_def_xdp_prog.o or xsk_def_xdp_prog_5.3.o of its libxdp)"
     return f"make it a member of a chain: xdpctl adopt {name} FILE{force}; or {remove}"

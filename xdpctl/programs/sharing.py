@@ -49,10 +49,10 @@ def shape_in_kernel(own: ObjectMap, shape: records.MapShape) -> records.MapShape
         return shape  # a type that wants more than a shape: it is compared as it was asked for
 
 
-def difference(own: ObjectMap, theirs: records.MapInfo) -> str:
+def difference(own: ObjectMap, theirs: records.MapInfo, *, of_any_size: bool = False) -> str:
     """In what a map of an object is another than one that is there; empty where it is not."""
     ours = own.shape
-    if not ours.max_entries:  # libbpf asks for one for each CPU
+    if of_any_size or not ours.max_entries:  # without one libbpf asks for one for each CPU
         ours = ours._replace(max_entries=theirs.max_entries)
     if ours == theirs.shape or shape_in_kernel(own, ours) == theirs.shape:
         return ""
@@ -187,12 +187,21 @@ class _Sharing:
     def _give(self, own: ObjectMap, name: str, wanted: list[int]) -> None:
         if len(wanted) > 1:
             self.wrong.append(f"map {name}: {len(wanted)} maps of that name run")
-        elif differs := difference(own, self.left[wanted[0]]):
+        elif differs := difference(own, self.left[wanted[0]], of_any_size=self._sized(name)):
             self.wrong.append(f"map {name}: {differs}{self._pinned(own, name)}")
         else:
             own.reuse(wanted[0])
             own.leave_unpinned()
             self.shared.add(own)
+
+    def _sized(self, name: str) -> bool:
+        """Whether a map has the size that it runs with, whatever the file says.
+
+        Loaders give sizes, as libxdp does to the map of its program for XDP sockets. A file that
+        stands for the program that runs does not know them.
+        """
+        asked = dict(self.source.tuning.entries)
+        return not self.source.replaces and name not in asked
 
     def _pinned(self, own: ObjectMap, name: str) -> str:
         """What else there is to know of a map that does not fit: a new one would not be new."""
