@@ -257,6 +257,8 @@ class Commit:
             if self.plan.gives_back:
                 self.paths.remove_root_link()
             History(paths).tidy(-1 if self.plan.gives_back else self.report.root_id)
+            if paths.kept_programs():
+                paths = paths.listed()  # what belongs to those that are not kept any more goes, too
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pin.remove(self.paths.adopting)

@@ -129,6 +129,8 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         {program for number in stale for program in paths.programs(number)}.difference(members),
     )
     History(paths).tidy(state.live(paths.directory))
+    if paths.kept_programs():
+        paths = paths.listed()
     settle(paths, live, members, stale)
     if not root or not root.link_id or state.home.directory != paths.directory:
         paths.remove_root_link()
