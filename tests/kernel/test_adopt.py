@@ -28,13 +28,19 @@ Attach = Callable[[Tool, net.Veth, Path], contextlib.AbstractContextManager[int]
 
 
 @contextlib.contextmanager
-def loaded(path: Path, device: int = 0) -> Iterator[int]:
-    """The descriptor of a plain XDP program of an object file, bound to a `device` or none."""
+def loaded(
+    path: Path, device: int = 0, arrays: contextlib.ExitStack | None = None
+) -> Iterator[int]:
+    """The descriptor of a plain XDP program of an object file, bound to a `device` or none.
+
+    Its program arrays stay open for as long as `arrays`.
+    """
     source = Source(str(path), path.read_bytes(), path.stem)
     one = loading.load(source, frags=False, device=Device(device) if device else None)
     with libbpf.owned(one.fd), contextlib.ExitStack() as closing:
-        for fd in (*one.arrays.values(), *one.maps.values()):
-            closing.callback(os.close, fd)
+        for fd in one.beside:
+            keeps = arrays if fd in one.arrays.values() else None
+            (keeps or closing).callback(os.close, fd)
         yield one.fd
 
 
@@ -42,17 +48,21 @@ def loaded(path: Path, device: int = 0) -> Iterator[int]:
 def bare(
     tool: Tool, veth: net.Veth, path: Path, mode: str = "xdpdrv", *, bound: bool = False
 ) -> Iterator[int]:
-    """A program that iproute2 attached over netlink, bound to the device if it is to be; its id."""
+    """A program that iproute2 attached over netlink, bound to the device if it is to be; its id.
+
+    Somebody holds its program arrays meanwhile.
+    """
     pin = tool.bpffs / "theirs"
-    with loaded(path, veth.ifindex if bound else 0) as fd:
-        libbpf.pin(fd, str(pin))
-        net.ip("link", "set", "dev", veth.dev, mode, "pinned", str(pin))
-        pin.unlink()
-    try:
-        yield oracle.xdp_prog_id(veth.ifindex)[0]
-    finally:
-        with contextlib.suppress(Exception):
-            net.ip("link", "set", "dev", veth.dev, mode, "off")
+    with contextlib.ExitStack() as arrays:
+        with loaded(path, veth.ifindex if bound else 0, arrays) as fd:
+            libbpf.pin(fd, str(pin))
+            net.ip("link", "set", "dev", veth.dev, mode, "pinned", str(pin))
+            pin.unlink()
+        try:
+            yield oracle.xdp_prog_id(veth.ifindex)[0]
+        finally:
+            with contextlib.suppress(Exception):
+                net.ip("link", "set", "dev", veth.dev, mode, "off")
 
 
 @pytest.mark.parametrize("mode", ["xdpdrv", "xdpgeneric"])

@@ -19,7 +19,7 @@ from xdpctl.errors import BadObjectError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.request import Request
-from xdpctl.model.source import Image, Source
+from xdpctl.model.source import Image, Source, Tail, Tuning
 from xdpctl.model.state import State
 from xdpctl.programs import chainfile, objects
 from xdpctl.programs.chainfile import LIMIT, Written
@@ -377,7 +377,25 @@ def test_values_and_sizes(read: Read, here: Path) -> None:
     shutil.copy(built("tuned"), here)
     text = '[[program]]\nfile = "tuned.o"\nconstants = { unused = 0x10, verdict = "XDP_DROP" }\n'
     (member,) = read(text + "entries = { flows = 64 }").target(EMPTY).members
-    assert source(member).tuning == ((("unused", "16"), ("verdict", "XDP_DROP")), (("flows", 64),))
+    values = (("unused", "16"), ("verdict", "XDP_DROP"))
+    assert source(member).tuning == Tuning(values, (("flows", 64),))
+
+
+def test_places_of_program_arrays(read: Read, here: Path) -> None:
+    shutil.copy(built("hops"), here)
+    text = '[[program]]\nfile = "hops.o"\nprog-name = "hops"\n'
+    (member,) = read(text + 'tail = { "jumps[1]" = "dropper" }').target(EMPTY).members
+    assert source(member).tuning.tails == (Tail("jumps", 1, "dropper"),)
+    for line, what in (
+        ('tail = "jumps[1]=dropper"', "tail: not a table of programs"),
+        ('tail = { jumps = "dropper" }', "tail: 'jumps' is no place in a program array"),
+        ('tail = { "jumps[1]" = 1 }', "tail: not a text"),
+        ('tail = { "jumps[1]" = "passer", "jumps[01]" = "dropper" }', "tail: said twice"),
+        ('tail = { "jumps[9]" = "dropper" }', "hops.o cannot be set so"),
+    ):
+        with pytest.raises(XdpctlError) as caught:
+            read(text + line)
+        assert what in caught.value.what
 
 
 @pytest.mark.parametrize(

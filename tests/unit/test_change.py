@@ -11,6 +11,7 @@ from tests.unit.terminal import document
 from xdpctl.change.report import Report, Step
 from xdpctl.model.chain import Chain
 from xdpctl.model.labels import Origin
+from xdpctl.model.source import EmptyArray
 from xdpctl.model.state import State
 from xdpctl.view import change
 from xdpctl.view.document import show_change
@@ -54,6 +55,22 @@ def test_a_change_tells_what_was_lost_before_it(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.splitlines()[1:] == [
         "xdpctl: veth7: slot 1 was vacant: it is lost and not carried over"
     ]
+
+
+def test_a_change_tells_of_empty_arrays(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each, with what could go there, if there is anything."""
+    report = report_of(state_of([running("mine", 11, label="it")]), chain_of(running("it", 11)))
+    report.members = (running("mine", 11, label="it"),)
+    report.empty = [EmptyArray(11, "jumps", ("dropper", "passer")), EmptyArray(11, "more", ())]
+    change.change("load", report, Style())
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "xdpctl: veth7: the program array jumps of it (id 11) is empty: dropper, passer of the "
+        "same object can go there (--tail jumps[INDEX]=PROGRAM)",
+        "xdpctl: veth7: the program array more of it (id 11) is empty, and no other program of the "
+        "object can go there",
+    ]
+    arrays = change.report_data("load", report)["empty_arrays"]
+    assert arrays[0] == {"program": 11, "array": "jumps", "fitting": ["dropper", "passer"]}
 
 
 def test_a_change_of_a_fused_root_in_words(capsys: pytest.CaptureFixture[str]) -> None:

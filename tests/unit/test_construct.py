@@ -181,7 +181,7 @@ def test_what_was_fused_becomes_an_ext_program(kernel: Kernel, bpffs: Bpffs) -> 
     """With another id, and its program arrays under that; one that was EXT before stays itself."""
     own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.directory)
-    Path(own.map_pin(11, "callees")).touch()
+    Path(own.beside_pin("map", 11, "callees")).touch()
     undo = contextlib.ExitStack()
     with made(bpffs, chain_of(running("one", 11), running("two", 12)), "ext", undo) as root:
         assert kernel.hooked == [(101, 0), (12, 1)]

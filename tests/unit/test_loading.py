@@ -11,7 +11,7 @@ import pytest
 from tests.unit.samples import compiled
 from xdpctl.errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.model.source import Source
-from xdpctl.programs import loading, sharing
+from xdpctl.programs import loading, refusal, sharing
 
 RETURNS = 'SEC("xdp") int {0}(struct xdp_md *ctx) {{ return 2; }}'
 
@@ -40,6 +40,15 @@ def test_maps_that_cannot_be_shared_are_no_fault_of_the_file(
 Attempt = tuple[tuple[int, str] | None, KernelError | None]
 
 
+NOTHING: dict[str, Any] = {
+    "arrays": [],
+    "maps": [],
+    "callees": [],
+    "empty": {},
+    "replaced": [],
+}
+
+
 def loaded(
     patch: pytest.MonkeyPatch,
     first: KernelError | None,
@@ -60,7 +69,7 @@ def loaded(
         tried.append((target, refused))
         if fault:
             raise fault
-        return {"arrays": [], "maps": []}, [70 + len(tried)]
+        return NOTHING, [70 + len(tried)]
 
     patch.setattr(loading, "_load", load)
     patch.setattr(loading, "in_child", lambda _path, work: work())
@@ -92,7 +101,7 @@ def test_what_btf_is_refused_for_is_loaded_without(monkeypatch: pytest.MonkeyPat
         KernelError("verifier", errno.EACCES, "invalid access to packet"),
         KernelError("bpf_object__load", errno.ENOMEM),
         KernelError(sharing.SHARING, errno.EINVAL, "map packets: 2 maps of that name run"),
-        KernelError(loading._FILLING, errno.EINVAL),
+        KernelError(refusal.FILLING, errno.EINVAL),
     ],
 )
 def test_other_refusals_are_final(fault: KernelError, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +122,7 @@ def test_the_reason_is_that_of_the_second_way(monkeypatch: pytest.MonkeyPatch) -
     result, _tried = loaded(monkeypatch, INVALID, fault)
     assert isinstance(result, VerifierError)
     assert result.why == "R1 invalid mem access"
-    result, _tried = loaded(monkeypatch, INVALID, KernelError(loading._CALLING, errno.EINVAL))
+    result, _tried = loaded(monkeypatch, INVALID, KernelError(refusal.CALLING, errno.EINVAL))
     assert isinstance(result, UnsupportedError)
     assert result.what == "old of /old.o cannot replace a function of a dispatcher"
     assert "tail calls" in result.why

@@ -33,6 +33,7 @@ from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
+from xdpctl.model.source import EmptyArray
 from xdpctl.model.state import Off, State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
@@ -92,6 +93,7 @@ def report(*, tried: bool = False) -> Report:
     done.renewed[9] = 90
     done.gone = (COUNT,)
     done.unsettled = "it is busy"
+    done.empty = [EmptyArray(10, "jumps", ("dropper",))]
     if not tried:
         return done
     fate = Fate(XDP_PASS, 0, (XDP_PASS, 31), b"shorter", (0,))

@@ -13,7 +13,7 @@ from ..host import locks
 from ..host.interfaces import Interface
 from ..model import chain, labels
 from ..model.request import AskedKind, AskedMode, Request
-from ..model.source import Source, Tuning
+from ..model.source import Source, Tail, Tuning
 from ..model.state import State
 from ..model.terms import Terms
 from ..programs import bcc as dialect
@@ -40,6 +40,7 @@ def attach(
     bcc: bool | None = None,
     constants: Mapping[str, int | str] | None = None,
     entries: Mapping[str, int] | None = None,
+    tail: Mapping[str, str] | None = None,
 ) -> Attachment:
     """Add an XDP program to an interface's chain, for as long as this process holds it.
 
@@ -47,7 +48,8 @@ def attach(
     whose tables are then those of the program in the chain. `program`, a function's name, or
     `section` name one of several in it. A C source is compiled with `flags`, such as
     ``["-DLIMIT=5"]``, by BCC if it is in that dialect or `bcc` says so. Before it is loaded global
-    variables get the values of `constants` and maps the numbers of `entries`. `priority` and
+    variables get the values of `constants` and maps the numbers of `entries`; `tail`, such as
+    ``{"jumps[1]": "dropper"}``, puts programs of it into its program arrays. `priority` and
     `actions`, such as ``["XDP_PASS", "XDP_TX"]``, go before what the object says. `mode` and
     `attach` are for a first program, `root` is the kind of root (default: what is there, else
     XDPCTL_ROOT or "auto"). `bpffs` defaults to LIBXDP_BPFFS or /sys/fs/bpf;
@@ -59,7 +61,8 @@ def attach(
     mask = None if actions is None else chain.parse_actions(",".join(actions) or "none")
     build = Build(tuple(flags), bcc)
     values = tuple((name, _word(value)) for name, value in (constants or {}).items())
-    tuning = Tuning(values, tuple((entries or {}).items())).checked()
+    tails = tuple(Tail.at(where, name) for where, name in (tail or {}).items())
+    tuning = Tuning(values, tuple((entries or {}).items()), tails).checked()
     member = _member(source, program, section, priority, mask, pinned.path, build, tuning)
 
     def target(state: State) -> chain.Chain:

@@ -13,6 +13,7 @@
             rules-<root id>                        a symbolic link: verdicts where no program is
             map-<program id>-<name>                a member's program array, which the kernel
                                                    empties when no descriptor or pin is left
+            callee-<program id>-<name>             a program of its object that may go into it
             counts, masks                          maps: what is counted, and of whom
             counter-<program id>-<entry|exit>      a link of what counts an EXT program's packets
             made-<root id>-<number>                a symbolic link: a pin that a load made elsewhere
@@ -37,6 +38,7 @@ import errno
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
 
 from ..errors import BpffsError
 from ..host import locks
@@ -45,6 +47,9 @@ from ..model.chain import USUAL, Rules
 from ..model.labels import Attach, Home, Label, Made, Origin, is_number
 from . import pin
 from .mount import Bpffs
+
+Beside = Literal["map", "callee"]
+_BESIDE: tuple[Beside, ...] = ("map", "callee")
 
 
 class InterfacePins:
@@ -311,36 +316,42 @@ class InterfacePins:
     # --- maps -----------------------------------------------------------------------------------
 
     def kept_maps(self) -> dict[str, int]:
-        """The pins of members' program arrays, each with the member's program id."""
+        """The pins of members' program arrays and callees, each with the member's program id."""
         found = {}
         for name in self.entries():
             kind, _, rest = name.partition("-")
             number = rest.partition("-")[0]
-            if kind == "map" and is_number(number):
+            if kind in _BESIDE and is_number(number):
                 found[f"{self.directory}/{name}"] = int(number)
         return found
 
-    def maps_of(self, program_id: int) -> dict[str, str]:
-        """The pins of a member's program arrays, each with the array's name."""
-        prefix = self.map_pin(program_id, "")
-        kept = (path for path, number in self.kept_maps().items() if number == program_id)
-        return {path: path.removeprefix(prefix) for path in kept}
+    def beside(self, program_id: int) -> dict[str, tuple[Beside, str]]:
+        """The same pins of one member, each with its kind and what it is called."""
+        return {
+            path: (kind, path.removeprefix(prefix))
+            for path, number in self.kept_maps().items()
+            for kind in _BESIDE
+            if number == program_id
+            and path.startswith(prefix := self.beside_pin(kind, program_id, ""))
+        }
 
     def kept_programs(self) -> set[int]:
         """The ids of the programs of earlier chains that are kept in the kernel."""
         names = (re.fullmatch(r"kept-\d+-(\d+)", name) for name in self.entries())
         return {int(name[1]) for name in names if name}
 
-    def map_pin(self, program_id: int, name: str) -> str:
-        return f"{self.directory}/map-{program_id}-{name}"
+    def beside_pin(self, kind: Beside, program_id: int, name: str) -> str:
+        # An object may call a program by any bytes at all.
+        name = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:200]
+        return f"{self.directory}/{kind}-{program_id}-{name}"
 
-    def keep_map(self, program_id: int, name: str, fd: int) -> None:
-        """Pin a member's program array."""
+    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
+        """Pin a member's program array, or a program that may go into one."""
         with pin.failing("pin a map in", self.bpffs.path):
-            libbpf.pin(fd, self.map_pin(program_id, name))
+            libbpf.pin(fd, self.beside_pin(kind, program_id, name))
 
     def remove_maps_but(self, program_ids: Collection[int]) -> None:
-        """Remove the program arrays of programs that are neither members (any longer) nor kept."""
+        """Remove arrays and callees of programs that are neither members (any longer) nor kept."""
         with pin.failing("remove a pin from", self.bpffs.path):
             wanted = self.kept_programs().union(program_ids)
             for path, program_id in self.kept_maps().items():

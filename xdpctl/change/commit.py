@@ -146,6 +146,7 @@ class Commit:
         self.report.members = tuple(made.members)
         self.report.holds = made.holds
         self.report.renewed = made.renewed
+        self.report.empty = [one for one in made.empty if one.program in made.places]
         return made
 
     def remember(self, undo: contextlib.ExitStack) -> None:

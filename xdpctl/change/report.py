@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..model.chain import Member
 from ..model.plan import Plan
+from ..model.source import EmptyArray
 from ..model.state import State
 from ..model.terms import Pending
 from .settle import Rehooked
@@ -29,7 +30,8 @@ class Report:
     another link now, `holds` the descriptors of what holds the held members, by program id,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
     `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
-    going back, and `unsettled` why something was left to the next command once the change was live.
+    going back, `unsettled` why something was left to the next command once the change was live, and
+    `empty` the program arrays of new members that have nothing in them.
     """
 
     plan: Plan
@@ -44,3 +46,4 @@ class Report:
     pending: Pending | None = None
     gone: tuple[Member, ...] = ()
     unsettled: str = ""
+    empty: list[EmptyArray] = field(default_factory=list)

@@ -137,6 +137,7 @@ class ProgramOptions:
     bcc: bool | None = None
     constants: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
     label: str | None = None
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -150,7 +151,7 @@ class ProgramOptions:
         flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]
         build = Build(tuple(flags), self.bcc)
         build.check_used(paths)
-        tuning = Tuning.parse(self.constants, self.entries)
+        tuning = Tuning.parse(self.constants, self.entries, self.tail)
         actions = None if self.actions is None else parse_actions(self.actions)
         label = "" if self.label is None else check_label(self.label)
         before, after = (tuple(map(check_label, names)) for names in (self.before, self.after))
@@ -254,7 +255,13 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
         metavar="MAP=N",
         help="How many entries a map of the program's has.",
     )
-    compiling = [include, define, bcc, constants, entries]
+    tail = click.option(
+        "--tail",
+        multiple=True,
+        metavar="ARRAY[INDEX]=PROG",
+        help="Put another program of the object into a place of a program array.",
+    )
+    compiling = [include, define, bcc, constants, entries, tail]
     options = [section, name, *([prio] if placed else []), actions, *compiling]
     if ordered:
         label = click.option("--name", "label", metavar="LABEL", help="What it is called.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, ItemsView, Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -69,15 +70,61 @@ class NamedMaps(Protocol):
         """Keep what making them left elsewhere."""
 
 
+class Tail(NamedTuple):
+    """A program of an object that is to be put into a place of one of its program arrays."""
+
+    array: str
+    place: int
+    program: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.array}[{self.place}]"
+
+    @classmethod
+    def at(cls, where: str, program: str) -> Tail:
+        """Of a place such as ``jumps[1]``. Raises UsageError."""
+        match = re.fullmatch(r"([^\[\]=]+)\[(\d{1,10})\]", where, flags=re.ASCII)
+        if not match or int(match[2]) >= MAX_ENTRIES:
+            raise UsageError(
+                f"{where!r} is no place in a program array", hint="write ARRAY[INDEX], as jumps[1]"
+            )
+        return cls(match[1], int(match[2]), program)
+
+    @classmethod
+    def parse(cls, word: str) -> Tail:
+        """Of ``jumps[1]=dropper``. Raises UsageError."""
+        where, _, program = word.partition("=")
+        if not program:
+            raise UsageError(
+                f"--tail {word} names no program", hint="write --tail ARRAY[INDEX]=PROGRAM"
+            )
+        return cls.at(where, program)
+
+
+class EmptyArray(NamedTuple):
+    """A program array of a program's with nothing in it, and what of its object could go there."""
+
+    program: int
+    array: str
+    fitting: tuple[str, ...]
+
+
 class Tuning(NamedTuple):
-    """What a loader of its own would set in an object: values of global variables, map sizes."""
+    """What a loader of its own would set in an object.
+
+    Values of global variables, map sizes, and what is in its program arrays.
+    """
 
     constants: tuple[tuple[str, str], ...] = ()
     entries: tuple[tuple[str, int], ...] = ()
+    tails: tuple[Tail, ...] = ()
 
     @classmethod
-    def parse(cls, constants: Iterable[str], entries: Iterable[str]) -> Tuning:
-        """Of words such as ``LIMIT=5`` and ``flows=1024``. Raises UsageError."""
+    def parse(
+        cls, constants: Iterable[str], entries: Iterable[str], tails: Iterable[str] = ()
+    ) -> Tuning:
+        """Of words such as ``LIMIT=5``, ``flows=1024``, ``jumps[1]=dropper``. Raises UsageError."""
         pairs = [word.partition("=") for word in constants]
         sizes = [word.partition("=") for word in entries]
         for name, _, value in pairs:
@@ -89,14 +136,19 @@ class Tuning(NamedTuple):
                     f"--entries {name} has no number", hint="write --entries MAP=NUMBER"
                 )
         numbers = tuple((name, int(value)) for name, _, value in sizes)
-        return cls(tuple((name, value) for name, _, value in pairs), numbers).checked()
+        values = tuple((name, value) for name, _, value in pairs)
+        return cls(values, numbers, tuple(map(Tail.parse, tails))).checked()
 
     def checked(self) -> Tuning:
         """Itself. Raises UsageError for what no map can have, and what is said twice."""
         for name, number in self.entries:
             if not 0 < number <= MAX_ENTRIES:
                 raise UsageError(f"map {name} cannot have {number} entries")
-        for said in ([name for name, _ in self.constants], [name for name, _ in self.entries]):
+        for said in (
+            [name for name, _ in self.constants],
+            [name for name, _ in self.entries],
+            [one.where for one in self.tails],
+        ):
             if len(said) > len(set(said)):
                 raise UsageError(f"said twice: {', '.join(sorted(said))}")
         return self

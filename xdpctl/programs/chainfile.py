@@ -22,7 +22,7 @@ from ..model.chain import (
 )
 from ..model.record import PROTOCOLS
 from ..model.request import MODE_WORDS, Request
-from ..model.source import MAX_ENTRIES, MapsAsked, Tuning
+from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
 from ..model.state import State
 from . import objects
 from .clang import Build
@@ -146,7 +146,7 @@ def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[
     build = Build((*include, *define), found.pop("bcc", None))
     called = {key: found.pop(key) for key in ("label", "before", "after") if key in found}
     maps = found.pop("maps", None)
-    tuning = Tuning(found.pop("constants", ()), found.pop("entries", ()))
+    tuning = Tuning(*(found.pop(key, ()) for key in ("constants", "entries", "tails")))
     file = os.path.join(here, found.pop("file"))
     try:
         build.check_used([file])
@@ -260,6 +260,13 @@ def _entries(value: object) -> tuple[tuple[str, int], ...]:
     return tuple((name, number(one)) for name, one in value.items())
 
 
+def _tails(value: object) -> tuple[Tail, ...]:
+    if not isinstance(value, dict):
+        raise UsageError("not a table of programs")
+    found = tuple(Tail.at(where, _text(one)) for where, one in value.items())
+    return Tuning(tails=found).checked().tails
+
+
 def _names(value: object) -> tuple[str, ...]:
     return tuple(map(check_label, _texts(value)))
 
@@ -288,4 +295,5 @@ _PROGRAM: _Keys = {
     "bcc": ("bcc", _flag),
     "constants": ("constants", _constants),
     "entries": ("entries", _entries),
+    "tail": ("tails", _tails),
 }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import KernelError, UnsupportedError
@@ -17,18 +18,13 @@ from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
-from . import image, sharing
-from .binding import Device, not_bound
+from . import image, sharing, tails
+from .binding import Device
+from .refusal import ARRAY, CALLING, FILLING, explained
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
+from .tails import Arrays, Replaced
 from .tuning import tune
-from .words import libbpf_words, refused
-
-_CALLING, _FILLING = "making tail calls", "filling program arrays"
-_ARRAY = "sharing a program array"
-_NO_OFFLOAD = (
-    "the driver takes no programs for its card, as most do, or none such: cards take no fragments, "
-    "and of maps plain arrays and hashes alone"
-)
+from .words import refused
 
 
 @dataclass(frozen=True)
@@ -36,12 +32,30 @@ class Loaded:
     """A program in the kernel, attached nowhere yet, its image bound to it.
 
     `arrays` has the descriptors of its program arrays, by name; `maps` those of the maps that want
-    to be pinned and have no pin yet, by path.
+    to be pinned and have no pin yet, by path; `callees` those of the object's other programs that
+    it puts into no array itself, by name. `empty` has the names of arrays that have nothing in them
+    and are in use, each with the programs of the object that could go there. `replaced` is what
+    loading has changed in arrays of others, each with the descriptor of what was there, or -1.
     """
 
     fd: int
     arrays: dict[str, int]
     maps: dict[str, int]
+    callees: dict[str, int] = field(default_factory=dict)
+    empty: dict[str, list[str]] = field(default_factory=dict)
+    replaced: list[tuple[Replaced, int]] = field(default_factory=list)
+
+    @property
+    def beside(self) -> Iterator[int]:
+        """The descriptors of all but the program itself."""
+        for fds in (self.arrays, self.maps, self.callees):
+            yield from fds.values()
+        yield from (fd for _one, fd in self.replaced if fd >= 0)
+
+    def put_back(self) -> None:
+        """Have arrays of others as they were before the load."""
+        for one, fd in self.replaced:
+            tails.put_back(self.arrays[one.array], one.place, fd)
 
 
 def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
@@ -81,7 +95,7 @@ def load(
         except KernelError as error:
             if (
                 not target
-                or error.call in (SHARING, PINNED, _FILLING)
+                or error.call in (SHARING, PINNED, FILLING)
                 or error.errno != errno.EINVAL
             ):
                 raise
@@ -90,61 +104,17 @@ def load(
     try:
         answer, fds = in_child(source.path, work)
     except KernelError as error:
-        what = f"{source.program} of {source.path}"
-        if error.call == _FILLING:
-            raise UnsupportedError(
-                f"{what} cannot be tried",
-                why="it has program arrays and shares maps with others: loading it fills the "
-                "arrays, and its callees would work on the maps that are in use",
-                hint="it can be tried with maps of its own: load -p pins them elsewhere",
-            ) from error
-        if error.call == PINNED:
-            raise UnsupportedError(
-                f"{what} cannot use a map that is pinned",
-                why=error.log,
-                hint="remove the pin, which leaves the map to those who use it, or "
-                + (
-                    "--maps MAP=new takes one that is not pinned"
-                    if source.replaces
-                    else "-p DIR pins its maps elsewhere (in the file of apply: pin-path)"
-                ),
-            ) from error
-        if error.call == SHARING:
-            raise UnsupportedError(
-                f"{what} cannot share the maps of program {source.maps_of}",
-                why=error.log,
-                hint=_sharing_hint(source),
-            ) from error
-        if error.call == _ARRAY:
-            raise UnsupportedError(
-                f"{what} cannot call through the program array {error.log}",
-                why="the programs that use it were loaded in another way, and the kernel wants "
-                "all of them alike: the expected attach type (some loaders in Go and Rust name "
-                "none), whether they take fragments, and whether they are machine code",
-                hint="-p DIR, or --maps MAP=new, gives it an array of its own; with programs that "
-                "name no attach type --root ext goes together, with others --root fused",
-            ) from error
-        if error.call == _CALLING:
-            raise UnsupportedError(
-                f"{what} cannot replace a function of a dispatcher",
-                why="it makes tail calls, and here EXT and XDP programs have no program array in "
-                "common",
-                hint="use --root fused, or a kernel that has the fix of Linux 6.2",
-            ) from error
-        by_driver = error.call != "verifier" and error.errno in (errno.EINVAL, errno.EOPNOTSUPP)
-        if device and device.card and error.errno and by_driver:
-            raise UnsupportedError(
-                f"{what} cannot be offloaded",
-                why=f"{_NO_OFFLOAD} ({errno.errorcode[error.errno]})",
-                hint="-m native runs it in the driver, -m skb on any interface",
-                details=libbpf_words(error),
-                number=error.errno,
-            ) from error
-        unbound = not_bound(what, device, error)
-        raise unbound or refused(what, error, ext=bool(target)) from error
-    count = len(answer["arrays"])
-    arrays = dict(zip(answer["arrays"], fds[1 : 1 + count], strict=True))
-    return Loaded(fds[0], arrays, dict(zip(answer["maps"], fds[1 + count :], strict=True)))
+        raise explained(source, error, target, device) from error
+    return _received(fds[0], answer, iter(fds[1:]))
+
+
+def _received(fd: int, answer: Mapping[str, Any], rest: Iterator[int]) -> Loaded:
+    """What the child has loaded: its words, and its descriptors in the order of `_load`."""
+    named = ({name: next(rest) for name in answer[kind]} for kind in ("arrays", "maps", "callees"))
+    arrays, maps, callees = named
+    replaced = [Replaced(*one) for one in answer["replaced"]]
+    before = [(one, next(rest) if one.program else -1) for one in replaced]
+    return Loaded(fd, arrays, maps, callees, answer["empty"], before)
 
 
 def _load(
@@ -166,10 +136,8 @@ def _load(
     tuned = tune(parsed, source.tuning)
     attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(LOG_SIZE)
-    arrays = {
-        found.name: found for found in parsed.maps if found.type == uapi.BPF_MAP_TYPE_PROG_ARRAY
-    }
-    chosen = _choose(parsed, source, attach_type, callees=bool(arrays))
+    arrays = Arrays(parsed)
+    chosen = _choose(parsed, source, attach_type, callees=bool(arrays.found))
     as_ext = target is not None and not fault
     kind = uapi.BPF_PROG_TYPE_EXT if as_ext else uapi.BPF_PROG_TYPE_XDP
     chosen.set_type(kind)
@@ -183,7 +151,7 @@ def _load(
             found.offload_to(device.ifindex)
     elif device and not as_ext:
         chosen.bind_to(device.ifindex)
-    maps = _unpinned(parsed, source, fills=apart and bool(arrays))
+    maps = _unpinned(parsed, source, fills=apart and bool(arrays.found))
     if source.maps_of:
         shared = share_maps(parsed, source, lambda: _by_reference(source, frags, device))
         maps = {
@@ -195,37 +163,61 @@ def _load(
             raise KernelError(SHARING, errno.EINVAL, why)
     use_pins(parsed)
     others = sharing.reused_arrays(parsed)
+    arrays.look()
     try:
         parsed.load()
     except KernelError as error:
         if others and error.errno == errno.EINVAL and _loads_alone(source, frags, target, device):
-            raise KernelError(_ARRAY, errno.EPROTOTYPE, others) from error
+            raise KernelError(ARRAY, errno.EPROTOTYPE, others) from error
         raise KernelError(
             "verifier" if log.value else error.call,
             error.errno or errno.EINVAL,
             log.value.decode(errors="replace") or error.log + sharing.without_entries(parsed),
         ) from error
-    program_fd = chosen.fd
-    code = image.capture(parsed, chosen, frags)
+    try:
+        filled = arrays.fill(chosen, source.tuning.tails)
+        fds = [_kept(source, chosen, image.capture(parsed, chosen, frags), target, fault, device)]
+    except BaseException:
+        arrays.put_back()
+        raise
+    for named in (arrays.found, maps, filled.kept):
+        fds += [one.fd for one in named.values()]
+    fds += arrays.holding(filled.replaced)
+    answer = {"arrays": list(arrays.found), "maps": list(maps), "callees": list(filled.kept)}
+    return {**answer, "empty": filled.empty, "replaced": filled.replaced}, fds
+
+
+def _kept(
+    source: Source,
+    chosen: ObjectProgram,
+    code: Image | None,
+    target: tuple[int, str] | None,
+    fault: KernelError | None,
+    device: Device | None,
+) -> int:
+    """In the child: the program's descriptor, with its image bound to it or loaded of that."""
     if target and fault:
         if code is None:
             raise fault
-        program_fd = _load_anew(source.program, code, target).handed_over()
-    elif code and not (device and device.card):  # the image is for a root of another kind
-        image.bound(code, Program(program_fd))
-    handles = [*arrays.values(), *maps.values()]
-    fds = [program_fd, *(one.fd for one in handles)]
-    return {"arrays": list(arrays), "maps": list(maps)}, fds
+        return _load_anew(source.program, code, target).handed_over()
+    if code and not (device and device.card):  # the image is for a root of another kind
+        image.bound(code, Program(chosen.fd))
+    return chosen.fd
 
 
 def _choose(parsed: Object, source: Source, attach_type: int, *, callees: bool) -> ObjectProgram:
     """In the child: the program that is meant; of the others only `callees` are loaded."""
     chosen = ObjectProgram(0)
+    named = {one.program for one in source.tuning.tails}
     for program in parsed.programs:
         if program.name == source.program:
             chosen = program
             # A section that starts with ? asks to be left out unless it is named.
             program.autoload(True)
+        elif program.name in named:
+            program.autoload(True)
+            program.set_type(uapi.BPF_PROG_TYPE_XDP)
+            program.set_attach_type(attach_type)
         elif callees and program.type == uapi.BPF_PROG_TYPE_XDP:
             # A callee of tail calls: the kernel wants the attach type of its caller.
             program.set_attach_type(attach_type)
@@ -246,7 +238,7 @@ def _unpinned(parsed: Object, source: Source, *, fills: bool) -> dict[str, Objec
     wanted = {path: found for found in parsed.maps if (path := found.pin_path)}
     maps = {path: found for path, found in wanted.items() if not os.path.lexists(path)}
     if fills and (source.maps_of or len(wanted) > len(maps)):
-        raise KernelError(_FILLING, errno.EINVAL)
+        raise KernelError(FILLING, errno.EINVAL)
     for found in maps.values():
         found.leave_unpinned()
     return maps
@@ -295,7 +287,7 @@ def _load_anew(name: str, code: Image, target: tuple[int, str]) -> Program:
         # Linux kernel commit 1c123c567fb1 "bpf: Resolve fext program type when checking map
         # compatibility" (in v6.2).
         if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
-            raise KernelError(_CALLING, errno.EINVAL) from error
+            raise KernelError(CALLING, errno.EINVAL) from error
         raise
 
 
@@ -329,13 +321,3 @@ def _load_image(
         raise refused(what, error, ext=bool(target)) from error
     tables = (source.tables or {}).items()
     return Loaded(loaded.handed_over(), {table: os.dup(number) for table, number in tables}, {})
-
-
-def _sharing_hint(source: Source) -> str:
-    if source.replaces:
-        return (
-            '--maps new (in the file of apply: maps = "new") gives the new program maps of its '
-            "own, MAP=new a single one"
-        )
-    force = "" if source.forced else ", or --force to leave out maps that it lacks"
-    return f"give the object file that the running program was loaded from{force}"

@@ -24,11 +24,10 @@ from . import clang
 from .binding import asks_device, may_ask
 from .clang import Build
 from .loading import open_object
+from .tails import FOREIGN
 from .tuning import TUNING, tune
 from .words import unusable
 
-# What libbpf takes for an XDP program with another attach type cannot be called by a dispatcher.
-_FOREIGN_ATTACH = {uapi.BPF_XDP_DEVMAP: "devmap", uapi.BPF_XDP_CPUMAP: "cpumap"}
 _NO_SECTION = ".text"
 """Where a compiler puts functions that are given no section."""
 
@@ -52,7 +51,7 @@ class Candidate:
 
     @property
     def is_xdp(self) -> bool:
-        return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in _FOREIGN_ATTACH
+        return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in FOREIGN
 
 
 def read(path: str, most: int = -1) -> bytes:
@@ -241,7 +240,7 @@ def _choose(
     found = fitting[0]
     # A section that libbpf does not know gives no type; who names such a program means XDP.
     if found.type != uapi.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
-        kind = _FOREIGN_ATTACH.get(found.attach_type)
+        kind = FOREIGN.get(found.attach_type)
         raise BadObjectError(
             f"{found.name} in {path} is not a program for an interface's XDP hook",
             why=f"its section is {found.section}"

@@ -1,5 +1,7 @@
 """What a loader of its own would set in an object before it loads it: constants, and map sizes.
 
+What it would put into program arrays is looked at, too (tails.py puts it there).
+
 All of this works on an object that libbpf has open, in the child process.
 """
 
@@ -25,6 +27,7 @@ from ..kernel.btf import (
 )
 from ..kernel.object import Object, ObjectMap
 from ..model.source import Tuning
+from . import tails
 
 TUNING = "setting values"
 """What a KernelError calls it; its log has the reason, a line each."""
@@ -51,6 +54,7 @@ def tune(parsed: Object, asked: Tuning) -> dict[ObjectMap, str]:
     touched: dict[ObjectMap, str] = {}
     if asked.constants:
         wrong += _set_all(parsed, asked, touched)
+    wrong += tails.wrong(parsed, asked.tails)
     if wrong:
         raise KernelError(TUNING, errno.EINVAL, "\n".join(wrong))
     return touched

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 from ..bpffs import made as made_pins
 from ..bpffs import pin
-from ..bpffs.directory import InterfacePins
+from ..bpffs.directory import Beside, InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..kernel import asm, libbpf, records, uapi
 from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
+from ..model.source import EmptyArray
 from ..model.state import Place
 from ..programs import image, loading, words
 from ..programs.binding import Device
@@ -67,6 +68,7 @@ class Construction:
     maps: dict[str, int] = field(default_factory=dict)
     loaded: set[int] = field(default_factory=set)
     noted: set[int] = field(default_factory=set)
+    empty: list[EmptyArray] = field(default_factory=list)
     counting: Counting | None = None
 
     @property
@@ -123,18 +125,24 @@ class Construction:
             check_same(member, target, self.device_of(member))
         loaded = loading.load(member.source, member.frags, target, device=self.device_of(member))
         program = self.closing.enter_context(Program(loaded.fd))
-        for number in (*loaded.arrays.values(), *loaded.maps.values()):
+        for number in loaded.beside:
             self.closing.callback(os.close, number)
+        self.undo.callback(loaded.put_back)
         info = program.info
         self.loaded.add(info.id)
         for name, array in loaded.arrays.items():
-            self.keep_array(info.id, name, array)
+            self.keep_beside("map", info.id, name, array)
+        for name, callee in loaded.callees.items():
+            self.loaded.add(libbpf.prog_info(callee).id)
+            self.keep_beside("callee", info.id, name, callee)
         # The first of several that ask for one name makes the pin, and the others would not share
         # its map: they are built again with it there.
         if self.maps.keys() & loaded.maps.keys():
             self.pin_maps(info.id)
             return self.program(member, replaced, where)
         self.maps |= loaded.maps
+        empty = loaded.empty.items()
+        self.empty += [EmptyArray(info.id, array, tuple(fitting)) for array, fitting in empty]
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
 
@@ -169,18 +177,21 @@ class Construction:
         program_id = new.info.id
         self.renewed[member.id] = program_id
         self.loaded.add(program_id)
-        for path, name in self.paths.maps_of(member.id).items():
-            with libbpf.owned(libbpf.get(path)) as array:
-                self.keep_array(program_id, name, array)
+        for path, (kind, name) in self.paths.beside(member.id).items():
+            with libbpf.owned(libbpf.get(path)) as kept:
+                self.keep_beside(kind, program_id, name, kept)
         self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)
         return new
 
     # --- maps -----------------------------------------------------------------------------------
 
-    def keep_array(self, program_id: int, name: str, fd: int) -> None:
-        """Pin a program array: the kernel empties one that only programs use."""
-        self.undo.callback(pin.remove, self.paths.map_pin(program_id, name))
-        self.paths.keep_map(program_id, name, fd)
+    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
+        """Pin a program array, or a program that may go into one.
+
+        The kernel empties an array that only programs use, and drops a program that is in none.
+        """
+        self.undo.callback(pin.remove, self.paths.beside_pin(kind, program_id, name))
+        self.paths.keep_beside(kind, program_id, name, fd)
 
     def pin_maps(self, key: int) -> None:
         """Pin the maps that ask for it, where their user wants them; each is noted before.
@@ -215,7 +226,7 @@ class Construction:
 class Rehearsal(Construction):
     """A root that is made to see whether it can be, and pins nothing."""
 
-    def keep_array(self, program_id: int, name: str, fd: int) -> None:
+    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
         pass
 
     def pin_maps(self, key: int) -> None:
@@ -239,7 +250,7 @@ def check_same(
         alone = loading.load(
             source._replace(maps_of=0, pin_path=None), member.frags, target, device=device
         )
-        for number in (alone.fd, *alone.arrays.values(), *alone.maps.values()):
+        for number in (alone.fd, *alone.beside):
             closing.callback(os.close, number)
         info = libbpf.prog_info(alone.fd)
         running = libbpf.prog_info(

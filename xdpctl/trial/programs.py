@@ -76,7 +76,7 @@ class Programs:
         if member.source.maps_of and not member.source.forced:
             check_same(member, None)
         loaded = loading.load(member.source, member.frags, apart=True)
-        for fd in (loaded.fd, *loaded.arrays.values(), *loaded.maps.values()):
+        for fd in (loaded.fd, *loaded.beside):
             self.own(fd)
         info = libbpf.prog_info(loaded.fd)
         code = image.of(info)

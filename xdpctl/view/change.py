@@ -97,6 +97,10 @@ def report_data(command: str, report: Report) -> dict[str, Any]:
         "unconfirmed": pending_data(report.pending),
         "gone": [member_data(member) for member in report.gone],
         "unsettled": report.unsettled or None,
+        "empty_arrays": [
+            {"program": one.program, "array": one.array, "fitting": list(one.fitting)}
+            for one in report.empty
+        ],
         "trial": trial.data(tried) if tried else None,
     }
 
@@ -118,6 +122,7 @@ def change(command: str, report: Report, style: Style) -> None:
     name = report.plan.interface
     tell_removed(report.removed)
     tell(*(f"{name}: {line}" for line in _lost_lines(report)))
+    tell(*(f"{name}: {line}" for line in _empty_lines(report)))
     if report.unsettled:
         tell(
             "the change is live, but the old root's pins are still there "
@@ -149,6 +154,20 @@ def _lost_lines(report: Report) -> Iterator[str]:
                 f"{slot.member.name} (id {slot.member.id}) leaves: its owner's "
                 f"link {slot.origin.link_id} is gone"
             )
+
+
+def _empty_lines(report: Report) -> Iterator[str]:
+    """Which program arrays have nothing in them, and what could be done about it."""
+    called = {member.id: member.known_as for member in report.members}
+    for one in report.empty:
+        told = f"the program array {one.array} of {called[one.program]} (id {one.program}) is empty"
+        if one.fitting:
+            yield (
+                f"{told}: {', '.join(one.fitting)} of the same object can go there "
+                f"(--tail {one.array}[INDEX]=PROGRAM)"
+            )
+        else:
+            yield f"{told}, and no other program of the object can go there"
 
 
 def _done_lines(command: str, report: Report) -> Iterator[str]:

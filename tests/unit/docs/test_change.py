@@ -102,7 +102,9 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     instead(
         loading,
         "load",
-        lambda *_, **__: loading.Loaded(some(30), {"a": some()}, {str(wanted): some()}),
+        lambda *_, **__: loading.Loaded(
+            some(30), {"a": some()}, {str(wanted): some()}, {"b": some()}
+        ),
     )
     instead(libbpf, "get", lambda _path: some())
     instead(libbpf, "prog_fd", some)
@@ -155,6 +157,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
         "prog<slot>-prog",
         "xdpctl-<netns>-<ifindex>",
         "map-<program>-<name>",
+        "callee-<program>-<name>",
         "was-<number>",
         "was-<number>-<part>",
     }

@@ -46,7 +46,8 @@ def test_the_names_in_bpffs_are_those_of_the_table(
             paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(0, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
-            paths.keep_map(11, "callees", -1)
+            paths.keep_beside("map", 11, "callees", -1)
+            paths.keep_beside("callee", 11, "dropper", -1)
             for path in (paths.link(root, 9), paths.program(root, 9), paths.root_link, paths.stage):
                 libbpf.pin(-1, path)
             os.symlink("77", paths.adopting)
