@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
-from tests.kernel.differential import change
-from tests.kernel.test_bad_input import Before, unchanged
+from tests.kernel.differential import change, packets, run_model
+from tests.kernel.test_bad_input import unchanged
+from tests.kernel.test_fused import model_of
 from tests.kernel.test_holders import root_of, until
 from tests.kernel.tool import Tool
 from xdpctl.errors import ChainFullError
@@ -30,72 +33,91 @@ def test_a_member_is_refused_for_its_own_faults(
         assert (result.code, "wrongtype" in result.err) == (4, True), result.err
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("twoframes", "combined stack size"),
-        pytest.param("levels", "frames is too deep", marks=needs("eight_frames")),
-    ],
-)
-def test_a_stack_that_is_too_deep(
-    tool: Tool, veth: net.Veth, objects: Objects, name: str, said: str
+# --- what does not fit as a function ------------------------------------------------------------
+
+MISFITS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "the stack": (("pass", "deepstack"), "twoframes", "twoframes"),
+    "levels of calls": (("pass", "deepstack"), "levels", "levels"),
+    "steps of the verifier": (("costly",), "costly", "costly"),
+    "maps": (("maps40",), "maps40", "maps40"),
+    "a licence": (("nongpl", "count"), "core", "core"),
+    "a licence that another lacks": (("core", "count"), "nongpl", "core"),
+    "a loop of no rounds": (("pass",), "noround", "noround"),
+}
+"""What runs, what comes to it, and which of them has no room, if one has none."""
+
+FITTING = ("the stack", "a loop of no rounds")
+"""What some kernels take."""
+
+
+def called(tool: Tool) -> list[int]:
+    """The programs that a root calls through pinned arrays."""
+    found = tool.bpffs.glob("xdp/xdpctl-*/map-*-xdpctl_called")
+    return sorted(int(path.name.split("-")[1]) for path in found)
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_as_a_function(
+    tool: Tool, veth: net.Veth, objects: Objects, case: str
 ) -> None:
-    """Alone it is the root itself; behind a main function there is no room for it."""
-    tool("load", veth.dev, objects[name])
-    (member,) = tool.ids(veth.dev)
-    assert oracle.run(root_of(veth), FRAMES[0]) == (oracle.XDP_PASS, FRAMES[0])
-    before = Before(tool, veth)
-    result = tool.try_("load", "-P", 1, veth.dev, objects["pass"], objects["deepstack"])
-    if result.code == 0 and name == "twoframes":
-        print("a main function that uses no stack has none here, so that it fits")
-        # It has some with deepstack's code in line, which therefore stands as a function.
-        functions = oracle.btf_funcs(oracle.prog(root_of(veth)).btf_id)
-        assert {"prog0_deepstack", "prog1_pass"} <= set(functions)
+    """It is called through a program array, from root to root, and goes with its array."""
+    there, new, name = MISFITS[case]
+    if case == "levels of calls" and oracle.lacks("eight_frames"):
+        pytest.skip("missing: eight_frames")
+    if new == "noround" and oracle.lacks("bpf_loop"):
+        pytest.skip("missing: bpf_loop")
+    tool("load", veth.dev, *[objects[one] for one in there])
+    tool("load", "-P", 60, veth.dev, objects[new])
+    ids = {one["name"]: one["id"] for one in tool.status(veth.dev)["programs"]}
+    assert called(tool) == [ids[name]] or (case in FITTING and not called(tool))
+    for _swap in range(2):
+        assert tool.chain(veth.ifindex) == tool.ids(veth.dev)
+        for frame in packets(1, 20):
+            assert oracle.run(root_of(veth), frame) == run_model(model_of(tool, veth), frame)
         assert net.exchange(veth, FRAMES) == FRAMES
-        return
-    assert result.code == 5, result.err
-    before.check()
-    assert f"refused {name} (id {member}) in a fused root" in result.err
-    assert "by itself, as a function of the root" in result.err
-    assert said in result.err
-    tool("unload", veth.dev, "--all")
-    tool("load", veth.dev, objects["pass"], objects["deepstack"])
-    with unchanged(tool, veth):
-        result = tool.try_("load", veth.dev, objects[name])
-        assert (result.code, f"refused {name} in a fused root" in result.err) == (5, True)
-        assert said in result.err
+        tool("swap-dispatcher", veth.dev)
+    status = tool.status(veth.dev)
+    assert (status["residue"], [one["array_id"] for one in status["programs"]]) == (
+        [],
+        [None] * (len(there) + 1),
+    )
+    tool("unload", veth.dev, "-i", ids[name])
+    assert called(tool) == []
 
 
-def test_too_complex_together(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """Each takes the verifier more than half of what it allows; the second is named."""
-    tool("load", "-P", 1, veth.dev, objects["costly"])
+@pytest.mark.parametrize("lost", ["prog", "array"])
+def test_a_pin_of_what_is_called_that_somebody_removed(
+    tool: Tool, veth: net.Veth, objects: Objects, lost: str
+) -> None:
+    """The next change pins it again."""
+    tool("load", veth.dev, objects["nongpl"], objects["core"])
+    before = tool.ids(veth.dev)
+    programs = {one["name"]: one for one in tool.status(veth.dev)["programs"]}
+    (array,) = tool.bpffs.glob("xdp/xdpctl-*/map-*-xdpctl_called")
+    (Path(programs["core"]["pin"]) if lost == "prog" else array).unlink()
+    assert net.exchange(veth, FRAMES) == FRAMES
+    tool("swap-dispatcher", veth.dev)
+    assert tool.ids(veth.dev) == before
+    assert called(tool) == [programs["core"]["id"]]
+    assert all(Path(one["pin"]).exists() for one in tool.status(veth.dev)["programs"])
+    assert net.exchange(veth, FRAMES) == FRAMES
+
+
+def test_more_than_a_root_can_call(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """The kernel makes 33 tail calls for a packet and leaves the next one out: it is refused."""
+    tool("load", veth.dev, objects["nongpl"], *[objects["core"]] * 32)
+    assert len(called(tool)) == 32
     with unchanged(tool, veth):
-        result = tool.try_("load", "-P", 2, veth.dev, objects["costly"])
-        assert result.code == 5, result.err
-        assert "refused costly in a fused root" in result.err
-        assert "beside the members before it" in result.err
-        assert "too large" in result.err
+        result = tool.try_("load", veth.dev, objects["core"])
+        assert result.code == 7, result.err
+        assert "core cannot be fused with nongpl" in result.err
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert oracle.packets(tool.ids(veth.dev)[0]) > 0
 
 
 def gpl_compatible(program: int) -> bool:
     with oracle.prog_fd(program) as fd:
         return bool(oracle._info(fd, 256)[84] & 1)
-
-
-@pytest.mark.parametrize("first", ["core", "nongpl"])
-def test_licences_that_do_not_go_together(
-    tool: Tool, veth: net.Veth, objects: Objects, first: str
-) -> None:
-    """What GPL programs alone may call is not called from a root that has another one in it."""
-    second = {"core": "nongpl", "nongpl": "core"}[first]
-    tool("load", veth.dev, objects[first], objects["count"])
-    with unchanged(tool, veth):
-        result = tool.try_("load", veth.dev, objects[second])
-        assert result.code == 7, result.err
-        ids = {one["name"]: one["id"] for one in tool.status(veth.dev)["programs"]}
-        core = f"core (id {ids['core']})" if first == "core" else "core"
-        assert f"{core} cannot be fused with nongpl" in result.err
-        assert "not GPL-compatible" in result.err
 
 
 def test_the_licence_is_never_more_than_a_member_allows(
@@ -113,17 +135,6 @@ def test_the_licence_is_never_more_than_a_member_allows(
     assert gpl_compatible(root_of(veth))
     tool("load", veth.dev, objects["core"])
     assert net.exchange(veth, FRAMES) == FRAMES
-
-
-def test_too_many_maps(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """A program may use 64."""
-    tool("load", veth.dev, objects["maps40"])
-    with unchanged(tool, veth):
-        result = tool.try_("load", "-P", 60, veth.dev, objects["maps40"])
-        assert result.code == 5, result.err
-        assert "refused maps40 in a fused root" in result.err
-        assert "64 maps" in result.err
-    tool("load", veth.dev, objects["count"])
 
 
 @needs("frags")

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.unit.samples import INTERFACE, chain_of, fresh, plan_of, running, state_of
 from xdpctl.bpffs import homes
+from xdpctl.bpffs.directory import CALLED
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, UnsupportedError, UsageError
 from xdpctl.kernel import libbpf, records, uapi
@@ -58,14 +60,16 @@ class Kernel:
             (libbpf, "get", lambda _path: self.open(40)),
             (libbpf, "pin", lambda _fd, path: Path(path).touch()),
             (loading, "load", self.load),
-            (fused, "held_array", lambda _fd: Map(self.open(70))),
-            (fused, "build", self.build_fused),
+            (fused, "held_array", lambda _fd, _name="": Map(self.open(70))),
+            (fused, "attempt", self.build_fused),
             (dispatcher, "build", self.build_ext),
             (dispatcher.Dispatcher, "hook", self.hook),
             (image, "of", lambda info: None if info.id in self.without_image else CODE),
             (image, "load_ext", lambda *_: Program(self.open(self.new(EXT)))),
         ):
             patch.setattr(owner, name, call)
+
+    misfits: tuple[str, ...] = ()
 
     def open(self, number: int) -> int:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -96,9 +100,12 @@ class Kernel:
         return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
 
     def build_fused(
-        self, parts: Any, why: int, rules: Rules, *, ifindex: int
+        self, parts: Any, why: int, rules: Rules, ifindex: int, _alone: set[int]
     ) -> tuple[Program, records.ProgInfo]:
         assert ifindex == INTERFACE.ifindex
+        for part in parts:
+            if not part.array_id and part.member.name in self.misfits:
+                raise fused.Misfit(part, partial(UnsupportedError, f"{part.member.name} does not"))
         self.parts, self.why, self.rules = list(parts), why, rules
         root = Program(self.open(600))
         self.types[600] = XDP
@@ -175,6 +182,35 @@ def test_a_fused_root_is_made_of_its_members(kernel: Kernel, bpffs: Bpffs) -> No
             number: Place(slot, 0) for slot, number in enumerate([11, 101, 102, 12])
         }
         assert (list(root.holds), root.renewed, kernel.hooked) == ([102], {}, [])
+
+
+def test_what_does_not_fit_is_called(kernel: Kernel, bpffs: Bpffs) -> None:
+    """Through an array that is pinned for as long as the root is used, and used again then."""
+    own = homes.of(bpffs, INTERFACE)
+    kernel.misfits, target = ("new", "one"), chain_of(running("one", 11), fresh("new"))
+    undo = contextlib.ExitStack()
+    pins = {own.beside_pin("map", number, CALLED) for number in (11, 101)}
+    with made(bpffs, target, "fused", undo) as root:
+        assert [part.array_id for part in kernel.parts] == [70, 70]
+        assert [member.array_id for member in root.members] == [0, 0]
+        assert set(own.kept_maps()) == pins
+    assert not own.kept_maps()
+    Path(own.beside_pin("map", 11, CALLED)).touch()
+    kernel.misfits = ()
+    with made(bpffs, target, "fused"):
+        assert [part.array_id for part in kernel.parts] == [40, 0]
+
+
+def test_what_cannot_be_called_is_refused(kernel: Kernel, bpffs: Bpffs) -> None:
+    """An EXT program goes into no array; the first refusal is told, and nothing is left."""
+    own = homes.of(bpffs, INTERFACE)
+    kernel.misfits, target = ("one", "two"), chain_of(running("one", 11), running("two", 12))
+    with (
+        pytest.raises(UnsupportedError, match="one does not"),
+        made(bpffs, target, "fused"),
+    ):
+        pass
+    assert not own.kept_maps()
 
 
 def test_what_was_fused_becomes_an_ext_program(kernel: Kernel, bpffs: Bpffs) -> None:

@@ -22,6 +22,7 @@ from tests.unit.samples import (
     state_of,
 )
 from xdpctl.bpffs import homes, pin
+from xdpctl.bpffs.directory import CALLED
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, VanishedError
 from xdpctl.host import interfaces
@@ -161,7 +162,10 @@ def test_what_is_read_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its record: members, held ones with and without a process, one that nothing keeps."""
+    """By its record: members, held ones with and without a process, one that nothing keeps.
+
+    One is called through an array of xdpctl's own: it is as others are.
+    """
     there = {11: ONE, 12: TWO, 13: THREE, 15: running("unpinned", 15)}
 
     def member(config: Config, slot: int, program: int, array: int = 0) -> Member:
@@ -172,25 +176,32 @@ def test_the_slots_of_a_fused_root(bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reader, "member_of", member)
     own = homes.of(bpffs, INTERFACE)
     os.makedirs(own.dispatch(600))
-    for slot in range(5):
+    for slot in (0, 2, 4):
         Path(own.program(600, slot)).touch()
+    os.makedirs(own.directory, exist_ok=True)
+    Path(own.beside_pin("map", 13, CALLED)).touch()
     config = Config(
         protocol=0,
         frags=False,
         actions=(4,) * 6,
         priorities=tuple(range(6)),
         flags=(0,) * 6,
-        programs=(11, 12, 16, 17, 14, 15),
+        programs=(11, 12, 13, 17, 14, 15),
         arrays=(0, 91, 92, 93, 0, 0),
     )
     root = records.ProgInfo(600, 6, "xdpctl_fused", "", 0, 0, 0, (), gpl=True)
     slots = Seen(root, config, own.listed(), bpffs, list, ours=True).slots("fused")
     assert [slot.number for slot in slots] == [*range(6)]
-    assert [slot.member and slot.member.id for slot in slots] == [11, 12, None, None, None, 15]
-    assert [slot.member.priority for slot in slots if slot.member] == [0, 1, 5]
+    assert [slot.member and slot.member.id for slot in slots] == [11, 12, 13, None, None, 15]
+    assert [slot.member.priority for slot in slots if slot.member] == [0, 1, 2, 5]
     # A held member's process keeps it, and no pin of ours.
-    assert [slot.pin for slot in slots] == [own.program(600, 0), *[None] * 5]
-    assert [slot.array_id for slot in slots] == [0, 91, 92, 93, 0, 0]
+    assert [slot.pin for slot in slots] == [
+        own.program(600, 0),
+        None,
+        own.program(600, 2),
+        *[None] * 3,
+    ]
+    assert [slot.array_id for slot in slots] == [0, 91, 0, 93, 0, 0]
     assert [slot.lost for slot in slots] == [0, 0, 0, 0, 14, 0]
     assert {slot.link_id for slot in slots} == {0}
     kept = slots[1].member

@@ -50,6 +50,8 @@ from .mount import Bpffs
 
 Beside = Literal["map", "callee"]
 _BESIDE: tuple[Beside, ...] = ("map", "callee")
+CALLED = "xdpctl_called"
+"""The array through which a fused root calls a member that is no function of it."""
 
 
 class InterfacePins:

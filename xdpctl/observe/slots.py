@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 
 from ..bpffs import pin
-from ..bpffs.directory import InterfacePins
+from ..bpffs.directory import CALLED, InterfacePins
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError
 from ..kernel import libbpf, records
@@ -52,9 +52,13 @@ def _fused(root: Seen) -> Iterator[Slot]:
     """The record of a fused root names its programs."""
     config = root.config
     assert config is not None
+    kept = root.home.kept_maps() if any(config.arrays) else {}
     for number, (program, array) in enumerate(zip(config.programs, config.arrays, strict=True)):
         path = root.home.program(root.info.id, number)
         member = None
+        ours = root.home.beside_pin("map", program, CALLED) in kept
+        if array and (ours or os.path.lexists(path)):
+            array = 0  # xdpctl holds it, as it does a program whose code is in the root
         # A held member's program is there as long as its process: only its array keeps it. The
         # array itself is better not opened: whoever closes one that its process has just left
         # starts the kernel's emptying of it once more, which can leak it (seen on 6.18).

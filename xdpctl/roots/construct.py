@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..bpffs import made as made_pins
 from ..bpffs import pin
-from ..bpffs.directory import Beside, InterfacePins
+from ..bpffs.directory import CALLED, Beside, InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..kernel import asm, libbpf, records, uapi
 from ..kernel.program import Program
@@ -178,6 +178,8 @@ class Construction:
         self.renewed[member.id] = program_id
         self.loaded.add(program_id)
         for path, (kind, name) in self.paths.beside(member.id).items():
+            if name == CALLED:
+                continue
             with libbpf.owned(libbpf.get(path)) as kept:
                 self.keep_beside(kind, program_id, name, kept)
         self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)

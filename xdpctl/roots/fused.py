@@ -6,16 +6,21 @@ its own all the same, loaded alone, with its id, name and tag; the root is made 
 kept with it (image.py).
 
 A held member's code is not in the root. It is called through a program array that its process
-holds: when the last such process ends, the kernel empties the array and the slot is vacant.
+holds: when the last such process ends, the kernel empties the array and the slot is vacant. So is a
+member that does not fit as a function, through an array that is pinned for as long as it is one.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+from ..bpffs import pin
+from ..bpffs.directory import CALLED
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.rights import explain_refusal
 from ..kernel import asm, records, uapi
@@ -39,12 +44,7 @@ class FusedKind(ChainKind):
     def build(self, made: Construction) -> None:
         made.count()
         parts = [self._part(made, slot) for slot in range(len(made.plan.target.members))]
-        try:
-            root, info = build(
-                parts, made.plan.why, made.plan.target.rules, ifindex=made.paths.ifindex
-            )
-        except KernelError as error:
-            raise error.explained() from error
+        root, info = _fitted(made, parts)
         made.closing.enter_context(root)
         made.root_fd, made.root_id = root.fd, info.id
         made.step(
@@ -59,29 +59,109 @@ class FusedKind(ChainKind):
         member = made.plan.target.members[slot]
         program, info = made.program(member)
         code = image.of(info)
-        if code is None:
-            if not (member.held or member.array_id):
-                raise no_image(member, "fused")
-            code = Image(b"", member.frags, gpl=True)  # not the root's to have
         array_id = member.array_id
         if member.held:
             array = made.closing.enter_context(held_array(program.fd))
             made.hold(info.id, array.fd)
             array_id = array.info.id
         made.put(replace(member, array_id=array_id), info, Hooked(program.fd))
+        if not array_id and (code is None or os.path.lexists(_array_pin(made, info.id))):
+            array_id = _called(made, member, program)
+            if not array_id:
+                raise no_image(member, "fused")
+        code = code or Image(b"", member.frags, gpl=True)  # not the root's to have
         return Part(member, info.id, code, array_id, made.counter(slot))
 
 
+def _fitted(made: Construction, parts: list[Part]) -> tuple[Program, records.ProgInfo]:
+    """Build the root; a member that does not fit as a function is called through an array.
+
+    If that does not help either, raises what the first refusal was.
+    """
+    first: Misfit | None = None
+    alone: set[int] = set()
+    while True:
+        try:
+            return attempt(parts, made.plan.why, made.plan.target.rules, made.paths.ifindex, alone)
+        except KernelError as error:
+            raise error.explained() from error
+        except Misfit as misfit:
+            first = first or misfit
+            slot, part = next(one for one in enumerate(parts) if one[1] is misfit.part)
+            array_id = 0
+            if not part.array_id and sum(bool(one.array_id) for one in parts) < _MOST_CALLED:
+                with Program.by_id(part.program_id) as program:
+                    array_id = _called(made, part.member, program)
+            if not array_id:
+                raise first.explained() from first
+            parts[slot] = part._replace(array_id=array_id)
+
+
+_MOST_CALLED = 32
+"""The kernel makes 33 tail calls for a packet (MAX_TAIL_CALL_CNT), and leaves further ones out."""
+
+
+def _array_pin(made: Construction, program_id: int) -> str:
+    return made.paths.beside_pin("map", program_id, CALLED)
+
+
+def _called(made: Construction, member: Member, program: Program) -> int:
+    """The id of the pinned array that calls a program, which is made if it is not there.
+
+    0 if there can be none: an array takes no EXT program, and none that is bound to a device.
+    """
+    info = program.info
+    if info.type != uapi.BPF_PROG_TYPE_XDP or member.devbound:
+        return 0
+    path = _array_pin(made, info.id)
+    if os.path.lexists(path) and (fd := pin.opened(path)) is not None:
+        return made.closing.enter_context(Map(fd)).info.id
+    array = made.closing.enter_context(held_array(program.fd, CALLED))
+    made.keep_beside("map", info.id, CALLED, array.fd)
+    made.step(
+        "2",
+        f"{member.known_as} does not fit as a function: it is called through a program array",
+        program=info.id,
+    )
+    return array.info.id
+
+
+class Misfit(Exception):  # noqa: N818 - there may be another way
+    """The kernel refuses a root because of a part of it; `explained` says why, to users."""
+
+    def __init__(self, part: Part, explained: Callable[[], XdpctlError]) -> None:
+        self.part, self.explained = part, explained
+
+
 def build(
-    parts: Sequence[Part], why: int, rules: Rules = USUAL, *, ifindex: int = 0
+    parts: Sequence[Part], why: int, rules: Rules = USUAL
+) -> tuple[Program, records.ProgInfo]:
+    """The same as `attempt`, of parts that there is no other way for.
+
+    Raises RightsError, UnsupportedError or VerifierError, which names the member.
+    """
+    try:
+        return attempt(parts, why, rules)
+    except Misfit as misfit:
+        raise misfit.explained() from misfit
+
+
+def attempt(
+    parts: Sequence[Part],
+    why: int,
+    rules: Rules = USUAL,
+    ifindex: int = 0,
+    alone: set[int] | None = None,
 ) -> tuple[Program, records.ProgInfo]:
     """Load a root for a chain, attached nowhere; returns it and what the kernel tells of it.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
     packets of several fragments if every member does, and is bound to the device of a number if a
-    member is. Raises RightsError, UnsupportedError or VerifierError, which names the member.
+    member is. `alone` keeps the ids of programs of which it is known that they fit alone. Raises
+    RightsError, or Misfit for a member.
     """
     device = ifindex if any(part.member.devbound for part in parts) else 0
+    alone = set() if alone is None else alone
     try:
         root = _load(parts, rules=rules, device=device)
     except KernelError:
@@ -89,7 +169,13 @@ def build(
             # In line they share a frame; as functions each may have more of the stack.
             root = _load(parts, rules=rules, device=device, in_line=False)
         except KernelError as error:
-            raise _explain(parts, error, device) from error
+            if error.errno == errno.EPERM and not error.log:
+                raise explain_refusal(error, "the fused root") or error.explained() from error
+            culprit, by_itself, last = _culprit(
+                parts, error, device, set() if alone is None else alone
+            )
+            explained = partial(_explain, tuple(parts), culprit, by_itself, last, device)
+            raise Misfit(culprit, explained) from error
     try:
         config = Config.of([part.member for part in parts], protocol=0)._replace(
             programs=tuple(part.program_id for part in parts),
@@ -111,9 +197,9 @@ def build(
     return root, info
 
 
-def held_array(program_fd: int) -> Map:
+def held_array(program_fd: int, name: str = "xdpctl_held") -> Map:
     """A program array that calls a program for as long as somebody holds it."""
-    array = Map.create(uapi.BPF_MAP_TYPE_PROG_ARRAY, "xdpctl_held", 4)
+    array = Map.create(uapi.BPF_MAP_TYPE_PROG_ARRAY, name, 4)
     try:
         array.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
     except BaseException:
@@ -153,11 +239,10 @@ def _is_gpl(parts: Sequence[Part]) -> bool:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def _explain(parts: Sequence[Part], error: KernelError, device: int) -> XdpctlError:
-    """Why the kernel refuses a root, and because of which member."""
-    if error.errno == errno.EPERM and not error.log:
-        return explain_refusal(error, "the fused root") or error.explained()
-    culprit, alone, error = _culprit(parts, error, device)
+def _explain(
+    parts: Sequence[Part], culprit: Part, alone: bool, error: KernelError, device: int
+) -> XdpctlError:
+    """Why the kernel refuses a root because of a member, alone or beside others."""
     member = culprit.member
     what = f"{member.name} (id {culprit.program_id})" if member.id else member.name
     if error.errno == errno.ENOENT and not error.log:
@@ -230,11 +315,12 @@ def _fits(parts: Sequence[Part], gpl: bool | None = None, device: int = 0) -> bo
 
 
 def _culprit(
-    parts: Sequence[Part], error: KernelError, device: int
+    parts: Sequence[Part], error: KernelError, device: int, fitting_alone: set[int]
 ) -> tuple[Part, bool, KernelError]:
     """The first member that the kernel does not take behind a root's main function.
 
-    Alone, or else after those before it; with the refusal of that.
+    Alone, or else after those before it; with the refusal of that. Programs that are known to fit
+    alone are not tried, and those that do are noted.
     """
     gpl = _is_gpl(parts)
 
@@ -246,8 +332,11 @@ def _culprit(
         return None
 
     for part in parts:
+        if part.program_id in fitting_alone:
+            continue
         if refusal := refused([part, _filler(frags=part.member.frags)]):
             return part, True, refusal
+        fitting_alone.add(part.program_id)
     fitting, failing = 1, len(parts)
     while failing - fitting > 1:
         middle = (fitting + failing) // 2

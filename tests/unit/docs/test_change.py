@@ -111,7 +111,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     info = records.ProgInfo(0, uapi.BPF_PROG_TYPE_EXT, "", "", 0, 0, 0, (), gpl=True)
     instead(libbpf, "prog_info", lambda fd: info._replace(id=ids[fd]))
     instead(image, "of", lambda _info: Image(b"", frags=False, gpl=True))
-    instead(fused, "build", lambda *_, **__: (root.program, info._replace(id=root.id)))
+    instead(fused, "attempt", lambda *_, **__: (root.program, info._replace(id=root.id)))
     instead(libbpf, "link_info", lambda fd: records.LinkInfo(fd, 2, ids[fd], (0, 600, 1)))
     instead(libbpf, "map_info", lambda _fd: records.MapInfo(40, 3, "", 4))
     instead(libbpf, "link_update", lambda *_: None)
@@ -125,7 +125,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
         (planning, "make_plan", "Plan"),
         (dispatcher, "build", "Load"),
         (loading, "load", "Load"),
-        (fused, "build", "Load"),
+        (fused, "attempt", "Load"),
         (dispatcher.Dispatcher, "hook", "Hook"),
         (History, "record", "Record"),
         (InterfacePins, "make_dispatch", "Record"),
