@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import xdpctl
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, needs
 from tests.kernel.test_adopt import bare
 from tests.kernel.test_holders import gone
 from tests.kernel.tool import Tool
+from xdpctl.model.chain import Kind
 
 pytestmark = needs("shared_arrays")
 
@@ -138,3 +140,21 @@ def test_a_program_in_its_own_array(tool: Tool, veth: net.Veth, objects: Objects
     """A fused root's members are of the type that an array has."""
     tool("load", veth.dev, objects["hops"], "-n", "hops", "--tail", "jumps[1]=hops")
     assert goes(veth) == "passed"  # after the last of 33 calls
+
+
+def test_a_process_that_holds_such_a_program(
+    tool: Tool, veth: net.Veth, objects: Objects, kind: Kind
+) -> None:
+    """By the Python API: what is kept beside its program goes with the attachment."""
+    with xdpctl.attach(
+        objects["hops"],
+        veth.dev,
+        program="hops",
+        root=kind,
+        tail={"jumps[1]": "dropper"},
+    ):
+        assert "callee-dropper" in kept(tool)
+        assert goes(veth) == "dropped"
+        tool("swap-dispatcher", veth.dev)
+        assert goes(veth) == "dropped"
+    assert not kept(tool)
