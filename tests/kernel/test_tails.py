@@ -88,6 +88,13 @@ def test_an_array_that_is_filled_as_it_is_loaded(
     words = ("replace", veth.dev, "hops", *hops, "--maps", "jumps=keep", "--tail")
     assert tool.try_(*words, "jumps[1]=passer", "--tail", "jumps[0]=fragments").code == 7
     assert goes(veth) == "dropped"
+    chain.write_text(
+        APPLIED.format(objects["hops"], "passer", objects["refuse"]).replace(
+            "tail =", 'maps = "jumps=keep"\ntail ='
+        )
+    )
+    assert tool.try_("apply", veth.dev, chain).code == 5
+    assert goes(veth) == "dropped"
     tool(*words, "jumps[1]=passer")
     assert goes(veth) == "passed"
     tool("unload", veth.dev, "--all")
