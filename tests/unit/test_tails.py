@@ -6,8 +6,9 @@ import pytest
 
 from tests.unit.samples import built
 from xdpctl.errors import UsageError
+from xdpctl.kernel import libbpf, maps, records, uapi
 from xdpctl.model.source import Tail, Tuning
-from xdpctl.programs import objects
+from xdpctl.programs import objects, tails
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -65,3 +66,15 @@ def test_places_of_an_object(word: str, why: str) -> None:
         assert caught.value.why.startswith(why)
     else:
         objects.member(built("hops"), program="hops", tuning=Tuning.parse([], [], [word]))
+
+
+def test_what_is_in_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of a program array it is said that it is empty."""
+    kind, there = uapi.BPF_MAP_TYPE_PROG_ARRAY, [bytes(4)]
+    monkeypatch.setattr(libbpf, "map_info", lambda _fd: records.MapInfo(31, kind, "jumps", 4))
+    monkeypatch.setattr(maps, "entries", lambda _fd, _info: iter((key, bytes(4)) for key in there))
+    assert not tails.is_empty(9)
+    there.clear()
+    assert tails.is_empty(9)
+    kind = uapi.BPF_MAP_TYPE_ARRAY
+    assert not tails.is_empty(9)

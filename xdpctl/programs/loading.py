@@ -319,5 +319,6 @@ def _load_image(
         loaded = _load_ext(name, code, target) if target else image.load_xdp(code, name)
     except KernelError as error:
         raise refused(what, error, ext=bool(target)) from error
-    tables = (source.tables or {}).items()
-    return Loaded(loaded.handed_over(), {table: os.dup(number) for table, number in tables}, {})
+    tables = {table: os.dup(number) for table, number in (source.tables or {}).items()}
+    empty: dict[str, list[str]] = {one: [] for one, fd in tables.items() if tails.is_empty(fd)}
+    return Loaded(loaded.handed_over(), tables, {}, empty=empty)

@@ -164,6 +164,11 @@ class Arrays:
             put_back(self.found[one.array].fd, one.place, self._held.get(one.program, -1))
 
 
+def is_empty(fd: int) -> bool:
+    """Whether a map is a program array with nothing in it."""
+    return libbpf.map_info(fd).type == uapi.BPF_MAP_TYPE_PROG_ARRAY and not _entries(fd)
+
+
 def put_back(array_fd: int, place: int, program_fd: int) -> None:
     """Have a place of an array as it was: with a program, or nothing if the descriptor is -1."""
     key = place.to_bytes(_KEY, sys.byteorder)
