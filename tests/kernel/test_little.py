@@ -118,3 +118,65 @@ def test_a_chain_seen_from_elsewhere(
         assert "pins in another bpffs" in shown.err + shown.out
     finally:
         subprocess.run(["umount", tmp_path / "bpf"], check=True)
+
+
+# --- what stands where pins are to be -----------------------------------------------------------
+
+
+def test_a_bpffs_that_is_read_only(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """The kernel opens no pin there, not even to look: what runs is not told wrongly."""
+    tool("load", veth.dev, objects["count"])
+    words = ("status", "rollback", "unload -a", f"load {objects['pass']}", "doctor")
+    subprocess.run(["mount", "-o", "remount,ro", tool.bpffs], check=True)
+    try:
+        for line in words:
+            command, *rest = line.split()
+            result = tool.try_(command, veth.dev, *rest)
+            assert (result.code, "read-only" in result.err + result.out) == (9, True), line
+            assert "nothing on it" not in result.out
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", tool.bpffs], check=True)
+    assert len(tool.ids(veth.dev)) == 1
+
+
+@pytest.mark.parametrize("what", ["pin", "link"])
+def test_what_is_no_directory_in_the_place_of_all_pins(
+    tool: Tool, veth: net.Veth, objects: Objects, what: str
+) -> None:
+    place = tool.bpffs / "xdp"
+    if what == "pin":
+        with oracle.map_create(2, 4, 8, 1, "stray") as fd:
+            oracle.pin(fd, place)
+    else:
+        place.symlink_to("nowhere")
+    for line in (f"load {objects['pass']}", "unload -a"):
+        command, *rest = line.split()
+        result = tool.try_(command, veth.dev, *rest)
+        assert (result.code, f"{place} is no directory" in result.err) == (9, True), result.err
+    assert tool.try_("clean").code == 9
+    tool("status", veth.dev)
+    place.unlink()
+
+
+def test_directories_in_the_place_of_pins_and_records(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """They are named, and harm nothing that is done without them."""
+    tool("load", "--attach", "netlink", veth.dev, objects["count"])
+    (home,) = (tool.bpffs / "xdp").glob("xdpctl-*")
+    (home / "root_link").mkdir()
+    tool("load", veth.dev, objects["pass"])
+    tool("status", veth.dev)
+    assert f"{home}/root_link" in tool("clean").out
+    tool("unload", veth.dev, "--all")
+    result = tool.try_("load", "--attach", "link", veth.dev, objects["pass"])
+    assert (result.code, f"{home}/root_link" in result.err) == (9, True), result.err
+    (home / "root_link").rmdir()
+    tool("load", veth.dev, objects["pass"])
+    last = max(int(one.name.split("-")[1]) for one in home.glob("was-*"))
+    (home / f"was-{last + 1}").mkdir()
+    result = tool.try_("load", veth.dev, objects["count"])
+    assert (result.code, f"{home}/was-{last + 1}" in result.err) == (9, True), result.err
+    assert len(tool.ids(veth.dev)) == 1
+    (home / f"was-{last + 1}").rmdir()
+    tool("unload", veth.dev, "--all")

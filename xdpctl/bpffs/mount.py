@@ -56,6 +56,12 @@ class Bpffs:
                 why="its mount options say so",
                 hint=f"mount -o remount,rw {self.path}",
             )
+        if os.path.lexists(self.xdp) and not os.path.isdir(self.xdp):
+            raise BpffsError(
+                f"{self.xdp} is no directory",
+                why="something else stands where the pins of all interfaces are kept",
+                hint="see what it is, and remove it; or choose another place with --bpffs",
+            )
 
     def check_lasting(self, path: str) -> None:
         """Raise BpffsError where a pin would go with this process, as its mount does.

@@ -12,6 +12,9 @@ from ..errors import BpffsError, KernelError, VanishedError
 from ..host import rights
 from ..kernel import libbpf, records
 
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+"""What is answered if something of another kind stands in a place of ours."""
+
 
 @contextlib.contextmanager
 def failing(what: str, path: str) -> Iterator[None]:
@@ -27,6 +30,10 @@ def failing(what: str, path: str) -> Iterator[None]:
             errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
         }
         why, hint = os.strerror(error.errno or 0), hints.get(error.errno or 0, "")
+        if error.errno in _IN_THE_WAY:
+            places = getattr(error, "filename2", None), getattr(error, "filename", None), path
+            why = f"{next(filter(None, places))}: {why}"
+            hint = "see what stands there, and remove it"
         if error.errno in (errno.EACCES, errno.EPERM):
             if rights.missing():
                 hint = "run xdpctl as root"
@@ -59,12 +66,23 @@ def text(path: str) -> str | None:
 
 
 def opened(path: str) -> int | None:
-    """The descriptor of a pin; None where there is none."""
+    """The descriptor of a pin; None where there is none, or a directory in its place.
+
+    Raises BpffsError where a file system that is read-only has one: the kernel opens none there.
+    """
     try:
         return libbpf.get(path)
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
+        if error.errno == errno.EACCES and os.path.isdir(path):
+            return None
+        if error.errno == errno.EROFS:
+            raise BpffsError(
+                f"cannot open the pin {path}",
+                why="its BPF file system is read-only, where the kernel opens no pins",
+                hint="mount -o remount,rw it",
+            ) from error
         raise
 
 

@@ -277,8 +277,7 @@ def _look_at_interfaces(found: Machine, bpffs: Bpffs, interfaces: Sequence[Inter
         nic.features = told.get(interface.ifindex)
         found.nics.append(nic)
     if found.may_try:
-        with contextlib.suppress(KernelError):
-            _look_at_hooks(found, bpffs, interfaces)
+        _look_at_hooks(found, bpffs, interfaces)
 
 
 def nic_of(name: str, link: Any) -> Nic:
@@ -316,6 +315,8 @@ def _look_at_hooks(found: Machine, bpffs: Bpffs, interfaces: Sequence[Interface]
             raise
         except XdpctlError as error:
             nic.busy = error
+        except KernelError as error:
+            nic.busy = error.explained("cannot see what runs")
 
 
 def _held(link_id: int) -> str:

@@ -84,7 +84,7 @@ def _empty(directory: str) -> list[str]:
 
     A new one is not left over: who has made it will take the lock and fill it.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if time.time() - os.stat(directory).st_ctime > _NEW:
             return [directory]
     return []

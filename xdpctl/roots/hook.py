@@ -64,7 +64,7 @@ class Hook:
     def adopt(self, undo: contextlib.ExitStack) -> None:
         """Pin the link of another's program: without a pin the chain would go with its owner."""
         self.note_adopted(undo)
-        with pin.failing("pin the root link in", self.paths.bpffs.path):
+        with pin.failing("pin the root link at", self.paths.root_link):
             undo.callback(pin.remove, self.paths.root_link)
             libbpf.pin(self.link, self.paths.root_link)
 
@@ -107,7 +107,7 @@ class Hook:
             self.closing.callback(os.close, link)
             ids["root_link"] = libbpf.link_info(link).id
             # Not pinned, it falls with this process, and the interface is as before.
-            with pin.failing("pin the root link in", self.paths.bpffs.path):
+            with pin.failing("pin the root link at", self.paths.root_link):
                 libbpf.pin(link, self.paths.root_link)
         else:
             libbpf.xdp_attach(self.interface.ifindex, root_fd, self.flags)
