@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 
 
 class XdpctlError(Exception):
@@ -202,6 +203,31 @@ def explained(error: OSError) -> XdpctlError:
         return error.explained()
     hint = _REMEDIES.get(error.errno or 0, "")
     return XdpctlError("a system call failed", why=str(error), hint=hint, number=error.errno or 0)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """``did you mean count?`` for the word that is most like one, or "" if none is."""
+    import difflib
+
+    names = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(word.lower(), names, 1, _ALIKE)
+    return f"did you mean {names[found[0]]}?" if found else ""
+
+
+def listed(known: Iterable[str], most: int = 12) -> str:
+    """Names in a line, as many as one reads, or ``none``."""
+    names = list(known)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+def choices(word: str, known: Iterable[str]) -> str:
+    """What was meant by a word, and what there is."""
+    names = list(known)
+    return " ".join(filter(None, [meant(word, names), f"there are {listed(names)}"]))
+
+
+_ALIKE = 0.6
 
 
 def errno_name(number: int) -> str | None:

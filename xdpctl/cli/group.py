@@ -69,8 +69,18 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0][:1] != "-" and not ctx.resilient_parsing:
+            check_command(self, ctx, args)
         _name, command, rest = super().resolve_command(ctx, args)
         return command.name if command else None, command, rest
+
+
+def check_command(group: click.Group, context: click.Context, words: list[str]) -> None:
+    """Raise UsageError if the first of some words is no command."""
+    if group.get_command(context, words[0]) is None:
+        from . import meant
+
+        raise meant.no_command(words[0], list(COMMANDS), words[1:])
 
 
 @click.group(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import NotFoundError, UsageError
 from ..host import files
 from ..model.chain import MAX_PRIORITY, ON_END, ON_VACANT, Member, check_label, parse_actions
 from ..model.labels import Attach
@@ -330,7 +330,13 @@ class ChangingCommand(click.Command):
 
     def invoke(self, context: click.Context) -> object:
         context.params["trial"] = self.trial
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except (NotFoundError, UsageError) as error:
+            from . import meant
+
+            meant.improve(error, context)
+            raise
 
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}

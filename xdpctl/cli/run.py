@@ -10,7 +10,15 @@ import sys
 
 import click
 
-from ..errors import Interrupted, KernelError, OutputError, UsageError, XdpctlError, explained
+from ..errors import (
+    Interrupted,
+    KernelError,
+    NotFoundError,
+    OutputError,
+    UsageError,
+    XdpctlError,
+    explained,
+)
 from ..host import output, signals
 from ..view import document, words
 from .group import NoCommandError, cli
@@ -40,13 +48,18 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
     except Interrupted:
         raise
     except XdpctlError as error:
+        if isinstance(error, UsageError | NotFoundError):
+            from . import meant
+
+            meant.add_dash(error, sys.argv[1:] if arguments is None else arguments, cli)
         return report(error, settings)
     except NoCommandError as error:
         output.say(str(error), err=True)
         return UsageError.exit_code
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f"see {context.command_path} --help" if context else ""
+        from . import meant
+
+        hint = meant.of_click(error, sys.argv[1:] if arguments is None else arguments)
         return report(UsageError(error.format_message(), hint=hint), settings)
     except click.Abort:
         raise Interrupted(signal.SIGINT) from None

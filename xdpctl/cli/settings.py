@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import click
 
 from .. import __version__
 from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
-from ..errors import NotFoundError, XdpctlError
+from ..errors import NotFoundError, XdpctlError, choices
 from ..host import interfaces, locks, output, rights
 from ..view.style import Style
 from .numbers import Seconds
@@ -108,7 +109,7 @@ def _enter_netns(name: str) -> None:
         raise NotFoundError(
             f"no network namespace {name}",
             why=f"{path} does not exist",
-            hint="ip netns list shows those with a name",
+            hint=_namespaces(name),
         )
     try:
         interfaces.enter(path)
@@ -117,6 +118,12 @@ def _enter_netns(name: str) -> None:
         raise NotFoundError(
             f"cannot enter the network namespace {name}", why=os.strerror(error.errno or 0)
         ) from error
+
+
+def _namespaces(name: str) -> str:
+    with contextlib.suppress(OSError):
+        return choices(name, sorted(os.listdir("/run/netns")))
+    return "ip netns add makes one"
 
 
 # --- options ------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ..errors import BadObjectError, NotFoundError, UsageError
+from ..errors import BadObjectError, NotFoundError, UsageError, meant
 
 OBJECT = 64 << 20
 SOURCE = 8 << 20
@@ -22,6 +23,7 @@ SOURCE = 8 << 20
 
 STANDARD_INPUT = "-"
 _AT_ONCE = 1 << 20
+_MOST_NAMES = 1000
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -128,7 +130,7 @@ def _failing(path: str, number: int) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
+        raise NotFoundError(f"no such file: {path}", hint=_beside(path)) from error
     except OSError as error:
         regular = not isinstance(error, NotRegularError)
         raise BadObjectError(
@@ -137,6 +139,15 @@ def _failing(path: str, number: int) -> Iterator[None]:
             hint="" if regular else "write what it holds to a file, and name that",
             number=number,
         ) from error
+
+
+def _beside(path: str) -> str:
+    """A file with such a name, if one stands where this one was looked for."""
+    directory, name = os.path.split(path)
+    with contextlib.suppress(OSError, ValueError), os.scandir(directory or ".") as found:
+        names = [one.name for one in itertools.islice(found, _MOST_NAMES)]
+        return meant(path, (os.path.join(directory, one) for one in names)) if name else ""
+    return ""
 
 
 def _too_large(path: str, has: str, limit: int, number: int) -> BadObjectError:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..errors import NotFoundError, XdpctlError
+from ..errors import NotFoundError, XdpctlError, choices
 from ..kernel import netlink
 
 _SO_NETNS_COOKIE = 71
@@ -32,9 +32,7 @@ class Interface(NamedTuple):
         if number:
             with contextlib.suppress(OSError):  # gone meanwhile
                 return cls(socket.if_indextoname(number), number, current())
-        raise NotFoundError(
-            f"no interface named {name}", hint="ip link shows the interfaces there are"
-        )
+        raise NotFoundError(f"no interface named {name}", hint=_choices(name))
 
     def exists(self) -> bool:
         """Whether the number still means an interface of this namespace."""
@@ -74,9 +72,7 @@ class Interface(NamedTuple):
             )
         ]
         if not found:
-            raise NotFoundError(
-                f"no interface matches {pattern}", hint="ip link shows the interfaces there are"
-            )
+            raise NotFoundError(f"no interface matches {pattern}", hint=_choices(pattern))
         return found
 
 
@@ -116,6 +112,11 @@ def _number(name: str) -> int:
         return socket.if_nametoindex(name)
     except (OSError, ValueError):
         return 0
+
+
+def _choices(word: str) -> str:
+    names = (name for _number, name in sorted(socket.if_nameindex()))
+    return f"{choices(word, names)} (ip link shows them)"
 
 
 _IFNAMSIZ = 16

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
 
-from ..errors import NotFoundError, UsageError
+from ..errors import NotFoundError, UsageError, listed, meant
 
 if TYPE_CHECKING:
     from .source import MapsAsked, Source
@@ -45,7 +45,8 @@ def parse_actions(text: str) -> int:
         if name not in ACTIONS:
             raise UsageError(
                 f"unknown chain action {word.strip()!r}",
-                hint=f"use some of {', '.join(ACTIONS)}, with or without XDP_, or none",
+                hint=f"{meant(name, ACTIONS)} use some of {', '.join(ACTIONS)}, with or without "
+                "XDP_, or none".lstrip(),
             )
         mask |= 1 << ACTIONS.index(name)
     return mask
@@ -243,18 +244,25 @@ class Chain:
             for member in self.members:
                 if str(member.id) == word.lstrip("0"):
                     return member
-            raise NotFoundError(f"no program with id {word} in the chain", hint="see xdpctl status")
+            raise NotFoundError(f"no program with id {word} in the chain", hint=self._choices(word))
         labelled = [member for member in self.members if member.label == word]
         called = labelled or [member for member in self.members if member.known_as == word]
         named = called or [member for member in self.members if member.name == word]
         if not named:
-            raise NotFoundError(f"no program named {word} in the chain", hint="see xdpctl status")
+            raise NotFoundError(f"no program named {word} in the chain", hint=self._choices(word))
         if len(named) > 1:
             raise UsageError(
                 f"{len(named)} programs of the chain are named {word}",
                 hint=f"name one by id: {' or '.join(str(member.id) for member in named)}",
             )
         return named[0]
+
+    def _choices(self, word: str) -> str:
+        likely = meant(word, (name for one in self.members for name in (one.known_as, one.name)))
+        there = listed(f"{one.known_as} (id {one.id})" for one in self.members)
+        return " ".join(filter(None, [likely, f"there are {there}" if self.members else ""])) or (
+            "the chain is empty"
+        )
 
     def check_asked(self, member: Member, label: str, beside: Iterable[str]) -> None:
         """Raise for a label that another member has, and for nobody to run before or after.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import BadObjectError, UsageError, XdpctlError
+from ..errors import BadObjectError, UsageError, XdpctlError, choices
 from ..model.chain import (
     MAX_PRIORITY,
     ON_END,
@@ -175,7 +175,7 @@ def _values(where: str, table: Mapping[str, Any], keys: _Keys, *others: str) -> 
     for key, value in table.items():
         if key not in keys:
             raise BadObjectError(
-                f"{where}: unknown key {key!r}", hint=f"use {', '.join([*keys, *others])}"
+                f"{where}: unknown key {key!r}", hint=choices(key, [*keys, *others])
             )
         name, convert = keys[key]
         try:

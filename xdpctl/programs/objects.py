@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadObjectError, KernelError, NotFoundError, UsageError
+from ..errors import BadObjectError, KernelError, NotFoundError, UsageError, meant
 from ..host import files
 from ..host.child import in_child
 from ..kernel import libbpf, uapi
@@ -230,7 +230,12 @@ def _choose(
         ]
         if not fitting:
             what = f"program {program}" if program else f"section {section}"
-            raise NotFoundError(f"no {what} in {path}", why=f"it has {listing or 'no program'}")
+            names = [found.name if program else found.section for found in candidates]
+            raise NotFoundError(
+                f"no {what} in {path}",
+                why=f"it has {listing or 'no program'}",
+                hint=meant(program or section or "", names),
+            )
     if len(fitting) > 1 and not first_of_several:
         raise UsageError(
             f"{path} has several XDP programs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..group import check_command
 from ..settings import common_options
 
 
@@ -18,8 +19,8 @@ def command(context: click.Context, name: str | None) -> None:
     if name is None:
         click.echo(group.get_help())
         return
+    check_command(group.command, group, [name])
     found = group.command.get_command(group, name)
-    if found is None:
-        context.fail(f"No such command {name!r}.")
+    assert found is not None
     with click.Context(found, info_name=found.name, parent=group) as inner:
         click.echo(found.get_help(inner))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import click
 
-from ...errors import UsageError
+from ...errors import UsageError, meant
 from ...traffic import frames, pcap
 from ...traffic.pcap import Packet
 from .. import complete
@@ -167,7 +168,10 @@ def _tried(context: click.Context, verb: str) -> ChangingCommand:
         raise UsageError(
             f"{verb} is no command that can be tried",
             why="it stands behind the interface, and has to be one that changes a chain",
-            hint=f"{', '.join(_names(group))}: xdpctl test INTERFACE COMMAND [ARGUMENT]...",
+            hint=f"xdpctl test INTERFACE load {verb}"
+            if os.path.isfile(verb)
+            else f"{meant(verb, _names(group))} {', '.join(_names(group))}: xdpctl test INTERFACE "
+            "COMMAND [ARGUMENT]...".lstrip(),
         )
     inner = copy.copy(found)
     inner.params = [*found.params, *_options()]
