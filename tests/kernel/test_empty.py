@@ -97,6 +97,7 @@ def test_another_program_takes_it_off(tool: Tool, veth: net.Veth) -> None:
 def test_what_it_is_counted_and_tried_with(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """Rules, counters and trials work on a chain without programs."""
     tool("load", veth.dev, "--empty")
+    assert "no program" in tool.try_("trace", veth.dev, "-c", 1).err
     tool("stats", veth.dev, "--on")
     assert "empty" in tool("test", veth.dev, "unload", "-a", "--empty").out
     tool("set", veth.dev, "--on-end", "drop")

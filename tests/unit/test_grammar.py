@@ -173,6 +173,9 @@ def test_options_of_single_files(
         ("lo count.o --before 7", "'7' cannot be a label"),
         ("lo count.o --name count --before count", "cannot run before or after itself"),
         ("lo count.o --name -", "'-' cannot be a label"),
+        ("lo --empty -P 3", "--empty loads no program"),
+        ("lo --empty count.o", "--empty loads no program"),
+        ("lo --empty -p /sys/fs/bpf", "nothing is to be pinned"),
     ],
 )
 def test_never_silently_the_last_for_all(

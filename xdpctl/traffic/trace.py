@@ -185,9 +185,10 @@ class Trace:
 def _check(state: State) -> None:
     """Raise NotFoundError or UnsupportedError where there is nothing that can be traced."""
     root, name = state.root, state.interface.name
-    if root is None or root.config is None:
+    if root is None or root.config is None or state.chain.kept:
+        what = "program" if state.chain.kept else "chain"
         raise NotFoundError(
-            f"no chain runs on {name}", hint=f"load a program first: xdpctl load {name} FILE"
+            f"no {what} runs on {name}", hint=f"load a program first: xdpctl load {name} FILE"
         )
     if root.kind == "fused":
         raise UnsupportedError(

@@ -76,6 +76,10 @@ def command(
             "--empty loads no program" if empty else "say what to load",
             hint="give one or more FILEs, or --empty; see xdpctl load --help",
         )
+    if empty and programs != ProgramOptions():
+        raise UsageError(
+            "--empty loads no program", hint="leave out what is said of one, or name a FILE"
+        )
     bpffs, habits = settings.enter(changes=True), settings.habits
     if files.count(STANDARD_INPUT) > 1:
         raise UsageError("standard input is one object", hint="give - once")
