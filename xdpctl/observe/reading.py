@@ -204,8 +204,10 @@ class _Reading:
                 kind = kind_of(config)
                 slots = Seen(info, config, self.own, self.bpffs, self.links, True).slots(kind)
                 members = tuple(slot.member for slot in slots if slot.member and slot.pin)
-                if members:
-                    return Off(Chain(members, self.own.rules(root_id)), kind, attach)
+                empty = kind != "bare" and not slots
+                if members or empty:
+                    chain = Chain(members, self.own.rules(root_id), kept=empty)
+                    return Off(chain, kind, attach)
         return None
 
     def recorded(self, root_id: int) -> Attach | None:

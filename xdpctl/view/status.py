@@ -257,7 +257,7 @@ def interface_remarks(state: State) -> list[str]:
     if state.stranded:
         found.append(f"root {state.stranded} was loaded here and runs on an interface that moved")
     if state.off:
-        names = ", ".join(member.known_as for member in state.off.chain.members)
+        names = ", ".join(member.known_as for member in state.off.chain.members) or "an empty root"
         found.append(f"{names}: off the hook; {OFF}")
         found.append(f"xdpctl rollback {state.interface.name} brings the chain back")
     found += [f"left over: {path} (the next change removes it)" for path in state.residue]
