@@ -1,6 +1,6 @@
 """xdpctl under the name xdp-loader, side by side with the real one: codes, rows, shell scripts.
 
-A difference is either in DIFFERENT, and then in xdpctl(8) too, or a bug.
+A difference is either in DIFFERENT, and then in xdpctl-xdp-loader(8) too, or a bug.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ CASES = {
         case("load DEV {pass}", "un DEV --id=ID", code=0),
         case("load DEV {pass}", "clean", code=0),
     ],
-    "on purpose otherwise: xdpctl(8), USE AS XDP-LOADER": [
+    "on purpose otherwise: xdpctl-xdp-loader(8)": [
         case("load -A none DEV {pass}", code=1, ours=0),
         case("load DEV {devmap}", code=0, ours=234),
         case("load -m skb DEV {pass}", "load -m unspecified DEV {drop}", code=240, ours=0),

@@ -46,7 +46,7 @@ def archives(release: ModuleType) -> tuple[list[str], list[str]]:
     wheel = [
         *TRACKED[1:],
         *(f"xdpctl/{name}" for name in release.BUILT),
-        f"xdpctl-1.2.3.data/data/{release.MANUAL}",
+        *(f"xdpctl-1.2.3.data/data/{name}" for name in release.shared()),
         "xdpctl-1.2.3.dist-info/METADATA",
     ]
     return source, wheel
@@ -61,7 +61,15 @@ def test_the_version_stands_in_one_place(release: ModuleType) -> None:
 
 
 def test_no_other_file_says_the_version() -> None:
-    places = ("*.md", "*.toml", "docs/*", "man/*", "systemd/*", "xdpctl/**/*.py")
+    places = (
+        "*.md",
+        "*.toml",
+        "docs/*.*",
+        "man/*.*",
+        "completion/*",
+        "systemd/*",
+        "xdpctl/**/*.py",
+    )
     said = {
         str(path.relative_to(ROOT))
         for place in places

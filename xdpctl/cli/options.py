@@ -19,6 +19,7 @@ from ..model.request import MODE_WORDS, MODES, AskedKind, AskedMode, Request
 from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
+from . import complete, offered
 from .settings import Decorator, Function, common_options, together
 
 if TYPE_CHECKING:
@@ -81,13 +82,14 @@ def _root() -> list[Decorator]:
             "--root",
             "kind",
             type=click.Choice(["ext", "fused", "auto"]),
-            help="EXT programs on a dispatcher, all in one program, or what the kernel allows "
-            "[what is there, or auto].",
+            help="Kind of root: EXT programs on a dispatcher, all programs fused into one, or "
+            "what the kernel allows [the present one, or auto].",
         ),
         click.option(
             "--protocol",
+            metavar="|".join(map(str, PROTOCOLS)),
             type=click.IntRange(PROTOCOLS[0], PROTOCOLS[-1]),
-            help=f"libxdp's protocol that a dispatcher speaks [what is there, or {PROTOCOL}].",
+            help=f"Version of libxdp's protocol for a dispatcher [the present one, or {PROTOCOL}].",
         ),
     ]
 
@@ -110,13 +112,12 @@ def first_options() -> Decorator:
         "-m",
         "--mode",
         type=_Mode(MODES),
-        help="How a first program is attached; driver, generic and offload are taken for the first "
-        "three [native].",
+        help="How the first root is attached [native].",
     )
     attach = click.option(
         "--attach",
         type=click.Choice(["link", "netlink"]),
-        help="What attaches a first root: a bpf_link, or netlink as libxdp does [link].",
+        help="What attaches the first root: a bpf_link, or netlink, as libxdp does [link].",
     )
     return _handed("first", FirstOptions, [mode, attach, *_root()])
 
@@ -186,9 +187,19 @@ def order_options() -> list[Decorator]:
     """What a program runs before and after, by the names of others."""
     return [
         click.option(
-            "--before", multiple=True, metavar="NAME", help="It runs before this program."
+            "--before",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete.names,
+            help="Have it run before this program.",
         ),
-        click.option("--after", multiple=True, metavar="NAME", help="It runs after this program."),
+        click.option(
+            "--after",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete.names,
+            help="Have it run after this program.",
+        ),
     ]
 
 
@@ -201,25 +212,30 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     section = click.option(
         "-s",
         "--section",
-        help="The program of this ELF section.",
+        metavar="SECTION",
+        shell_complete=complete.sections,
+        help="Take the program of this ELF section.",
     )
     name = click.option(
         "-n",
         "--prog-name",
         metavar="PROG",
-        help="The program of this name.",
+        shell_complete=complete.functions,
+        help="Take the program of this name.",
     )
     prio = click.option(
         "-P",
         "--prio",
+        metavar="PRIO",
         type=click.IntRange(0, MAX_PRIORITY),
-        help="Run priority, lowest first [the object's, or 50].",
+        help="Run priority; the lowest runs first [the object's, or 50].",
     )
-    usual = "the object's, or XDP_PASS" if placed else "what they are"
+    usual = "the object's, or XDP_PASS" if placed else "the present ones"
     actions = click.option(
         "-A",
         "--actions",
         metavar="ACTION,...|none",
+        shell_complete=offered.actions,
         help=f"Verdicts after which the next program runs [{usual}].",
     )
     include = click.option(
@@ -227,7 +243,8 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
         "--include",
         multiple=True,
         metavar="DIR",
-        help="Look in DIR for what a C source includes.",
+        shell_complete=offered.directories,
+        help="Look in this directory for files that a C source includes.",
     )
     define = click.option(
         "-D",
@@ -239,7 +256,7 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     bcc = click.option(
         "--bcc/--no-bcc",
         default=None,
-        help="A C source is in BCC's dialect, or is not [as it looks].",
+        help="Take a C source for one in BCC's dialect, or not [as it looks].",
     )
     constants = click.option(
         "-g",
@@ -247,13 +264,13 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
         "constants",
         multiple=True,
         metavar="NAME=VALUE",
-        help="The value of a global variable of the program's.",
+        help="Give a global variable of the program this value.",
     )
     entries = click.option(
         "--entries",
         multiple=True,
         metavar="MAP=N",
-        help="How many entries a map of the program's has.",
+        help="Let a map of the program have this number of entries.",
     )
     tail = click.option(
         "--tail",
@@ -264,7 +281,7 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     compiling = [include, define, bcc, constants, entries, tail]
     options = [section, name, *([prio] if placed else []), actions, *compiling]
     if ordered:
-        label = click.option("--name", "label", metavar="LABEL", help="What it is called.")
+        label = click.option("--name", "label", metavar="LABEL", help="Call it so.")
         return _handed("programs", ProgramOptions, [*options, label, *order_options()])
     return _handed("programs", ProgramOptions, options)
 
@@ -291,12 +308,12 @@ def rules_options() -> Decorator:
     on_end = click.option(
         "--on-end",
         type=click.Choice(list(ON_END)),
-        help="The interface's verdict past the last program.",
+        help="Verdict of the interface past the last program.",
     )
     on_vacant = click.option(
         "--on-vacant",
         type=click.Choice(list(ON_VACANT)),
-        help="What a slot does whose program is gone: go on, or drop the packet.",
+        help="What a slot does if its program is gone: go on, or drop the packet.",
     )
     return _handed("rules", RulesOptions, [on_end, on_vacant])
 
@@ -358,7 +375,7 @@ def confirm_option() -> Decorator:
         "--confirm-within",
         metavar="TIME",
         callback=lambda _context, _option, text: 0 if text is None else seconds(text),
-        help="Go back unless xdpctl confirm, or Enter here, comes in this time (30s, 2m).",
+        help="Go back unless the change is confirmed within this time (30s, 2m).",
     )
 
 
@@ -368,7 +385,7 @@ def change_options() -> Decorator:
         "--must-pass",
         metavar="FILE",
         type=click.Path(readable=False),
-        help="Change nothing unless each packet of this pcap file would pass the new chain.",
+        help="Change nothing unless every packet of this pcap file would pass the new chain.",
     )
     changing = _handed("changing", ChangeOptions, [gate, confirm_option()])
     return together([changing, common_options(changes=True)])

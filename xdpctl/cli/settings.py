@@ -16,6 +16,7 @@ from ..errors import NotFoundError, XdpctlError, choices
 from ..host import interfaces, locks, output, rights
 from ..view.style import Style
 from .numbers import Seconds
+from .offered import directories, namespaces
 
 if TYPE_CHECKING:
     from ..model.labels import Attach
@@ -149,8 +150,19 @@ def _taken(context: click.Context, parameter: click.Parameter, value: Any) -> No
             settings.lock_timeout = value
 
 
+class CommonOption(click.Option):
+    """An option of every command. `xdpctl help options` describes it, not each command's help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return None
+
+    def described(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Its names and its help, as click shows those of other options."""
+        return super().get_help_record(ctx)
+
+
 def _option(*names: str, **attributes: Any) -> Decorator:
-    return click.option(*names, callback=_taken, expose_value=False, **attributes)
+    return click.option(*names, cls=CommonOption, callback=_taken, expose_value=False, **attributes)
 
 
 def together(options: Sequence[Decorator]) -> Decorator:
@@ -168,24 +180,42 @@ def common_options(*, changes: bool = False) -> Decorator:
     """The global options, for a command and for the group alike."""
     options: list[Decorator] = [
         _option("-j", "--json", is_flag=True, help="Print one JSON document."),
-        _option("--netns", metavar="NAME|PATH", help="Work in this network namespace."),
+        _option(
+            "--netns",
+            metavar="NAME|PATH",
+            shell_complete=namespaces,
+            help="Work in this network namespace.",
+        ),
         _option(
             "--bpffs",
             metavar="PATH",
-            help=f"The BPF file system to keep pins in [{DEFAULT_BPFFS}].",
+            shell_complete=directories,
+            help=f"Keep pins in this BPF file system [{DEFAULT_BPFFS}].",
         ),
-        _option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors."),
-        _option("-q", "--quiet", is_flag=True, help="Print errors only."),
-        click.version_option(__version__, "-V", "--version", message="xdpctl %(version)s"),
+        _option(
+            "-v",
+            "--verbose",
+            count=True,
+            help="Print each step, and all details of an error; given twice, a traceback as well.",
+        ),
+        _option("-q", "--quiet", is_flag=True, help="Do not print what was changed."),
+        click.version_option(
+            __version__,
+            "-V",
+            "--version",
+            cls=CommonOption,
+            message="xdpctl %(version)s",
+            help="Print the version.",
+        ),
     ]
     if changes:
         options += [
-            _option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
+            _option("--dry-run", is_flag=True, help="Print the plan and change nothing."),
             _option(
                 "--lock-timeout",
                 metavar="SECONDS",
                 type=Seconds(),
-                help="How long to wait for another process that changes the interface "
+                help="Wait this long for another process that changes the interface "
                 f"[{locks.DEFAULT_TIMEOUT:g}].",
             ),
         ]

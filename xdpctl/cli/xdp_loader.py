@@ -314,7 +314,7 @@ def _listing() -> str:
             "",
             *_columns(rows),
             "",
-            f"This is xdpctl(8) under the name {NAME}.",
+            f"This is xdpctl under the name {NAME}: xdpctl-xdp-loader(8).",
         ]
     )
 

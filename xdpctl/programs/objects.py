@@ -152,6 +152,22 @@ def member(
     )
 
 
+def candidates(path: str) -> list[Candidate]:
+    """The programs that can be chosen of an object file; none of a C source, which is not compiled.
+
+    Raises NotFoundError or BadObjectError.
+    """
+    if clang.is_source(path):
+        return []
+    data = read(path)
+    _check_elf(path, data)
+    return [found for found in _inspect(path, data, Tuning())[0] if _may_be_meant(found)]
+
+
+def _may_be_meant(found: Candidate) -> bool:
+    return found.is_xdp or found.type == uapi.BPF_PROG_TYPE_UNSPEC
+
+
 def of_image(source: Source, priority: int | None, actions: int | None) -> chain.Member:
     """A member to be, from code that was compiled in memory."""
     assert source.image is not None

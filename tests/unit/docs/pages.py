@@ -11,7 +11,7 @@ import click
 from tests.unit.samples import ROOT
 from xdpctl.cli.group import COMMANDS, cli
 
-MANUAL = "man/xdpctl.8"
+MANUAL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "man").glob("*.[0-9]"))
 PROSE = sorted(
     str(path.relative_to(ROOT))
     for place in (".", "docs", "examples", "tests")
@@ -69,7 +69,7 @@ def anchors(path: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings(path)}
 
 
-# --- the man page --------------------------------------------------------------------------------
+# --- the manual ----------------------------------------------------------------------------------
 
 
 def sections(macro: str, text: str) -> dict[str, str]:
@@ -79,14 +79,14 @@ def sections(macro: str, text: str) -> dict[str, str]:
 
 
 @cache
-def page() -> dict[str, str]:
-    return sections("Sh", read(MANUAL))
+def page(name: str = "xdpctl.8") -> dict[str, str]:
+    """The sections of a page of the manual, by heading."""
+    return sections("Sh", read(f"man/{name}"))
 
 
-def command_pages() -> dict[str, str]:
-    """The subsections that describe commands, by the command's name."""
-    found = sections("Ss", page()["COMMANDS"])
-    return {heading.split()[0]: text for heading, text in found.items() if heading[0].islower()}
+def command_page(name: str) -> dict[str, str]:
+    """The sections of a command's page."""
+    return page(f"xdpctl-{name}.8")
 
 
 def described_options(text: str) -> set[str]:
@@ -96,7 +96,7 @@ def described_options(text: str) -> set[str]:
 
 
 def global_options() -> set[str]:
-    return described_options(sections("Ss", page()["COMMANDS"])["Global options"])
+    return described_options(page()["COMMON OPTIONS"])
 
 
 def item(text: str, heading: str) -> str:

@@ -49,6 +49,6 @@ def test_words_that_are_not_used_are_used_nowhere() -> None:
         if "(" not in row["Not"]
     ]
     assert "rootlet" in wrong
-    for path in [*PROSE, MANUAL]:
+    for path in [*PROSE, *MANUAL]:
         text = read(path) if path != PAGE else ""
         assert [word for word in wrong if re.search(rf"\b{re.escape(word)}\b", text)] == [], path

@@ -1,4 +1,4 @@
-"""man/xdpctl.8, PYTHON API: classes, functions and parameters are the package's."""
+"""man/xdpctl.3: classes, functions and parameters are the package's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from xdpctl.api.maps import Map
 from xdpctl.host import locks
 
 
+def api() -> str:
+    return page("xdpctl.3")["DESCRIPTION"]
+
+
 def test_the_python_api_is_described() -> None:
-    text = page()["PYTHON API"].partition(".Ss ")[0]
+    text = api().partition(".Ss Chain, plan")[0]
     items = re.findall(r"^\.It Fa (.*)$", text, flags=re.MULTILINE)
     parameters = [name for item in items for name in re.findall(r"\w+", item)]
     assert parameters == list(inspect.signature(attach).parameters)
@@ -55,7 +59,7 @@ INNER = {
 
 
 def test_the_data_of_the_python_api_are_described() -> None:
-    text = sections("Ss", page()["PYTHON API"])["Chain, plan and status"]
+    text = sections("Ss", api())["Chain, plan and status"]
     functions, *parts = re.split(r"^Of a?\n\.Vt (\w+)", text, flags=re.MULTILINE)
     assert api_items(functions) == ["look", "make_plan"]
     described = dict(zip(parts[::2], parts[1::2], strict=True))
@@ -73,17 +77,17 @@ def test_the_data_of_the_python_api_are_described() -> None:
 
 
 def test_maps_of_the_python_api_are_described() -> None:
-    text = sections("Ss", page()["PYTHON API"])["Maps"]
+    text = sections("Ss", api())["Maps"]
     public = {name for name in vars(Map) if not name.startswith("_")}
     assert sorted(api_items(text)) == sorted(public)
 
 
 def test_all_that_the_package_offers_is_described() -> None:
-    text = page()["PYTHON API"]
+    text = api()
     named = set(re.findall(r"^\.(?:Vt|It Fn) (\w+)", text, flags=re.MULTILINE))
     assert set(xdpctl.__all__) <= named
 
 
 def test_the_default_of_the_lock_timeout_is_the_code_s() -> None:
-    text = item(page()["PYTHON API"], "Fa lock_timeout")
+    text = item(api(), "Fa lock_timeout")
     assert re.findall(r"by default ([\d.]+)", one_line(text)) == [f"{locks.DEFAULT_TIMEOUT:g}"]

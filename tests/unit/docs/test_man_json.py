@@ -1,4 +1,4 @@
-"""man/xdpctl.8, JSON OUTPUT: every field of every document, and no other."""
+"""man/xdpctl-json.5: every field of every document, and no other."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def documents(
 def test_every_field_of_the_json_documents_is_described(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = page()["JSON OUTPUT"]
+    text = "".join(page("xdpctl-json.5").values())
     described = {
         name
         for line in re.findall(r"^\.(?:It )?Li (.*)$", text, flags=re.MULTILINE)
@@ -154,7 +154,9 @@ def test_every_field_of_the_json_documents_is_described(
 
 
 def test_the_schema_version_is_the_code_s() -> None:
-    told = re.findall(r"number of the schema, now (\d+)", one_line(page()["JSON OUTPUT"]))
+    told = re.findall(
+        r"number of the schema, now (\d+)", one_line(page("xdpctl-json.5")["DESCRIPTION"])
+    )
     assert told == [str(SCHEMA)]
 
 

@@ -16,7 +16,6 @@ from tests.unit.docs.pages import (
     commands,
     names,
     options,
-    page,
     read,
 )
 from tests.unit.samples import ROOT
@@ -37,7 +36,7 @@ def test_links_lead_to_files_and_headings(path: str) -> None:
             assert anchor in anchors(str(file.relative_to(ROOT))), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("path", [*PROSE, MANUAL, *UNITS])
+@pytest.mark.parametrize("path", [*PROSE, *MANUAL, *UNITS])
 def test_no_path_of_one_machine_is_named(path: str) -> None:
     assert not re.search(r"(?<![\w.])/(?:work|home|root|tmp)/", read(path))
 
@@ -80,18 +79,17 @@ def test_exit_codes_are_found() -> None:
 
 def shown(path: str) -> Iterator[list[str]]:
     """The command lines of xdpctl's that a page shows, as words."""
-    text = page()["EXAMPLES"] if path == MANUAL else read(path)
     blocks = re.findall(
-        r"^\.Bd .*?\n(.*?)^\.Ed" if path == MANUAL else r"^```\w*\n(.*?)^```",
-        text,
+        r"^\.Bd .*?\n(.*?)^\.Ed" if path in MANUAL else r"^```\w*\n(.*?)^```",
+        read(path),
         flags=re.DOTALL | re.MULTILINE,
     )
     for line in "\n".join(blocks).replace("\\e\n", "").replace("\\\n", "").splitlines():
-        if found := re.fullmatch(r"(?:# )?(xdpctl .*)", line.replace("\\-", "-")):
+        if found := re.fullmatch(r"(?:[#$] )?(xdpctl .*)", line.replace("\\-", "-")):
             yield shlex.split(found[1].split(" | ")[0], comments=True)
 
 
-@pytest.mark.parametrize("path", [*PROSE, MANUAL])
+@pytest.mark.parametrize("path", [*PROSE, *MANUAL])
 def test_examples_are_command_lines_that_there_can_be(path: str) -> None:
     every = dict(commands())
     with_value = {name for one in options(every[""]) if not one.is_flag for name in one.opts}
@@ -107,7 +105,9 @@ def test_examples_are_command_lines_that_there_can_be(path: str) -> None:
 
 
 def test_examples_are_found() -> None:
-    assert len([words for path in ("README.md", MANUAL) for words in shown(path)]) > 20
+    assert len([words for path in ("README.md", *MANUAL) for words in shown(path)]) > 60
+    bare = {"xdpctl.3", "xdpctl-json.5", "xdpctl-pins.5", "xdpctl.7"}
+    assert {path for path in MANUAL if not [*shown(path)]} == {f"man/{name}" for name in bare}
 
 
 @pytest.mark.parametrize("path", PROSE)

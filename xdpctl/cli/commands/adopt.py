@@ -33,10 +33,12 @@ from ..settings import Settings
     "path",
     metavar="FILE",
     type=click.Path(readable=False),
-    help="The FILE, said in the way of earlier versions.",
+    help="The file, as earlier versions had it.",
 )
 @click.option(
-    "--force", is_flag=True, help="Also where another's bpf_link holds it, or the code differs."
+    "--force",
+    is_flag=True,
+    help="Do so even if somebody else's bpf_link holds it, or the file has other code.",
 )
 @program_options()
 @root_options()
@@ -52,11 +54,16 @@ def command(
     root: RootOptions,
     changing: ChangeOptions,
 ) -> None:
-    """Make the XDP program that an interface runs the first member of a chain.
+    """Make the program of another tool the first member of a chain.
 
-    The program, which another tool attached without a dispatcher, goes on running until the root
-    takes its place with the same code and the same maps: no packet misses it. FILE is the object
-    that it was loaded from.
+    The program, which was attached without a dispatcher, runs until the root takes its place with
+    the same code and the same maps. No packet misses it. FILE is the object that it was loaded
+    from.
+
+    \b
+    Examples:
+      xdpctl adopt eth0 count.o
+      xdpctl adopt eth0 count.o --dry-run
     """
     if file is None:
         file = path

@@ -23,8 +23,14 @@ def command(
     """Bring an interface to the chain that a file describes, whatever it runs now.
 
     It is one change: every packet meets the old chain or the new one. A program that is called like
-    one that runs takes its place, and its maps. So chains come back after a reboot. An option here
-    goes before what the file says.
+    one that runs takes its place and its maps. An option here has precedence over the file, which
+    xdpctl-chain(5) describes.
+
+    \b
+    Examples:
+      xdpctl apply eth0 /etc/xdpctl/eth0.toml
+      xdpctl apply eth0 eth0.toml --dry-run
+      xdpctl test eth0 apply eth0.toml
     """
     bpffs = settings.enter(changes=True)
     with chainfile.opened(file, bpffs.path) as written:

@@ -21,8 +21,13 @@ from ..settings import Settings, common_options
 def command(settings: Settings, interface: str | None) -> None:
     """Remove the pins that belong to nothing.
 
-    Those that an interrupted command left, and without INTERFACE those of interfaces and network
-    namespaces that are gone. What an interface runs, in whatever namespace, is left alone.
+    These are pins that an interrupted command left and, without INTERFACE, pins of interfaces and
+    network namespaces that are gone. What an interface runs is left alone.
+
+    \b
+    Examples:
+      xdpctl clean --dry-run
+      xdpctl clean
     """
     bpffs = settings.enter()
     rights.require()

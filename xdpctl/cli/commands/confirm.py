@@ -16,14 +16,20 @@ from ..settings import Settings, common_options
 
 @click.command("confirm")
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
-@click.option("--late", is_flag=True, help="After its time, too, where it could not go back.")
+@click.option(
+    "--late", is_flag=True, help="Confirm after the time, too, if the change could not go back."
+)
 @common_options(changes=True)
 @click.pass_obj
 def command(settings: Settings, interface: str, late: bool) -> None:
-    """Let a change stay that was made with --confirm-within.
+    """Keep a change that was made with --confirm-within.
 
-    A quoted PATTERN such as 'eth*' means those of the interfaces that it matches whose change
-    waits.
+    A quoted PATTERN such as 'eth*' means those of the interfaces whose change waits.
+
+    \b
+    Examples:
+      xdpctl load eth0 firewall.o --confirm-within 2m
+      xdpctl confirm eth0
     """
     bpffs = settings.enter()
     rights.require()

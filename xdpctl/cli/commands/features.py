@@ -18,10 +18,14 @@ from ..settings import Settings, common_options
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str | None) -> None:
-    """Show what an interface's driver can do with XDP, or those of all interfaces.
+    """Show what the driver of an interface, or of each, can do with XDP.
 
-    The kernel tells it from Linux 6.3 on. For one interface the first seven lines are those of
-    xdp-loader; for several each line begins with the interface's name.
+    The kernel tells it from Linux 6.3 on.
+
+    \b
+    Examples:
+      xdpctl features
+      xdpctl features eth0 | grep ZEROCOPY
     """
     settings.enter()
     one = interface is not None and not is_several(interface)

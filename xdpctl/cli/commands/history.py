@@ -20,8 +20,13 @@ from ..settings import Settings, common_options
 def command(settings: Settings, interface: str) -> None:
     """List the chains that an interface ran before, the latest first.
 
-    Tells of each which command ended it, who ran that and what it changed, and which programs are
-    gone. Changes that went back, by themselves or by rollback, stand below with the reason.
+    Each is listed with the command that ended it, who ran that and what it changed, and the
+    programs that are gone. Changes that went back follow, each with the reason.
+
+    \b
+    Examples:
+      xdpctl history eth0
+      xdpctl history 'eth*' --json
     """
     bpffs = settings.enter()
     rights.require()

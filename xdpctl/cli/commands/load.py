@@ -12,7 +12,7 @@ from ...host.files import STANDARD_INPUT
 from ...model.chain import Chain
 from ...model.state import State
 from ...programs import objects
-from .. import complete
+from .. import complete, offered
 from ..many import change
 from ..options import (
     ChangeOptions,
@@ -36,13 +36,14 @@ from ..settings import Settings
 @click.option(
     "--empty",
     is_flag=True,
-    help="Load no program, but an empty root, so that a first program later is a flip.",
+    help="Keep the interface ready with an empty root, on which every packet passes.",
 )
 @click.option(
     "-p",
     "--pin-path",
     metavar="PATH",
-    help="Directory in a bpffs for the maps that ask to be pinned [the bpffs itself].",
+    shell_complete=offered.directories,
+    help="Pin the maps that ask for it in this directory of a BPF file system [its top].",
 )
 @program_options(ordered=True)
 @rules_options()
@@ -61,15 +62,19 @@ def command(
     first: FirstOptions,
     changing: ChangeOptions,
 ) -> None:
-    """Add the XDP programs of object files or C sources to an interface's chain, or several.
+    """Add the programs of object files or C sources to the chain of an interface.
 
     Several FILEs are one change: all of them run from the same packet on, or none does. A quoted
-    PATTERN such as 'eth*' means every interface that it matches, each changed by itself.
+    PATTERN such as 'eth*' means every interface that it matches.
 
-    What says something of a FILE is for all FILEs if it stands in front of them, or behind them; if
-    anything stands between two, each is for the FILE behind it.
+    Options about a program are for all FILEs if they stand in front of them or behind them. If one
+    stands between two FILEs, each is for the FILE behind it.
 
-    With --empty an interface is kept ready: all packets pass until it gets a program.
+    \b
+    Examples:
+      xdpctl load eth0 count.o
+      xdpctl load eth0 -P 10 count.o -P 20 drop.o --before firewall
+      xdpctl load 'eth*' filter.c -D LIMIT=5 --confirm-within 30s
     """
     if empty == bool(files):
         raise UsageError(

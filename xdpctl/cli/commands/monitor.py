@@ -24,17 +24,22 @@ from ..settings import Settings, common_options
     type=Seconds(0.05),
     default=1.0,
     show_default=True,
-    help="How often to look, and what rates are measured over.",
+    help="Seconds between two looks, over which rates are measured.",
 )
 @click.option("-c", "--count", type=Count(), help="End after so many packets.")
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str | None, interval: float, count: int | None) -> None:
-    """Show what goes wrong with packets around XDP, as it happens, until a signal ends it.
+    """Show what goes wrong with packets around XDP, until a signal ends it.
 
-    Aborted packets, verdicts that are none, redirects that fail, and what device maps, CPU maps and
-    XDP sockets drop: how many, why, and by which program. The kernel counts them meanwhile; nothing
-    of that stays. It needs BCC and the kernel's headers.
+    It counts aborted packets, verdicts that are none, redirects that fail, and what device maps,
+    CPU maps and XDP sockets drop: how many, why, and by which program. It needs BCC and the
+    kernel's headers.
+
+    \b
+    Examples:
+      xdpctl monitor
+      xdpctl monitor eth0 --interval 5
     """
     from ...traffic.incidents import Scene
     from ...traffic.monitor import Monitor

@@ -32,7 +32,7 @@ from ..settings import Settings
     "--maps",
     multiple=True,
     metavar="keep|new|MAP=keep|new|PIN",
-    help="Whose maps it uses: the old program's, new ones, or for one MAP a pinned one [keep].",
+    help="Whose maps it uses: the old program's, new ones, or for one map a pinned one [keep].",
 )
 @program_options(placed=False)
 @root_options()
@@ -52,6 +52,12 @@ def command(
 
     Every packet meets the old program or the new one. The old one is kept for xdpctl rollback,
     until the next change.
+
+    \b
+    Examples:
+      xdpctl replace eth0 firewall firewall-2.o
+      xdpctl replace eth0 firewall firewall-2.o --maps new
+      xdpctl replace eth0 17 firewall-2.o --maps blocked=new
     """
     asked = MapsAsked.parse(maps, "--maps")
     bpffs = settings.enter(changes=True)

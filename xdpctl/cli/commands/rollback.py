@@ -18,7 +18,12 @@ from ..settings import Settings, common_options
 @click.command("rollback")
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.option(
-    "--to", "number", type=click.IntRange(1), help="The generation to go back to [the latest]."
+    "--to",
+    "number",
+    metavar="GENERATION",
+    type=click.IntRange(1),
+    shell_complete=complete.generations,
+    help="Go back to the generation of this number [the latest].",
 )
 @confirm_option()
 @common_options(changes=True)
@@ -27,6 +32,11 @@ def command(settings: Settings, interface: str, number: int | None, confirm_with
     """Go back to the chain that ran before the last change, or to an earlier one.
 
     A change that waits for its confirmation goes back at once.
+
+    \b
+    Examples:
+      xdpctl rollback eth0
+      xdpctl rollback eth0 --to 3 --dry-run
     """
     bpffs = settings.enter(changes=True)
 

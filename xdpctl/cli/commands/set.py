@@ -10,7 +10,7 @@ from ...errors import NotFoundError, UsageError
 from ...model import chain
 from ...model.chain import Chain, Standing, check_label
 from ...model.state import State
-from .. import complete
+from .. import complete, offered
 from ..many import change
 from ..options import (
     ChangeOptions,
@@ -29,17 +29,22 @@ from ..settings import Settings, together
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("program", required=False, metavar="[NAME|ID]", shell_complete=complete.programs)
 @click.option(
-    "-P", "--prio", type=click.IntRange(0, chain.MAX_PRIORITY), help="Its priority, lowest first."
+    "-P",
+    "--prio",
+    metavar="PRIO",
+    type=click.IntRange(0, chain.MAX_PRIORITY),
+    help="Its run priority; the lowest runs first.",
 )
 @click.option(
     "-A",
     "--actions",
     metavar="ACTION,...|none",
+    shell_complete=offered.actions,
     help="Verdicts after which the next program runs.",
 )
 @together(order_options())
-@click.option("--anywhere", is_flag=True, help="Forget what it has to run before and after.")
-@click.option("--name", metavar="LABEL", help="What it is called from now on.")
+@click.option("--anywhere", is_flag=True, help="Let go of all that --before and --after asked for.")
+@click.option("--name", metavar="LABEL", help="Call it so from now on.")
 @rules_options()
 @root_options()
 @change_options()
@@ -58,9 +63,15 @@ def command(
     root: RootOptions,
     changing: ChangeOptions,
 ) -> None:
-    """Change how a program that runs stands in the chain, or the rules of the interface.
+    """Change how a program stands in the chain, or the rules of the interface.
 
-    The program goes on with its maps and its id; no packet misses it.
+    The program runs on with its maps and its id, and no packet misses it.
+
+    \b
+    Examples:
+      xdpctl set eth0 count -P 10
+      xdpctl set eth0 monitor --before firewall --name early
+      xdpctl set eth0 --on-vacant drop
     """
     values = _order(before, after, anywhere)
     if prio is not None:
@@ -71,7 +82,7 @@ def command(
         values["label"] = check_label(name)
     if bool(values) != (program is not None):
         raise UsageError(
-            "say what to set" if program else "say of which program to set that",
+            "say what to set" if program else "name the program to set that for",
             hint="xdpctl set INTERFACE PROGRAM -P 10, or xdpctl set INTERFACE --on-end drop",
         )
     if not values and not rules.values:

@@ -24,9 +24,15 @@ from .status import states, told
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str) -> None:
-    """Draw the way of a packet through the chain of an interface, top to bottom.
+    """Draw the way of a packet through the chain of an interface.
 
-    Where packets are counted (xdpctl stats --on), with how many each program gave which verdict.
+    If packets are counted (xdpctl stats --on), it shows how many verdicts of each kind every
+    program gave.
+
+    \b
+    Examples:
+      xdpctl show eth0
+      xdpctl show 'eth*'
     """
     bpffs = settings.enter()
     rights.require()

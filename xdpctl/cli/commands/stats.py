@@ -37,7 +37,7 @@ _INTERVAL = 1.0
     "--interval",
     metavar="SECONDS",
     type=Seconds(),
-    help=f"What rates are measured over; 0: none [{_INTERVAL:g}].",
+    help=f"Seconds over which rates are measured; 0 measures none [{_INTERVAL:g}].",
 )
 @root_options()
 @confirm_option()
@@ -52,10 +52,16 @@ def command(
     root: RootOptions,
     confirm_within: float,
 ) -> None:
-    """Show what each program did to the packets: verdicts, rate, time, and the last word.
+    """Show what each program does with the packets: verdicts, rate, time, last word.
 
-    Counting costs some time a packet, so it is off until --on. The counts go on through every
-    change of the chain; those of a program end when it leaves.
+    Counting costs some time for each packet, so it is off until --on. The counts go on through
+    every change of the chain; those of a program end when it leaves.
+
+    \b
+    Examples:
+      xdpctl stats eth0 --on
+      xdpctl stats eth0 --watch
+      xdpctl stats eth0 --off
     """
     if switch is not None:
         if watch or interval is not None:

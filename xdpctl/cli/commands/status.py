@@ -26,7 +26,11 @@ from ..settings import Settings, common_options
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
 @click.option(
-    "-a", "--all", "every", is_flag=True, help="Also interfaces without a program, on a terminal."
+    "-a",
+    "--all",
+    "every",
+    is_flag=True,
+    help="Show interfaces without a program, too, on a terminal.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
 @click.option(
@@ -35,14 +39,21 @@ from ..settings import Settings, common_options
     type=Seconds(0.05),
     default=1.0,
     show_default=True,
-    help="How often --watch looks.",
+    help="Seconds between two looks of --watch.",
 )
 @common_options()
 @click.pass_context
 def command(
     context: click.Context, interface: str | None, every: bool, watch: bool, interval: float
 ) -> None:
-    """Show what runs on an interface, on those that match a pattern, or on all of them."""
+    """Show what runs on an interface, on some that a pattern matches, or on all.
+
+    \b
+    Examples:
+      xdpctl status
+      xdpctl status eth0 --watch
+      xdpctl status 'eth*' --json
+    """
     settings: Settings = context.obj
     if not watch and context.get_parameter_source("interval") is not ParameterSource.DEFAULT:
         raise UsageError("--interval is for --watch", hint="add --watch")

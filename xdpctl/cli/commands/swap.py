@@ -33,7 +33,9 @@ from ..waiting import waited_for
 @click.argument(
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Every interface with a chain.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Every interface that runs a chain of xdpctl's."
+)
 @root_options()
 @confirm_option()
 @common_options(changes=True)
@@ -45,11 +47,17 @@ def command(
     root: RootOptions,
     confirm_within: float,
 ) -> None:
-    """Rebuild an interface's dispatcher under its running chain, and show how.
+    """Exchange the root of a running chain for a new one, and show how.
 
-    Loads a second root, hooks every program onto it, flips the interface over and lets the first
-    root go: the seven steps, with the ids, the holders and the time of each. A quoted PATTERN such
-    as 'eth*' means those of the interfaces that it matches which have a chain.
+    A second root is loaded, every program is hooked onto it, the interface is flipped over, and
+    the first root goes: seven steps, each with its ids, holders and time. A quoted PATTERN means
+    those of the interfaces that run a chain.
+
+    \b
+    Examples:
+      xdpctl swap-dispatcher eth0
+      xdpctl swap-dispatcher eth0 --root fused --dry-run
+      xdpctl swap-dispatcher --all
     """
     if everything == (interface is not None):
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from ..group import COMMANDS
 from ..options import ChangingCommand, TrialOptions
 from ..parts import leading
 from ..settings import Settings, common_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _ASKED = f"{__name__}.asked"
 
@@ -77,7 +80,7 @@ def _options() -> list[click.Option]:
             callback=_packets,
             expose_value=False,
             type=click.Path(readable=False),
-            help="Try the packets of a pcap or pcapng file; may be repeated.",
+            help="Try the packets of this pcap or pcapng file.",
         ),
         click.Option(
             ["--packet"],
@@ -85,14 +88,14 @@ def _options() -> list[click.Option]:
             multiple=True,
             callback=_packets,
             expose_value=False,
-            help="Try this packet, from the Ethernet header on; may be repeated.",
+            help="Try this packet, from the Ethernet header on.",
         ),
         click.Option(
             ["--builtin"],
             is_flag=True,
             callback=_packets,
             expose_value=False,
-            help="Try some usual packets: what is done if no others are given.",
+            help="Try some usual packets. They are also tried if no others are given.",
         ),
         click.Option(
             ["--out"],
@@ -112,12 +115,15 @@ def _options() -> list[click.Option]:
     ]
 
 
-class _Trying(click.Command):
-    """Takes its options in front of the interface and of the command."""
+class _TestCommand(click.Command):
+    """Takes its options in front of the interface and of the command; completes what is tried."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        if not context.resilient_parsing:
+        try:
             args = self._in_front(context, args)
+        except click.ClickException:
+            if not context.resilient_parsing:  # a word that is being completed may be anything
+                raise
         return super().parse_args(context, args)
 
     def _in_front(self, context: click.Context, args: list[str]) -> list[str]:
@@ -130,20 +136,60 @@ class _Trying(click.Command):
             places, rest = [*places, *rest[:1]], rest[1:]
         return [*options, "--", *places, *rest]
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if ctx.params.get("verb"):
+            return _completed(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
 
-@click.command("test", cls=_Trying, context_settings={"allow_interspersed_args": False})
+
+def _verbs(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    group = context.find_root().command
+    return [name for name in _names(group) if name.startswith(start)]
+
+
+def _words(context: click.Context, _parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    return _completed(context, start)
+
+
+def _completed(context: click.Context, start: str) -> list[CompletionItem]:
+    """What may follow in the command line that is tried."""
+    from click.shell_completion import ShellComplete
+
+    given = context.params
+    try:
+        inner = _tried(context, given["verb"])
+    except (UsageError, click.ClickException):
+        return []
+    words = [given["interface"], *given["words"]]
+    settings = {"parent": context, "obj": context.obj}
+    return ShellComplete(inner, settings, given["verb"], "").get_completions(words, start)
+
+
+@click.command("test", cls=_TestCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
-@click.argument("verb", metavar="COMMAND")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT]...")
+@click.argument("verb", metavar="COMMAND", shell_complete=_verbs)
+@click.argument(
+    "words",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[ARGUMENT]...",
+    shell_complete=_words,
+)
 @common_options()
 @click.pass_context
 def command(context: click.Context, interface: str, verb: str, words: tuple[str, ...]) -> None:
-    """Try on packets what a command would make of an interface's chain; change nothing.
+    """Try on packets what a command would make of the chain; change nothing.
 
-    COMMAND is one that changes chains, such as load or unload, with its arguments but for the
-    interface. Its new chain is built, attached to nothing, and run on each packet: which program
-    said what, who decided, what changed in the packet, and which packets would meet another fate
-    than now. The programs work on copies of their maps.
+    COMMAND is one that changes chains, such as load or unload, with its arguments except the
+    interface. The new chain is built, attached to nothing, and run on each packet, on copies of the
+    programs' maps. The result tells who decides, what changes in a packet, and which packets would
+    fare differently than now.
+
+    \b
+    Examples:
+      xdpctl test eth0 load new.o
+      xdpctl test eth0 replace firewall firewall-2.o --pcap trace.pcap
+      xdpctl test eth0 unload -n firewall --builtin
     """
     settings = context.ensure_object(Settings)
     asked = _asked(context)

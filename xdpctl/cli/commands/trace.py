@@ -17,7 +17,7 @@ from ...host.interfaces import Interface, is_several
 from ...model import chain
 from ...traffic import pcapng
 from ...view import packets as views
-from .. import complete
+from .. import complete, offered
 from ..numbers import Count
 from ..settings import Settings, common_options
 
@@ -27,13 +27,26 @@ if TYPE_CHECKING:
 
 @click.command("trace")
 @click.argument("interface", shell_complete=complete.interfaces)
-@click.option("--verdict", metavar="ACTION,...", help="Only packets that ended with one of these.")
+@click.option(
+    "--verdict",
+    metavar="ACTION,...",
+    shell_complete=offered.verdicts,
+    help="Show only packets that left the chain with one of these verdicts.",
+)
 @click.option("-c", "--count", type=Count(), help="End after so many packets.")
 @click.option(
-    "-w", "--write", metavar="FILE", help="Write a pcapng file for Wireshark; - is standard output."
+    "-w",
+    "--write",
+    metavar="FILE",
+    shell_complete=offered.files,
+    help="Write the packets to a pcapng file; - is standard output.",
 )
 @click.option(
-    "--sample", metavar="N", type=click.IntRange(1, 1 << 30), default=1, help="One packet of N."
+    "--sample",
+    metavar="N",
+    type=click.IntRange(1, 1 << 30),
+    default=1,
+    help="Show one packet out of so many [1].",
 )
 @click.option(
     "--snap",
@@ -41,7 +54,7 @@ if TYPE_CHECKING:
     type=click.IntRange(14, 16384),
     default=256,
     show_default=True,
-    help="How much of a packet is kept.",
+    help="Keep this much of each packet.",
 )
 @common_options()
 @click.pass_obj
@@ -54,10 +67,15 @@ def command(
     sample: int,
     snap: int,
 ) -> None:
-    """Show live packets with the path that they took through the chain, until a signal ends it.
+    """Show live packets with their path through the chain, until a signal ends it.
 
-    Each is shown as it is at its end, with what every program answered and who had the last word.
-    The programs are traced meanwhile, which costs time a packet; nothing of that stays.
+    A packet is shown as it leaves the chain, with what every program answered and who had the last
+    word. The programs are traced meanwhile, which costs time for each packet.
+
+    \b
+    Examples:
+      xdpctl trace eth0 --verdict drop -c 10
+      xdpctl trace eth0 -w trace.pcapng
     """
     from ...traffic.trace import Trace
     from ...traffic.trace_code import ALL, Wanted

@@ -18,20 +18,26 @@ from ..settings import Settings
 @click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
 @click.argument("programs", nargs=-1, metavar="[NAME|ID]...", shell_complete=complete.programs)
 @click.option(
-    "-i", "--id", "ids", type=int, multiple=True, shell_complete=complete.ids, help="By program id."
+    "-i",
+    "--id",
+    "ids",
+    metavar="ID",
+    type=int,
+    multiple=True,
+    shell_complete=complete.ids,
+    help="The program with this id.",
 )
 @click.option(
     "-n",
     "--name",
     "names",
+    metavar="NAME",
     multiple=True,
     shell_complete=complete.names,
-    help="By program name or label.",
+    help="The program with this label or name.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="The whole chain.")
-@click.option(
-    "--keep", is_flag=True, help="Keep the programs for xdpctl rollback, until the next change."
-)
+@click.option("--keep", is_flag=True, help="Keep the programs in the kernel, for xdpctl rollback.")
 @click.option(
     "--empty", is_flag=True, help="Leave an empty root if no program stays: all packets pass."
 )
@@ -48,9 +54,15 @@ def command(
     empty: bool,
     changing: ChangeOptions,
 ) -> None:
-    """Take programs out of an interface's chain, each named by its id, its label or its name.
+    """Take programs out of the chain of an interface, by id, label or name.
 
-    The last program takes the root with it, unless --empty is given.
+    When the last program leaves, the root goes too, unless --empty is given.
+
+    \b
+    Examples:
+      xdpctl unload eth0 count
+      xdpctl unload eth0 17 19
+      xdpctl unload eth0 --all --keep
     """
     named = [*programs, *map(str, ids), *names]
     if bool(named) == everything:

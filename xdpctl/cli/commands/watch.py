@@ -18,16 +18,20 @@ from ..settings import Settings, common_options
     type=Seconds(0.05),
     default=1.0,
     show_default=True,
-    help="How often to look for what no event tells.",
+    help="Seconds between two looks for what no event tells.",
 )
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interval: float) -> None:
-    """Keep all chains true, until a signal ends it.
+    """Keep all chains and pins in order, until a signal ends it.
 
-    Takes programs whose owners are gone out of their chains, closes the gaps that programs leave
-    which their processes held, and cleans up after interfaces and network namespaces that go.
-    Looks at once when such a process ends or an interface or namespace goes.
+    It takes out programs whose owners are gone, closes the gaps that they leave, and cleans up
+    after interfaces and network namespaces that go. It looks as soon as any of this happens.
+
+    \b
+    Examples:
+      xdpctl watch
+      xdpctl watch --interval 10 --json
     """
     from ...change.watch import watch
 

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Completion of xdpctl for fish 3.4 or newer, as share/fish/vendor_completions.d/xdpctl.fish.
+# Only the key asks xdpctl. Nothing is started when a shell starts.
+
+function __xdpctl_complete
+    set -l tokens (commandline -opc)
+    set -l current (commandline -ct)
+    set -lx COMP_WORDS (commandline -cp | string collect)
+    set -lx COMP_CWORD "$current"
+    set -lx _XDPCTL_COMPLETE fish_complete
+    for line in ($tokens[1] 2>/dev/null)
+        set -l parts (string split -m 1 , -- $line)
+        switch $parts[1]
+            case dir
+                __fish_complete_directories "$current"
+            case file
+                __fish_complete_path "$current"
+            case plain
+                echo $parts[2]
+        end
+    end
+end
+
+complete -c xdpctl -f -a '(__xdpctl_complete)'
