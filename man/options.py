@@ -120,6 +120,7 @@ def default(option: click.Option) -> str:
 def described(option: click.Option) -> list[str]:
     """The lines of an option: its heading, its help, its default."""
     text = re.sub(r" \[.+\]\.$", ".", option.help or "")
+    text = text.replace("Show this message", "Print the help")  # click's own words
     if option.multiple and "repeated" not in text:
         text += " May be repeated."
     lines = [heading(option), *sentences(text)]

@@ -256,7 +256,7 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     bcc = click.option(
         "--bcc/--no-bcc",
         default=None,
-        help="Take a C source for one in BCC's dialect, or not [as it looks].",
+        help="Say that a C source is in BCC's dialect, or that it is not [as it looks].",
     )
     constants = click.option(
         "-g",

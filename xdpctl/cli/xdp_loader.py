@@ -261,7 +261,7 @@ def _options(command: str, given: dict[str, str], places: list[str]) -> Iterator
         if "all" not in given and not number:
             raise UsageError("say what to unload", hint="with -i ID or with --all")
         if not places:
-            raise UsageError("say of which interface", hint=_usage(command))
+            raise UsageError("no interface is named", hint=_usage(command))
         yield "--all" if "all" in given else f"--id={number}"
 
 

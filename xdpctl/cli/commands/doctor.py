@@ -21,8 +21,8 @@ from ..settings import Settings, common_options
 def command(settings: Settings, interface: str | None) -> int:
     """Find out what this kernel, these rights and these interfaces can do.
 
-    Everything is tried, and nothing is left behind. What is not in order comes with its consequence
-    and its remedy. It ends with 0 if a chain can be run here, else with the exit code of the first
+    Everything is tried, and nothing is left behind. A fault is shown with its consequence and its
+    remedy. It ends with 0 if a chain can be run here, else with the exit code of the first
     error that a load would meet.
 
     \b

@@ -43,7 +43,7 @@ from ..settings import Settings
     "--pin-path",
     metavar="PATH",
     shell_complete=offered.directories,
-    help="Pin the maps that ask for it in this directory of a BPF file system [its top].",
+    help="Pin the maps that ask for it in this directory of a BPF file system [that of --bpffs].",
 )
 @program_options(ordered=True)
 @rules_options()
