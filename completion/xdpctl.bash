@@ -5,7 +5,7 @@
 
 _xdpctl() {
     local -a words=()
-    local type value count=0 i
+    local type value help i
     for ((i = 0; i <= COMP_CWORD; i++)); do
         value=${COMP_WORDS[i]}
         # bash makes a word of the "=" in --netns=blue; to xdpctl it is two words without it.
@@ -13,11 +13,11 @@ _xdpctl() {
             ((i == COMP_CWORD)) || continue
             value=
         fi
-        words[count]=$value
-        count=$((count + 1))
+        words+=("$value")
     done
     COMPREPLY=()
-    while IFS=, read -r type value; do
+    # shellcheck disable=SC2034 # bash has no place for the help
+    while IFS=$'\t' read -r type value help; do
         case $type in
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
@@ -28,8 +28,7 @@ _xdpctl() {
         esac
     done < <(
         IFS=$'\n'
-        COMP_WORDS=${words[*]} COMP_CWORD=$((count - 1)) _XDPCTL_COMPLETE=bash_complete \
-            "$1" 2>/dev/null
+        COMP_WORDS=${words[*]} _XDPCTL_COMPLETE=lines_complete "$1" 2>/dev/null
     )
 }
 

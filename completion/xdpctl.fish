@@ -5,18 +5,21 @@
 function __xdpctl_complete
     set -l tokens (commandline -opc)
     set -l current (commandline -ct)
-    set -lx COMP_WORDS (commandline -cp | string collect)
-    set -lx COMP_CWORD "$current"
-    set -lx _XDPCTL_COMPLETE fish_complete
+    set -lx COMP_WORDS (string escape -- $tokens | string collect)\n"$current"
+    set -lx _XDPCTL_COMPLETE lines_complete
     for line in ($tokens[1] 2>/dev/null)
-        set -l parts (string split -m 1 , -- $line)
+        set -l parts (string split \t -- $line)
         switch $parts[1]
             case dir
                 __fish_complete_directories "$current"
             case file
                 __fish_complete_path "$current"
             case plain
-                echo $parts[2]
+                if test -n "$parts[3]"
+                    printf '%s\t%s\n' $parts[2..3]
+                else
+                    echo $parts[2]
+                end
         end
     end
 end

@@ -103,7 +103,9 @@ def metavar(option: click.Option) -> str:
 
 
 def heading(option: click.Option) -> str:
-    flags = [f"Fl {name[1:]}" for name in (*option.opts, *option.secondary_opts)]
+    # Short names first: click 8.1 has those of --help in no order.
+    names = sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--"))
+    flags = [f"Fl {name[1:]}" for name in names]
     text = ".It " + " , ".join(flags)
     return text if option.is_flag or option.count else f"{text} {words(metavar(option))}"
 

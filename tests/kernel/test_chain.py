@@ -277,13 +277,12 @@ def test_completion(tool: Tool, veth: net.Veth, objects: Objects) -> None:
         (f"xdpctl unload {veth.dev} -n p", {"pass"}),
     ):
         environment = {
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split(" ")) - 1),
-            "_XDPCTL_COMPLETE": "bash_complete",
+            "COMP_WORDS": words.replace(" ", "\n"),
+            "_XDPCTL_COMPLETE": "lines_complete",
         }
         prefix = ("env", *(f"{name}={value}" for name, value in environment.items()))
-        answer = tool.process(prefix=prefix).out.split()
-        assert offered <= {line.removeprefix("plain,") for line in answer}, answer
+        answer = tool.process(prefix=prefix).out.splitlines()
+        assert offered <= {line.split("\t")[1] for line in answer}, answer
 
 
 @kinds("ext")  # a fused root is not compiled

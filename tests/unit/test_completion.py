@@ -108,7 +108,7 @@ def test_bash_joins_what_it_takes_apart(tool: Path) -> None:
 
 def test_what_a_shell_would_obey_is_quoted(tmp_path: Path) -> None:
     program = tmp_path / "xdpctl"
-    program.write_text("#!/bin/sh\nprintf 'plain,a$(b)\\nplain,c;d\\nplain,e f\\n'\n")
+    program.write_text("#!/bin/sh\nprintf 'plain\\ta$(b)\\nplain\\tc;d\\nplain\\te f\\n'\n")
     program.chmod(0o755)
     assert shown("bash", tmp_path, "status", "") == ["a\\$\\(b\\)", "c\\;d", "e\\ f"]
 

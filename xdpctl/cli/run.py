@@ -32,6 +32,8 @@ def run(arguments: list[str] | None = None, settings: Settings | None = None) ->
     words = sys.argv[1:] if arguments is None else arguments
     options = words[: words.index("--")] if "--" in words else words
     settings.json = "--json" in options or "-j" in options
+    if "_XDPCTL_COMPLETE" in os.environ:
+        from . import shells  # noqa: F401 - click finds it by its name
     try:
         with signals.handled(last=settings.ends):
             return _run(arguments, settings)
