@@ -12,7 +12,14 @@ LONGEST = 1_000_000.0
 MOST = 1 << 62
 
 
-class Seconds(click.FloatRange):
+class _Untold:
+    """A range whose ends are not told in the help: nobody asks for a number beyond."""
+
+    def _describe_range(self) -> str:
+        return ""
+
+
+class Seconds(_Untold, click.FloatRange):
     """A time in seconds, from `least` on. Not a number, and infinity, are none."""
 
     def __init__(self, least: float = 0) -> None:
@@ -25,7 +32,11 @@ class Seconds(click.FloatRange):
         return found
 
 
-class Count(click.IntRange):
+class Number(_Untold, click.IntRange):
+    """A number of a range that the help tells in words, if it has to be told."""
+
+
+class Count(Number):
     """How many of something, one at least."""
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
 from . import complete, offered
+from .numbers import Number
 from .settings import Decorator, Function, common_options, together
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _root() -> list[Decorator]:
         click.option(
             "--protocol",
             metavar="|".join(map(str, PROTOCOLS)),
-            type=click.IntRange(PROTOCOLS[0], PROTOCOLS[-1]),
+            type=Number(PROTOCOLS[0], PROTOCOLS[-1]),
             help=f"Version of libxdp's protocol for a dispatcher [the present one, or {PROTOCOL}].",
         ),
     ]
@@ -227,7 +228,7 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
         "-P",
         "--prio",
         metavar="PRIO",
-        type=click.IntRange(0, MAX_PRIORITY),
+        type=Number(0, MAX_PRIORITY),
         help="Run priority; the lowest runs first [the object's, or 50].",
     )
     usual = "the object's, or XDP_PASS" if placed else "the present ones"
@@ -281,7 +282,9 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
     compiling = [include, define, bcc, constants, entries, tail]
     options = [section, name, *([prio] if placed else []), actions, *compiling]
     if ordered:
-        label = click.option("--name", "label", metavar="LABEL", help="Call it so.")
+        label = click.option(
+            "--name", "label", metavar="LABEL", help="Give the program this label."
+        )
         return _handed("programs", ProgramOptions, [*options, label, *order_options()])
     return _handed("programs", ProgramOptions, options)
 

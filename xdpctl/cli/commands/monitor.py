@@ -26,7 +26,7 @@ from ..settings import Settings, common_options
     show_default=True,
     help="Seconds between two looks, over which rates are measured.",
 )
-@click.option("-c", "--count", type=Count(), help="End after so many packets.")
+@click.option("-c", "--count", metavar="COUNT", type=Count(), help="End after so many packets.")
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interface: str | None, interval: float, count: int | None) -> None:

@@ -11,6 +11,7 @@ from ...observe.reading import View
 from ...view import change
 from .. import complete
 from ..many import one_or_each
+from ..numbers import Number
 from ..options import confirm_option
 from ..settings import Settings, common_options
 
@@ -21,7 +22,7 @@ from ..settings import Settings, common_options
     "--to",
     "number",
     metavar="GENERATION",
-    type=click.IntRange(1),
+    type=Number(1),
     shell_complete=complete.generations,
     help="Go back to the generation of this number [the latest].",
 )

@@ -12,6 +12,7 @@ from ...model.chain import Chain, Standing, check_label
 from ...model.state import State
 from .. import complete, offered
 from ..many import change
+from ..numbers import Number
 from ..options import (
     ChangeOptions,
     ChangingCommand,
@@ -32,7 +33,7 @@ from ..settings import Settings, together
     "-P",
     "--prio",
     metavar="PRIO",
-    type=click.IntRange(0, chain.MAX_PRIORITY),
+    type=Number(0, chain.MAX_PRIORITY),
     help="Its run priority; the lowest runs first.",
 )
 @click.option(
@@ -44,7 +45,7 @@ from ..settings import Settings, together
 )
 @together(order_options())
 @click.option("--anywhere", is_flag=True, help="Let go of all that --before and --after asked for.")
-@click.option("--name", metavar="LABEL", help="Call it so from now on.")
+@click.option("--name", metavar="LABEL", help="Give the program this label.")
 @rules_options()
 @root_options()
 @change_options()

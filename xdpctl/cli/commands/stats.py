@@ -52,7 +52,7 @@ def command(
     root: RootOptions,
     confirm_within: float,
 ) -> None:
-    """Show what each program does with the packets: verdicts, rate, time, last word.
+    """Show what each program does with packets: verdicts, rate, time, last word.
 
     Counting costs some time for each packet, so it is off until --on. The counts go on through
     every change of the chain; those of a program end when it leaves.

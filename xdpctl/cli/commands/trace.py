@@ -18,7 +18,7 @@ from ...model import chain
 from ...traffic import pcapng
 from ...view import packets as views
 from .. import complete, offered
-from ..numbers import Count
+from ..numbers import Count, Number
 from ..settings import Settings, common_options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     shell_complete=offered.verdicts,
     help="Show only packets that left the chain with one of these verdicts.",
 )
-@click.option("-c", "--count", type=Count(), help="End after so many packets.")
+@click.option("-c", "--count", metavar="COUNT", type=Count(), help="End after so many packets.")
 @click.option(
     "-w",
     "--write",
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 @click.option(
     "--sample",
     metavar="N",
-    type=click.IntRange(1, 1 << 30),
+    type=Number(1, 1 << 30),
     default=1,
     help="Show one packet out of so many [1].",
 )
 @click.option(
     "--snap",
     metavar="BYTES",
-    type=click.IntRange(14, 16384),
+    type=Number(14, 16384),
     default=256,
     show_default=True,
-    help="Keep this much of each packet.",
+    help="Keep this much of each packet, 14 to 16384 bytes.",
 )
 @common_options()
 @click.pass_obj
