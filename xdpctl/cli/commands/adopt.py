@@ -38,7 +38,7 @@ from ..settings import Settings
 @click.option(
     "--force",
     is_flag=True,
-    help="Adopt it even if somebody else's bpf_link holds it, or FILE has other code.",
+    help="Adopt it even if somebody else's bpf_link holds it, or the file has other code.",
 )
 @program_options()
 @root_options()
