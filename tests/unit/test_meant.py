@@ -18,7 +18,7 @@ BUSY = state_of([running("count", 9), running("firewall_v2", 11, label="guard")]
 
 WRONG = {
     # commands
-    "laod eth0 prog.o": "did you mean load?",
+    "laod eth0 prog.o": "  do: did you mean load? see xdpctl --help\n",
     "Status": "did you mean status?",
     "unlaod eth0 -a": "did you mean unload?",
     "attach eth0 prog.o": "did you mean load?",
@@ -39,7 +39,7 @@ WRONG = {
     "adopt prog.o eth0": "the interface comes first: xdpctl adopt eth0 prog.o",
     "test eth0 prog.o": "xdpctl test INTERFACE load prog.o",
     "load eth0 eth1 prog.o": "several interfaces are named eth0,eth1",
-    "status eth0 eth1": "several interfaces are named eth0,eth1",
+    "status eth0 eth1": "several interfaces are named eth0,eth1; see xdpctl status --help\n",
     "rollback eth0 3": "did you mean --to 3?",
     # interfaces, programs, files
     "load eht0 prog.o": "did you mean eth0? there are lo, eth0, eth1",
@@ -61,6 +61,8 @@ WRONG = {
     "set eth0 count prio 3": "did you mean --prio?",
     "load eth0 prog.o -A XDP_PAS": "did you mean XDP_PASS?",
     "load eth0 prog.o -m genric": "'skb'",
+    "load eth0 prog.o -A pass tx": "actions stand in one word: -A pass,tx",
+    "test load eth0 prog.o": "the interface comes first: xdpctl test eth0 load prog.o",
     "test eth0 laod prog.o": "did you mean load?",
     # chain files
     "apply eth0 chain.toml": "did you mean prio?",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
 from ..errors import NotFoundError, UsageError, XdpctlError, listed, meant
 from ..host.interfaces import Interface, is_several
+from ..model.chain import ACTIONS
 
 OTHERS = {
     **dict.fromkeys(("add", "attach", "insert", "install", "start"), "load"),
@@ -35,7 +36,7 @@ OTHERS = {
 def no_command(word: str, known: Sequence[str], rest: Sequence[str] = ()) -> UsageError:
     """The error for a word that is no command."""
     hints = [_command_meant(word, known, rest), "see xdpctl --help"]
-    return UsageError(f"No such command {word!r}.", hint="; ".join(filter(None, hints)))
+    return UsageError(f"No such command {word!r}.", hint=_joined(hints))
 
 
 def _command_meant(word: str, known: Sequence[str], rest: Sequence[str]) -> str:
@@ -54,7 +55,15 @@ def of_click(error: click.ClickException, words: Sequence[str]) -> str:
     if context is None:
         return ""
     hints = [*_of_usage(error, context), f"see {context.command_path} --help"]
-    return "; ".join(dict.fromkeys(filter(None, [one_dash(words, context.command), *hints])))
+    return _joined([one_dash(words, context.command), *hints])
+
+
+def _joined(hints: Iterable[str]) -> str:
+    """Hints in a line, each once."""
+    text = ""
+    for hint in dict.fromkeys(filter(None, hints)):
+        text += f"{'' if text[-1:] in ('', '?') else ';'} {hint}"
+    return text.strip()
 
 
 def _of_usage(error: click.ClickException, context: click.Context) -> Iterator[str]:
@@ -104,7 +113,7 @@ def add_dash(error: XdpctlError, words: Sequence[str], group: click.Group) -> No
     known = group.list_commands(context)
     command = next((group.get_command(context, one) for one in words if one in known), None)
     if hint := one_dash(options, command):
-        error.hint = "; ".join(filter(None, [hint, error.hint]))
+        error.hint = _joined([hint, error.hint])
 
 
 def improve(error: XdpctlError, context: click.Context) -> None:
@@ -129,7 +138,7 @@ def _places(command: str, interface: str, others: list[str], error: XdpctlError)
         more = next((word for word in others if _is_interface(word)), None)
         if more and not os.path.exists(more):
             return f"several interfaces are named {interface},{more}"
-        return ""
+        return _action(others)
     found = next((word for word in others if _is_interface(word)), None)
     if found is None:
         if os.path.isfile(interface):
@@ -140,6 +149,24 @@ def _places(command: str, interface: str, others: list[str], error: XdpctlError)
     if interface == "dev":
         return f"leave out dev: xdpctl {' '.join([command, found, *rest])}"
     return f"the interface comes first: xdpctl {' '.join([command, found, *rest])}"
+
+
+def _action(words: Sequence[str]) -> str:
+    """Actions stand in one word."""
+    names = {one.removeprefix("XDP_").lower() for one in ACTIONS}
+    for word in words:
+        if word.lower().removeprefix("xdp_") in names and not os.path.exists(word):
+            return f"actions stand in one word: -A pass,{word}"
+    return ""
+
+
+def command_first(interface: str, verb: str, words: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UsageError for a trial whose command stands in front of the interface."""
+    if interface in known and verb not in known and not _is_interface(interface):
+        raise UsageError(
+            f"no interface named {interface}",
+            hint=f"the interface comes first: xdpctl test {' '.join([verb, interface, *words])}",
+        )
 
 
 def _is_interface(name: str) -> bool:

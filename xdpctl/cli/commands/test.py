@@ -193,6 +193,10 @@ def command(context: click.Context, interface: str, verb: str, words: tuple[str,
     """
     settings = context.ensure_object(Settings)
     asked = _asked(context)
+    if interface in COMMANDS:
+        from ..meant import command_first
+
+        command_first(interface, verb, words, list(COMMANDS))
     inner = _tried(context, verb)
     settings.dry_run = True  # whatever the command does beside its change
     inner.trial = asked
