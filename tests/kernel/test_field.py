@@ -53,10 +53,25 @@ FRAMES = net.udps(6)
 APPLIED = '[[program]]\nfile = "{}"\nname = "it"{}\n[[program]]\nfile = "{}"\nname = "last"\n'
 
 
+def lacks(name: str) -> str:
+    """A function that an object calls and this kernel does not have; "" if it has all."""
+    there = Path("/proc/kallsyms").read_text().replace("\t", "\n")
+    return next((one for one in FIELD[name] if f" {one}\n" not in there), "")
+
+
 def lacking(name: str) -> None:
-    for function in FIELD[name]:
-        if f" {function}\n" not in Path("/proc/kallsyms").read_text().replace("\t", "\n"):
-            pytest.skip(f"missing: the kernel function {function}")
+    if function := lacks(name):
+        pytest.skip(f"missing: the kernel function {function}")
+
+
+def test_functions_that_this_kernel_lacks(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    names = [name for name in ("kfunc", "metadata") if lacks(name)]
+    if not names:
+        pytest.skip("missing: a kernel that lacks a function")
+    for name in names:
+        result = tool.try_("load", veth.dev, objects[name])
+        assert (result.code, lacks(name) in result.err) == (7, True), result.err
+    assert tool.ids(veth.dev) == []
 
 
 def passes(veth: net.Veth) -> None:

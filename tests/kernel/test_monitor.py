@@ -209,7 +209,7 @@ def test_what_is_meant(veth: net.Veth) -> None:
         pytest.param(("macvlan",), marks=needs("macvlan")),
         pytest.param(("bond", "vlan"), marks=needs("bond", "vlan")),
     ],
-    ids="-on-".join,
+    ids="-under-".join,
 )
 def test_what_stands_on_a_device(veth: net.Veth, above: tuple[str, ...]) -> None:
     """What goes wrong on a veth is counted for what is above it, and only for that."""
