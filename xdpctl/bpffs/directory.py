@@ -1,4 +1,4 @@
-"""What xdpctl keeps in bpffs. The paths are the protocol (docs/protocol.md):
+"""What xdpctl keeps in bpffs. The paths are the protocol (docs/pins.md):
 
     <bpffs>/xdp/                                   locked (flock) while pins are made or removed
     <bpffs>/xdp/dispatch-<ifindex>-<root id>/      one a root, as libxdp has them

@@ -4,7 +4,7 @@ While an interface's rules say so, it has two maps. In `counts` each program has
 by itself; `masks` says whose row it is and what that program hands on after. A fused root counts in
 its own code. EXT programs are traced: a program runs before and one behind each, whichever root
 calls it, so that nothing is lost in a swap. Their links are pinned, and keep the program that they
-trace, so that they go with it. See docs/protocol.md for what a crash leaves of it.
+trace, so that they go with it. See docs/change.md for what a crash leaves of it.
 """
 
 from __future__ import annotations
