@@ -211,20 +211,25 @@ def meant(word: str, known: Iterable[str]) -> str:
 
     names = {one.lower(): one for one in known}
     found = difflib.get_close_matches(word.lower(), names, 1, _ALIKE)
-    return f"did you mean {names[found[0]]}?" if found else ""
+    return f"did you mean {_one_line(names[found[0]])}?" if found else ""
 
 
 def listed(known: Iterable[str], most: int = 12) -> str:
     """Names in a line, as many as one reads, or ``none``."""
     names = list(known)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+    return (", ".join(map(_one_line, names[:most])) or "none") + more
 
 
 def choices(word: str, known: Iterable[str]) -> str:
     """What was meant by a word, and what there is."""
     names = list(known)
     return " ".join(filter(None, [meant(word, names), f"there are {listed(names)}"]))
+
+
+def _one_line(name: str) -> str:
+    """A name from outside within a text of several lines."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 _ALIKE = 0.6

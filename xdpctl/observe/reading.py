@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from functools import cached_property
 from ..bpffs import homes, pin
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..errors import KernelError, RaceError, VanishedError
+from ..errors import BpffsError, KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records, uapi
 from ..model.chain import USUAL, Chain
@@ -139,7 +140,7 @@ class _Reading:
             raise _Changed
         state = State(self.interface, root, tuple(left), self.home.home, stranded)
         if left and not stranded and at_home and (root is None or root.owner == "other"):
-            state = replace(state, off=self.off())
+            state = replace(state, off=self.off(root_id))
         pending = History(self.home).pending(state.live(self.home.directory))
         return replace(state, pending=pending) if pending else state
 
@@ -163,6 +164,12 @@ class _Reading:
         attach = self.recorded(root_id)
         pinned = self.root_link(root_id) if attach else None
         ours = pinned is not None or attach == "netlink"
+        if attach and not ours and os.path.isdir(self.home.root_link):
+            raise BpffsError(
+                f"{self.home.root_link} is a directory",
+                why="the link of the root was pinned there",
+                hint="see what stands there, and remove it",
+            )
         if attach and not ours and not self.locked:
             # Attached just now, and about to be pinned or pinned since the look.
             if self.own.is_locked():
@@ -195,9 +202,11 @@ class _Reading:
             rules=self.home.rules(info.id) if ours else USUAL,
         )
 
-    def off(self) -> Off | None:
+    def off(self, live: int) -> Off | None:
         """The chain of a root that is pinned here and runs nowhere, as far as the kernel has it."""
         for root_id, attach in self.own.recorded().items():
+            if root_id == live:
+                continue
             with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(root_id)) as fd:
                 info = libbpf.prog_info(fd)
                 config = config_of(info)
