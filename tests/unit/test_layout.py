@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -48,22 +49,34 @@ class Import(NamedTuple):
 def imports(modules: Mapping[str, str]) -> Iterator[Import]:
     """All imports of some modules, by name and text, those within functions included."""
     for name, text in modules.items():
-        tree = ast.parse(text)
-        typed = {
-            id(inner)
-            for block in ast.walk(tree)
-            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-            for inner in ast.walk(block)
-        }
-        for node in ast.walk(tree):
+        for node, typed in _statements(text):
             for target in _targets(node, name, modules):
-                yield Import(name, target, id(node) in typed)
+                yield Import(name, target, typed)
 
 
-def _targets(node: ast.AST, name: str, modules: Mapping[str, str]) -> Iterator[str]:
+@cache
+def _statements(text: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """The import statements of a module's text, each with whether it is for types alone."""
+    tree = ast.parse(text)
+    typed = {
+        id(inner)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for inner in ast.walk(block)
+    }
+    return [
+        (node, id(node) in typed)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def _targets(
+    node: ast.Import | ast.ImportFrom, name: str, modules: Mapping[str, str]
+) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
+    else:
         package = name if f"{name}.__init__" in modules or _is_package(name, modules) else ""
         parts = (package or name.rpartition(".")[0]).split(".")
         base = parts[: len(parts) - node.level + 1] if node.level else []
