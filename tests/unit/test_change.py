@@ -184,6 +184,16 @@ def test_what_will_surprise() -> None:
     assert remarks_of(state, chain_of(replace(one, priority=3), two)) == []
 
 
+def test_a_kind_that_had_to_be_is_told_once() -> None:
+    state, target = state_of(None), chain_of(fresh("new"))
+    plan = plan_of(state, target, kind="auto", refused=1)
+    (told,) = remarks(Report(plan, state, target.members, 501))
+    assert told.startswith("the root is fused, because EXT programs are refused here (EPERM)")
+    there = state_of([running("old", 11)], kind="fused", why=1)
+    later = plan_of(there, there.chain)
+    assert [*remarks(Report(later, there, there.chain.members, 502))] == []
+
+
 @pytest.mark.parametrize(
     ("names", "slot", "told"),
     [

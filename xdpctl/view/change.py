@@ -139,7 +139,7 @@ def change(command: str, report: Report, style: Style) -> None:
         if not done and command != "swap-dispatcher":
             done = ["nothing changed"]
         say(*(f"{name}: {line}" for line in done))
-    if not style.json and report.members:
+    if not (style.json or style.quiet) and report.root_id:
         tell(*(f"{name}: {line}" for line in remarks(report)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import errno_name
 from ..model.chain import Member
 
 if TYPE_CHECKING:
@@ -29,10 +30,16 @@ def place(members: Sequence[Member], slot: int) -> str:
 
 
 def remarks(report: Report) -> Iterator[str]:
-    """What the plan does not show: code that runs twice, slots out of reach, a vain priority."""
+    """What the plan does not show: why a root is fused, code that runs twice, and so on."""
     plan, members = report.plan, report.members
     if plan.kind == "bare":
         return
+    old = report.before.root
+    if plan.kind == "fused" and plan.why and (old is None or old.kind != "fused"):
+        yield (
+            f"the root is fused, because EXT programs are refused here ({errno_name(plan.why)}): "
+            "see xdpctl doctor"
+        )
     ran = {member.id: member for member in plan.current.members}
     yield from _twice(report)
     for slot, member in enumerate(members[:-1]):

@@ -248,10 +248,6 @@ def interface_remarks(state: State) -> list[str]:
             found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
         if state.chain.kept:
             found.append(empty_line(root.rules))
-        if root.kind == "fused" and root.config:
-            refused = errno_name(root.config.why)
-            why = f"because EXT programs are refused here ({refused})" if refused else "as asked"
-            found.append(f"the root is fused, {why}")
     if state.pending:
         found.append(pending_line(state.pending))
     if state.stranded:
