@@ -184,6 +184,11 @@ def test_native_xdp_is_told_by_flags_or_by_the_driver_s_name() -> None:
     assert judged_nic("native").state == "ok"
     assert judged_nic("native", **bridge).remedy == "load -m skb"
     assert "probably" in judged_nic("native", features=None).found
+    for features in (bridge["features"], None):
+        loopback = replace(GOOD.nics[0], name="lo", driver="", kind="", features=features)
+        for nic in (loopback, replace(loopback, name="ifb0", kind="ifb")):
+            found = judged("native", nics=[nic])
+            assert (found.state, "load -m skb" in found.found) == ("ok", True)
     unknown = judged_nic("native", driver="", kind="wireguard", features=None)
     assert (unknown.state, unknown.interface) == ("warning", "eth0")
     assert "not known" in unknown.found

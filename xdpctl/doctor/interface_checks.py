@@ -25,6 +25,9 @@ NATIVE_DRIVERS = frozenset(_DRIVERS.split())
 Later kernels tell it themselves (features.py), so that nobody has to go by names.
 """
 
+_SOFTWARE = ("dummy", "ifb")
+"""Kinds of devices that have no native XDP in any kernel; nor has loopback."""
+
 
 def of_interface(machine: Machine, nic: Nic, named: bool) -> Iterator[Check]:
     yield _native(machine, nic)
@@ -52,6 +55,9 @@ def _native(machine: Machine, nic: Nic) -> Check:
         return Check("native", "ok", f"{found}, native XDP", interface=nic.name)
     if native:
         found += ", by its name probably with native XDP"
+        return Check("native", "ok", found, interface=nic.name)
+    if not native and (nic.name == "lo" or nic.kind in _SOFTWARE):
+        found += ", no native XDP, as such devices have none: load -m skb"
         return Check("native", "ok", found, interface=nic.name)
     if native is None:
         return Check(
