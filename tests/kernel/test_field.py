@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_adopt import bare
 from tests.kernel.tool import Tool
 from tests.unit.samples import compiled
 from xdpctl.model.chain import Kind
+
+pytestmark = one_guest  # what a kernel lacks is asked for by name
 
 FIELD: dict[str, tuple[str, ...]] = {
     "count": (),

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.tool import ROOT, Tool
+
+pytestmark = one_guest
 
 NOBODY = 65534
 

@@ -12,9 +12,11 @@ import pytest
 
 import xdpctl
 from tests.kernel import net
-from tests.kernel.conftest import ROOT, Objects
+from tests.kernel.conftest import ROOT, Objects, one_guest
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import Kind
+
+pytestmark = one_guest
 
 PACKAGE = f"{Path(xdpctl.__file__).parent}/"
 PAGE = ROOT / "docs/architecture.md"
