@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 KINDS = {
     "tcp80": net.tcp(1, dport=80),

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.foreign_holder import Foreign
 from tests.kernel.test_holders import until
+
+pytestmark = one_guest
 
 FRAMES = [
     net.udp(0),

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 PEERS = Path(
     os.environ.get("XDPCTL_VM_CACHE") or "/var/cache/xdpctl-vm", "xdp-tools/bin/xdp-loader"

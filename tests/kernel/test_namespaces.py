@@ -10,8 +10,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, needs
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.tool import Tool
+
+pytestmark = one_guest
 
 FRAMES = net.udps(20)
 ATTACH = pytest.mark.parametrize("attach", ["link", "netlink"])
