@@ -140,6 +140,12 @@ LOADING = (
         "CONFIG_DEBUG_INFO_BTF",
     ),
     (
+        "libbpf: failed to open system Kconfig\n",
+        UnsupportedError,
+        "not to be read here",
+        "/proc/config.gz",
+    ),
+    (
         "libbpf: kernel BTF is missing at '/sys/kernel/btf/vmlinux', was CONFIG_DEBUG_INFO_BTF "
         "enabled?\n",
         UnsupportedError,

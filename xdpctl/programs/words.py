@@ -93,6 +93,12 @@ _CASES = (
         missing=True,
     ),
     _Case(
+        r"failed to open system Kconfig",
+        "it wants to know the configuration of this kernel, which is not to be read here",
+        "the configuration is read from /proc/config.gz and /boot/config-$(uname -r)",
+        missing=True,
+    ),
+    _Case(
         r"extern '(.+?)' \(strong\): not resolved",
         "this kernel has no symbol {1}, which it uses",
         "it wants another kernel; a program can do without what it declares __weak",
