@@ -27,9 +27,9 @@ def session() -> list[tuple[str, str]]:
 
 
 def alike(text: str) -> str:
-    """A text without what is another number each time: ids, tags, nanoseconds."""
+    """A text without what is another number each time, ids and tags, and the widths of those."""
     text = re.sub(r"\b[0-9a-f]{16}\b", "TAG", without_colour(text))
-    return re.sub(r" +", " ", re.sub(r"\b\d+\b", "N", text)).strip()
+    return re.sub(r"([ ─])\1*", r"\1", re.sub(r"\b\d+\b", "N", text)).strip()
 
 
 def printed(command: str) -> str:
