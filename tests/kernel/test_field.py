@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs, one_guest
+from tests.kernel.conftest import Objects, every_kernel, kinds, needs, one_guest
 from tests.kernel.test_adopt import bare
 from tests.kernel.tool import Tool
 from tests.unit.samples import compiled
@@ -67,6 +67,7 @@ def lacking(name: str) -> None:
         pytest.skip(f"missing: the kernel function {function}")
 
 
+@every_kernel
 def test_functions_that_this_kernel_lacks(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     names = [name for name in ("kfunc", "metadata") if lacks(name)]
     if not names:
@@ -81,7 +82,13 @@ def passes(veth: net.Veth) -> None:
     assert net.exchange(veth, FRAMES) == FRAMES
 
 
-@pytest.mark.parametrize("name", FIELD)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=every_kernel) if functions or name in CALLING else name
+        for name, functions in FIELD.items()
+    ],
+)
 def test_an_object_of_the_field(
     tool: Tool, veth: net.Veth, objects: Objects, name: str, tmp_path: Path
 ) -> None:
