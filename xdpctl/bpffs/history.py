@@ -56,13 +56,6 @@ def _fitting(member: Member) -> str:
     return text if size(text) <= TEXT else member_text(replace(member, before=(), after=()))
 
 
-def _text(path: str) -> str:
-    """What a record says; "" where something else stands in its place."""
-    with contextlib.suppress(OSError):
-        return os.readlink(path)
-    return ""
-
-
 def is_there(program_id: int) -> bool:
     """Whether the kernel still has a program."""
     with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)):
@@ -133,7 +126,7 @@ class History:
 
     def went_back(self, live: int) -> list[WentBack]:
         """The changes that went back, the latest last."""
-        texts = [_text(path) for _number, path in self._went()] if live > 0 else []
+        texts = self._told() if live > 0 else []
         now = self._back(live)
         if not texts and not now:
             return []
@@ -146,6 +139,10 @@ class History:
         """The paths of records of changes that went back, by number."""
         found = ((name, _WENT.fullmatch(name)) for name in self.paths.entries())
         return sorted((int(match[1]), self._path(name)) for name, match in found if match)
+
+    def _told(self) -> list[str]:
+        """What those records say."""
+        return [pin.text(path) or "" for _number, path in self._went()]
 
     def _keeps(self, last: Generation) -> bool:
         return last.keeps and any(name.startswith(f"kept-{last.number}-") for name in self._names())
@@ -220,7 +217,7 @@ class History:
         """Remove what is of no use any longer, and note what went back."""
         text = self._back(live) if live > 0 else ""
         went = self._went()
-        if " " in text and text not in [_text(path) for _number, path in went]:
+        if " " in text and text not in self._told():
             self.note(self._path("went", went[-1][0] + 1 if went else 1), text)
             self._remove(lambda: [path for _number, path in went[: 1 - LIMIT]])
         self._remove(lambda: self.left_over(live))

@@ -40,7 +40,7 @@ class Diagnosis(NamedTuple):
         return next((check.exit_code for check in self.checks if check.exit_code), 0)
 
 
-def listed(names: Iterable[str]) -> str:
+def in_words(names: Iterable[str]) -> str:
     """Names as a sentence has them."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last

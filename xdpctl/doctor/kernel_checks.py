@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import RightsError, UnsupportedError
 from ..host.rights import NEEDED
-from .check import Check, Verdict, listed
+from .check import Check, Verdict, in_words
 from .interface_checks import ONE_BUFFER
 from .probes import Machine
 
@@ -19,7 +19,7 @@ def of_rights(machine: Machine) -> Iterator[Check]:
         yield Check(
             "rights",
             "failed",
-            f"this process lacks {listed(machine.missing)}",
+            f"this process lacks {in_words(machine.missing)}",
             "no command on an interface works, and what the kernel can do was not tried",
             "run xdpctl as root",
             exit_code=RightsError.exit_code,
@@ -28,12 +28,12 @@ def of_rights(machine: Machine) -> Iterator[Check]:
         yield Check(
             "rights",
             "warning",
-            f"{listed(NEEDED)}, in a user namespace",
+            f"{in_words(NEEDED)}, in a user namespace",
             "the kernel wants most of them in the initial user namespace",
             "run xdpctl outside the container, or in a privileged one",
         )
     else:
-        yield Check("rights", "ok", listed(NEEDED))
+        yield Check("rights", "ok", in_words(NEEDED))
 
 
 # --- the kernel, by experiment ------------------------------------------------------------------

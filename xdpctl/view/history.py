@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..bpffs.history import is_there
-from ..model.chain import Chain
 from ..model.difference import differences
 from ..model.generation import REASONS, Generation, WentBack
 from . import document
