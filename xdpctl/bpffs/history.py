@@ -56,6 +56,13 @@ def _fitting(member: Member) -> str:
     return text if size(text) <= TEXT else member_text(replace(member, before=(), after=()))
 
 
+def _of_root(record: str) -> tuple[str, str]:
+    """The root that a record of going back is for, and what it says."""
+    number, _blank, rest = record.partition(" ")
+    root, blank, rest = rest.partition(" ")
+    return root, number + blank + rest
+
+
 def is_there(program_id: int) -> bool:
     """Whether the kernel still has a program."""
     with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)):
@@ -119,30 +126,25 @@ class History:
     def _back(self, live: int) -> str:
         """What `back` says of the root that runs: the generation, and why it went back; or ""."""
         with contextlib.suppress(OSError, ValueError):
-            number, root, *rest = os.readlink(self.back).split(" ", 2)
-            if int(root) == live and int(number) >= 0:
-                return " ".join((number, *rest))
+            root, text = _of_root(os.readlink(self.back))
+            if int(root) == live and int(text.partition(" ")[0]) >= 0:
+                return text
         return ""
 
     def went_back(self, live: int) -> list[WentBack]:
         """The changes that went back, the latest last."""
-        texts = self._told() if live > 0 else []
-        now = self._back(live)
-        if not texts and not now:
+        records = [pin.text(path) or "" for _number, path in self._went()] if live > 0 else []
+        texts = [*(_of_root(record)[1] for record in records), self._back(live)]
+        if not any(texts):
             return []
         from ..model.generation import WentBack
 
-        found = map(WentBack.parse, [*texts, *([now] if now not in texts else [])])
-        return [one for one in found if one]
+        return [one for one in map(WentBack.parse, texts) if one]
 
     def _went(self) -> list[tuple[int, str]]:
         """The paths of records of changes that went back, by number."""
         found = ((name, _WENT.fullmatch(name)) for name in self.paths.entries())
         return sorted((int(match[1]), self._path(name)) for name, match in found if match)
-
-    def _told(self) -> list[str]:
-        """What those records say."""
-        return [pin.text(path) or "" for _number, path in self._went()]
 
     def _keeps(self, last: Generation) -> bool:
         return last.keeps and any(name.startswith(f"kept-{last.number}-") for name in self._names())
@@ -214,12 +216,13 @@ class History:
         self._remove(lambda: [self.confirm, *of_it])
 
     def tidy(self, live: int) -> None:
-        """Remove what is of no use any longer, and note what went back."""
-        text = self._back(live) if live > 0 else ""
-        went = self._went()
-        if " " in text and text not in self._told():
-            self.note(self._path("went", went[-1][0] + 1 if went else 1), text)
-            self._remove(lambda: [path for _number, path in went[: 1 - LIMIT]])
+        """Remove what is of no use any longer, and give what went back its place in the history."""
+        if live > 0 and " " in self._back(live):
+            went = self._went()
+            loose = {*self.left_over(live), *(path for _number, path in went[: 1 - LIMIT])}
+            self._remove(lambda: [*(loose - {self.back})])
+            with pin.failing("make a record in", self.paths.bpffs.path):
+                os.rename(self.back, self._path("went", went[-1][0] + 1 if went else 1))
         self._remove(lambda: self.left_over(live))
 
     def confirmed(self, live: int) -> None:

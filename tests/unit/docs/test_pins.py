@@ -62,7 +62,7 @@ def test_the_names_in_bpffs_are_those_of_the_table(
             libbpf.pin(-1, f"{paths.directory}/kept-1-9")
             chains.note(chains.confirm, Pending(1, 10**12, 4711))
             went = f"{paths.directory}/went-1"
-            chains.note(went, "1 1700000000 - late load removed a, b: priority 1 to 2")
+            chains.note(went, "1 600 1700000000 - late load removed a, b: priority 1 to 2")
             chains.note(chains.back, "1 700 1700000000 1000 asked - ")
     moved = homes.of(bpffs, Interface("veth8", 8, "4711"))
     os.mkdir(moved.directory)
