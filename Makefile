@@ -36,11 +36,23 @@ bench: ## measure against xdp-loader and others in a guest; the figures go to bu
 		--turns 3 --repeat 200
 	tests/vm run 6.12 --timeout 7200 --share build/reports -- bench/run
 
+install: ## for this system's Python: PREFIX=/usr/local DESTDIR= PYTHON=/usr/bin/python3
+	tests/install
+
+uninstall: ## remove what make install with the same PREFIX and DESTDIR installed
+	tests/install --remove
+
+deb: ## build the Debian package into dist/
+	tests/deb build
+
+test-deb: ## build and use the Debian package on bare images of Debian 12 and 13
+	tests/deb try
+
 clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo check test test-kernel test-matrix soak bench clean
+.PHONY: help setup demo check test test-kernel test-matrix soak bench install uninstall deb test-deb clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test

@@ -11,11 +11,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class DispatcherHook(BuildHookInterface):  # type: ignore[misc]
-    """Makes them in bpf/ and has the wheel carry them. Needs clang with its BPF target."""
+    """Makes them in bpf/ and has the wheel carry them, where there is clang with its BPF target."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        # A checkout is installed so that its own tools can run, which need no dispatcher.
-        if version == "editable" and shutil.which("clang") is None:
+        if shutil.which("clang") is None:
+            print(
+                "xdpctl: without clang the package has no compiled dispatchers: "
+                "on a machine that has no clang either, only fused roots will work",
+                file=sys.stderr,
+            )
             return
         sys.path.insert(0, self.root)
         from xdpctl.model.record import PROTOCOLS

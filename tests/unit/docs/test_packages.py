@@ -1,0 +1,37 @@
+"""debian/: what is said twice, there and elsewhere, is the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import xdpctl
+from tests.unit.docs.pages import UNITS, read
+
+PROJECT = tomllib.loads(read("pyproject.toml"))
+
+
+def test_the_package_has_the_version() -> None:
+    assert re.findall(r"^xdpctl \((.+?)\)", read("debian/changelog"), re.MULTILINE)[0] == (
+        xdpctl.__version__
+    )
+
+
+def test_the_units_are_installed_where_they_are_looked_for() -> None:
+    shared = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    for path in UNITS:
+        assert shared[path] == f"lib/{path.replace('systemd/', 'systemd/system/')}"
+        name = path.removeprefix("systemd/").removesuffix(".service")
+        assert f"--name={name}\n" in read("debian/rules")
+
+
+def test_it_is_built_with_what_debian_has() -> None:
+    """Debian 12 has hatchling 1.12."""
+    assert PROJECT["build-system"]["requires"] == ["hatchling>=1.12"]
+
+
+def test_each_override_of_lintian_has_a_reason() -> None:
+    lines = read("debian/xdpctl.lintian-overrides").splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if not line.startswith("#"):
+            assert before.startswith("# "), line
