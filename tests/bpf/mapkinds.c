@@ -9,7 +9,7 @@ struct guarded {
 };
 
 struct prefix {
-	__u32 length, address;
+	__u32 length, address[2]; /* values lie at multiples of 8: atomics on arm64 want that */
 };
 
 #define MAP(name, kind, entries, key_type, value_type, more)                                       \
@@ -75,7 +75,7 @@ SEC("xdp")
 int mapkinds(struct xdp_md *ctx)
 {
 	__u32 zero = 0, one = 1, *narrow;
-	struct prefix prefix = { 24, 0x0100000a };
+	struct prefix prefix = { 24, { 0x0100000a } };
 	struct guarded *guarded = bpf_map_lookup_elem(&in_guarded, &zero);
 	void *inner = bpf_map_lookup_elem(&outer, &one);
 	void *other = bpf_map_lookup_elem(&outer_hash, &one);
