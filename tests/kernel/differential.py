@@ -82,6 +82,7 @@ def change(tool: Tool, veth: net.Veth, make: Change, kind: Kind) -> tuple[int, S
     report = transact(
         bpffs, interface, lambda state: Chain(tuple(make(state.chain.members))), Request(kind=kind)
     )
+    assert report.root_id is not None
     return report.root_id, report.members
 
 

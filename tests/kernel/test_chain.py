@@ -103,6 +103,7 @@ def put(tool: Tool, veth: net.Veth, members: list[chain.Member]) -> int:
         Interface.named(veth.dev),
         lambda _: chain.Chain(tuple(members)),
     )
+    assert report.root_id is not None
     return report.root_id
 
 

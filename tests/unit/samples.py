@@ -103,7 +103,7 @@ def state_of(
     residue: tuple[str, ...] = (),
     origins: Mapping[int, Origin] | None = None,
     orphans: Collection[int] = (),
-    stranded: int = 0,
+    stranded: int | None = None,
     kind: Kind = "ext",
     why: int = 0,
     arrays: Mapping[int, int] | None = None,

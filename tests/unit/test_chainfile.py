@@ -349,7 +349,7 @@ def test_each_interface_of_a_pattern(
     reads: list[str] = []
     real = objects.read
 
-    def counted(path: str, most: int = -1) -> bytes:
+    def counted(path: str, most: int | None = None) -> bytes:
         reads.append(os.path.basename(path))
         return real(path, most)
 

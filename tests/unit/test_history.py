@@ -18,6 +18,7 @@ from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.difference import differences
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.plan import make_plan
+from xdpctl.model.state import Foreign, Live
 from xdpctl.model.terms import Pending, Terms
 
 A = running("a", 9, tag="", priority=7, actions=12, frags=True)
@@ -31,7 +32,9 @@ def chains(tmp_path: Path) -> History:
     return History(paths)
 
 
-def change(chains: History, before: int, after: int, *, keeps: bool = False) -> Generation:
+def change(
+    chains: History, before: int | None, after: int | None, *, keeps: bool = False
+) -> Generation:
     """Record that one root took the place of another."""
     state = state_of([A, B])
     plan = replace(make_plan(state, Chain()), current=Chain((A, B), Rules(1, 2)))
@@ -42,7 +45,7 @@ def change(chains: History, before: int, after: int, *, keeps: bool = False) -> 
     return one
 
 
-def left(chains: History, live: int) -> list[str]:
+def left(chains: History, live: Live) -> list[str]:
     return sorted(path.rpartition("/")[2] for path in chains.left_over(live))
 
 
@@ -59,7 +62,7 @@ def test_a_record_gives_back_what_was_recorded(chains: History) -> None:
 
 def test_a_long_chain_is_in_parts(chains: History) -> None:
     members = tuple(running(f"program_number_{n}", 1000 + n, tag="") for n in range(200))
-    one = replace(change(chains, 0, 500), number=2, chain=Chain(members))
+    one = replace(change(chains, None, 500), number=2, chain=Chain(members))
     chains.record(one)
     assert chains.recorded()[1] == one
     texts = [os.readlink(path) for path in Path(chains.paths.directory).glob("was-2-*")]
@@ -106,20 +109,20 @@ def test_programs_are_kept_for_the_latest_alone(chains: History) -> None:
 
 def test_nothing_is_remembered_without_a_chain(chains: History) -> None:
     """Unless it may have to come back."""
-    change(chains, 0, 500)
-    assert chains.generations(0) == []
-    last = change(chains, 500, 0)
-    assert chains.generations(0) == []
+    change(chains, None, 500)
+    assert chains.generations(None) == []
+    last = change(chains, 500, None)
+    assert chains.generations(None) == []
     chains.note(chains.confirm, Pending(last.number, 0, 1))
-    assert len(chains.generations(0)) == 2
-    assert chains.pending(0) == Pending(2, 0, 1)
-    assert left(chains, -1) == ["confirm", "was-1", "was-1-0", "was-2", "was-2-0"]
-    chains.confirmed(0)
+    assert len(chains.generations(None)) == 2
+    assert chains.pending(None) == Pending(2, 0, 1)
+    assert left(chains, Foreign()) == ["confirm", "was-1", "was-1-0", "was-2", "was-2-0"]
+    chains.confirmed(None)
     assert os.listdir(chains.paths.directory) == []
     change(chains, 500, 0, keeps=True)
-    assert chains.generations(0) == []
+    assert chains.generations(None) == []
     keep(chains, "kept-1-9")
-    assert len(chains.generations(0)) == 1
+    assert len(chains.generations(None)) == 1
 
 
 def test_what_was_gone_back_to_is_used_up(chains: History) -> None:
@@ -160,7 +163,7 @@ def test_what_went_back_is_told(chains: History) -> None:
         later = replace(later, time=later.time + 1)
     assert len(chains.went_back(800)) == LIMIT
     assert went not in chains.went_back(800)
-    chains.tidy(0)
+    chains.tidy(None)
     assert os.listdir(chains.paths.directory) == []
 
 
@@ -242,7 +245,7 @@ def test_a_chain_is_restored_of_what_there_is() -> None:
     held = running("held", 12, tag="", array_id=70)
     state = state_of([running("b", 10, priority=99), running("new", 13)])
     plan = replace(make_plan(state, Chain()), current=Chain((gone, B, A, held), Rules(0, 1)))
-    one = Generation.of(1, state, plan, 0, Terms("load"))
+    one = Generation.of(1, state, plan, None, Terms("load"))
     chain, missing = one.restored(state, there.__contains__)
     assert [member.id for member in chain.members] == [10, 9]
     assert (chain.members[0].priority, chain.members[0].label) == (50, "fw")

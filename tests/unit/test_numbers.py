@@ -113,7 +113,11 @@ def test_generations_with_numbers_out_of_range() -> None:
         found = Generation.parse(1, _random_head(chance), _random_members(chance))
         if found:
             time.strftime("%Y", time.localtime(found.time))
-            numbers = [found.before, found.after, *(one.id for one in found.chain.members)]
+            numbers = [
+                found.before or 0,
+                found.after or 0,
+                *(one.id for one in found.chain.members),
+            ]
             assert all(0 <= number < 1 << 32 for number in numbers), SEED
 
 

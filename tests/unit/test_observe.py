@@ -239,14 +239,14 @@ def test_a_root_is_recorded_at_home_or_elsewhere(bpffs: Bpffs) -> None:
 
 
 def test_nothing_is_left_where_nothing_was(bpffs: Bpffs) -> None:
-    assert residue.left_over(None, homes.of(bpffs, INTERFACE), at_home=True) == ([], 0)
+    assert residue.left_over(None, homes.of(bpffs, INTERFACE), at_home=True) == ([], None)
 
 
 def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
     own = homes.of(bpffs, INTERFACE)
     os.mkdir(own.directory)
     own.make_dispatch(400, "link")
-    own.note_made(400, 0, Made(0, "/maps"))
+    own.note_made(400, 0, Made(None, "/maps"))
     own.note_made(400, 1, Made(31, "/maps/shared"))
     Path(own.directory, "map-11-callees").touch()
     Path(own.stage).touch()
@@ -260,7 +260,7 @@ def test_what_is_left_of_an_interface_without_a_root(bpffs: Bpffs) -> None:
                 own.stage,
             ]
         ),
-        0,
+        None,
     )
 
 
@@ -283,7 +283,7 @@ def test_what_is_left_beside_a_live_root(bpffs: Bpffs) -> None:
                 f"{own.directory}/map-99-callees",
             ]
         ),
-        0,
+        None,
     )
 
 
@@ -298,7 +298,7 @@ def test_a_netlink_root_that_runs_elsewhere_is_stranded(
     Path(own.directory, "map-11-callees").touch()
     monkeypatch.setattr(residue, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
     left = [own.dispatch(400), f"{own.directory}/map-11-callees"]
-    expected: tuple[list[str], int] = ([], 400) if elsewhere else (left, 0)
+    expected: tuple[list[str], int | None] = ([], 400) if elsewhere else (left, None)
     assert residue.left_over(None, own, at_home=True) == expected
 
 
@@ -312,7 +312,7 @@ def test_beside_a_live_root_nobody_looks_for_others(
         own.make_dispatch(root_id, "netlink")
     monkeypatch.setattr(residue, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
     live = state_of([ONE], link_id=0).root
-    assert residue.left_over(live, own, at_home=True) == ([own.dispatch(501)], 0)
+    assert residue.left_over(live, own, at_home=True) == ([own.dispatch(501)], None)
 
 
 def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
@@ -324,7 +324,7 @@ def test_what_is_left_of_a_chain_that_libxdp_went_on_with(bpffs: Bpffs) -> None:
         Path(own.directory, f"map-{program}-callees").touch()
     theirs = state_of([ONE], owner="libxdp", link_id=0).root
     left = [own.dispatch(400), f"{own.directory}/map-12-callees"]
-    assert residue.left_over(theirs, own, at_home=True) == (left, 0)
+    assert residue.left_over(theirs, own, at_home=True) == (left, None)
 
 
 @pytest.mark.parametrize("adopting", [False, True])
@@ -344,9 +344,9 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
     note = [own.adopting] if adopting else []
     if adopting:
         os.symlink("77", own.adopting)
-    expected = (note, program)
+    expected: tuple[list[str], int | None] = (note, program)
     if adopting and program == bare.id:
-        expected = ([*note, own.root_link], 0)
+        expected = ([*note, own.root_link], None)
     assert residue.left_over(bare, own, at_home=True) == expected
 
 
@@ -405,7 +405,7 @@ def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(monkeypatch: pytest.Mo
 def test_an_interface_that_runs_nothing(bpffs: Bpffs) -> None:
     for view in (None, View(), View({})):
         state = observe.observe(LOOPBACK, bpffs, view=view)
-        assert (state.root, state.residue, state.stranded) == (None, (), 0)
+        assert (state.root, state.residue, state.stranded) == (None, (), None)
         assert state.home.directory == homes.of(bpffs, LOOPBACK).directory
     assert os.listdir(bpffs.xdp) == []
 

@@ -197,7 +197,10 @@ def test_pins_that_a_load_made_elsewhere(paths: pins.InterfacePins) -> None:
     assert paths.made() == {}
     os.mkdir(paths.directory)
     # A directory comes before what is in it: they are in the order of their making.
-    first = [labels.Made(0, "/maps"), *(labels.Made(30 + one, f"/maps/{one}") for one in range(11))]
+    first = [
+        labels.Made(None, "/maps"),
+        *(labels.Made(30 + one, f"/maps/{one}") for one in range(11)),
+    ]
     other = [labels.Made(2**32 - 1, "/maps of/two  words ")]
     for number, made in enumerate(first):
         paths.note_made(500, number, made)

@@ -515,7 +515,7 @@ def test_what_runs_already_may_be_changed(tmp_path: Path) -> None:
     plan = plan_of(state, Chain())
     home = homes.of(Bpffs(str(tmp_path)), state.interface)
     os.makedirs(home.directory)
-    History(home).record(Generation.of(1, state, plan, 0, Terms("unload")))
+    History(home).record(Generation.of(1, state, plan, None, Terms("unload")))
     (one,) = History(home).recorded()
     assert [member.name for member in one.chain.members] == ["a"]
     assert one.chain.members[0].before == ()
@@ -528,7 +528,9 @@ def test_many_members_with_names_as_long_as_can_be(tmp_path: Path) -> None:
     plan = plan_of(state_of(None), chain_of(*members))
     home = homes.of(Bpffs(str(tmp_path)), state.interface)
     os.makedirs(home.directory)
-    History(home).record(Generation.of(1, state, replace(plan, current=plan.target), 0, Terms("x")))
+    History(home).record(
+        Generation.of(1, state, replace(plan, current=plan.target), None, Terms("x"))
+    )
     (one,) = History(home).recorded()
     assert [member.label for member in one.chain.members] == list(LONG)
     assert one.chain.members[0].before == LONG[1:50]

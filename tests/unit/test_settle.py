@@ -303,7 +303,7 @@ def test_directories_made_elsewhere_are_taken_back(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     kept.mkdir()
     (kept / "somebody's").touch()
-    made.unmake([Made(0, str(one)) for one in (outer, kept, inner, tmp_path / "gone")])
+    made.unmake([Made(None, str(one)) for one in (outer, kept, inner, tmp_path / "gone")])
     assert not outer.exists()
     assert [one.name for one in kept.iterdir()] == ["somebody's"]
 
@@ -316,7 +316,7 @@ def test_maps_pinned_elsewhere_are_taken_back(tmp_path: Path, maps: dict[int, se
     for name, text in (("ours", "31"), ("theirs", "99"), ("used", "33"), ("none", "a link")):
         (directory / name).write_text(text)
     maps.update({11: {31, 33}, 12: {33}})
-    pins = [Made(0, str(directory))]
+    pins = [Made(None, str(directory))]
     names = ("ours", "theirs", "used", "none", "gone")
     pins += [Made(31 + place, f"{directory}/{name}") for place, name in enumerate(names)]
     made.unmake(pins, {11})

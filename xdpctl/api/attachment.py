@@ -50,11 +50,12 @@ class Attachment:
         self._mutex = threading.RLock()
         self._ended = threading.Event()
         self._null = False
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stop: int | None
+        self._stop = stop = os.eventfd(0, os.EFD_CLOEXEC)
         _all.add(self)
         self._follower = threading.Thread(
             target=_follow_for_ever,
-            args=(weakref.ref(self), self._stop, homes.of(bpffs, interface).directory),
+            args=(weakref.ref(self), stop, homes.of(bpffs, interface).directory),
             name=f"xdpctl-{program_id}",
             daemon=True,
         )
@@ -159,7 +160,9 @@ class Attachment:
         # Nobody is in the middle of a change then, and nobody begins one.
         with home.locked():
             live = self._live(link)
-            if live != link.target and not self._take_over(home, live, link):
+            if live == link.target:
+                return
+            if live is None or not self._take_over(home, live, link):
                 self._end()
 
     def _home(self, link: records.LinkInfo) -> InterfacePins:
@@ -176,14 +179,14 @@ class Attachment:
                         return found
         return own
 
-    def _live(self, link: records.LinkInfo) -> int:
-        """The root that the interface runs now; 0 where there is none."""
+    def _live(self, link: records.LinkInfo) -> int | None:
+        """The root that the interface runs now, if there is one."""
         pinned = pin.pinned_link(self._home(link).root_link)
         if pinned:
-            return pinned.prog_id if pinned.ifindex else 0
+            return pinned.prog_id if pinned.ifindex else None
         if self._interface.exists():
-            return libbpf.xdp_query(self._interface.ifindex)[0]
-        return link.target if may_run_elsewhere(link.target) else 0
+            return libbpf.xdp_query(self._interface.ifindex)[0] or None
+        return link.target if may_run_elsewhere(link.target) else None
 
     def _take_over(self, home: InterfacePins, live: int, link: records.LinkInfo) -> bool:
         """Make the descriptor mean the link onto the live root; False where there is none."""
@@ -223,22 +226,22 @@ class Attachment:
 
     def _close(self) -> None:
         # Once: then the number is anybody's, who may hold the same link or array by it.
-        if self._null or (self._stop >= 0 and self._is_ours()):
+        if self._null or (self._stop is not None and self._is_ours()):
             self._null = False
             os.close(self._fd)
         self._ended.set()
-        if self._stop >= 0:
+        if self._stop is not None:
             os.eventfd_write(self._stop, 1)
-            self._stop = -1
+            self._stop = None
 
     def _forked(self) -> None:
         """In a child: the parent holds the program, and the parent alone."""
         self._mutex = threading.RLock()
         self._ended = threading.Event()
         self._end()
-        if self._stop >= 0:
+        if self._stop is not None:
             os.close(self._stop)
-            self._stop = -1
+            self._stop = None
 
 
 class ArrayAttachment(Attachment):
@@ -301,17 +304,20 @@ def _follow_for_ever(attachment: weakref.ref[Attachment], stop: int, directory: 
     """The follower's thread: look whenever the interface's directory changes."""
     waiting = select.poll()
     waiting.register(stop, select.POLLIN)
-    events = -1  # there is a limit to them; without, one looks now and then
+    events = None  # there is a limit to them; without, one looks now and then
     with contextlib.suppress(KernelError):
         events = libc.inotify([directory])
         waiting.register(events, select.POLLIN)
-    with libbpf.owned(stop), libbpf.owned(events) if events >= 0 else contextlib.nullcontext():
+    with (
+        libbpf.owned(stop),
+        libbpf.owned(events) if events is not None else contextlib.nullcontext(),
+    ):
         while True:
             ready = [fd for fd, _event in waiting.poll(_LOOK_MS)]
             one = attachment()
             if one is None or stop in ready:
                 break
-            if events in ready:
+            if events is not None and events in ready:
                 os.read(events, 65536)
             with contextlib.suppress(XdpctlError, KernelError, OSError):
                 one.follow()

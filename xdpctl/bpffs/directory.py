@@ -365,25 +365,25 @@ class InterfacePins:
     def counter(self, program_id: int, which: str) -> str:
         return f"{self.directory}/counter-{program_id}-{which}"
 
-    def counters(self) -> dict[str, int]:
-        """The pins of what counts, each with the program's id, or 0 for the maps."""
+    def counters(self) -> dict[str, int | None]:
+        """The pins of what counts, each with the program's id, or None for the maps."""
         found = {}
         for name in self.entries():
             if match := re.fullmatch(r"counts|masks|counter-(\d+)-(entry|exit)", name):
-                found[f"{self.directory}/{name}"] = int(match[1] or 0)
+                found[f"{self.directory}/{name}"] = int(match[1]) if match[1] else None
         return found
 
     def remove_counters(self, counted: bool = False, program_ids: Collection[int] = ()) -> None:
         """Remove what counts, but the maps of a chain that is `counted` and these programs'."""
         with pin.failing("remove a pin from", self.bpffs.path):
             for path, program_id in self.counters().items():
-                if not (counted and (not program_id or program_id in program_ids)):
+                if not (counted and (program_id is None or program_id in program_ids)):
                     pin.remove(path)
 
     def note_made(self, root_id: int, number: int, made: Made) -> None:
         """Note that a load makes a pin, or a directory for it, at a path of its user's choice."""
         with pin.failing("make a record in", self.bpffs.path):
-            os.symlink(f"{made.map_id} {made.path}", f"{self.directory}/made-{root_id}-{number}")
+            os.symlink(str(made), f"{self.directory}/made-{root_id}-{number}")
 
     def made(self) -> dict[int, list[Made]]:
         """The pins that loads made elsewhere and did not get to forget, by root id, in order."""
@@ -391,9 +391,7 @@ class InterfacePins:
         for name in self.entries():
             match = re.fullmatch(r"made-(\d+)-(\d+)", name)
             if match and (text := pin.text(f"{self.directory}/{name}")):
-                number, _, path = text.partition(" ")
-                made = Made(int(number) if is_number(number) else 0, path)
-                found.setdefault(int(match[1]), []).append((int(match[2]), made))
+                found.setdefault(int(match[1]), []).append((int(match[2]), Made.parse(text)))
         return {root: [made for _number, made in sorted(notes)] for root, notes in found.items()}
 
     def forget_made(self, root_id: int) -> None:

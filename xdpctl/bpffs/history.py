@@ -19,7 +19,7 @@ from ..errors import NotFoundError
 from ..kernel import libbpf
 from ..model.chain import Member
 from ..model.labels import TEXT, size
-from ..model.state import State
+from ..model.state import Live, State
 from ..model.terms import Pending
 from . import homes, pin
 from .directory import InterfacePins
@@ -71,10 +71,7 @@ def is_there(program_id: int) -> bool:
 
 
 class History:
-    """The generations of one interface, in its directory.
-
-    `live` in here is the root that runs: 0 for none, -1 for one that these are not the records of.
-    """
+    """The generations of one interface, in its directory. `live` in here is the root that runs."""
 
     def __init__(self, paths: InterfacePins) -> None:
         self.paths = paths
@@ -108,7 +105,7 @@ class History:
                     found.append(one)
         return found
 
-    def generations(self, live: int) -> list[Generation]:
+    def generations(self, live: Live) -> list[Generation]:
         """The chains before the one that runs, the latest last."""
         found = self.recorded()
         if back := self._back(live):
@@ -116,24 +113,25 @@ class History:
             found = [one for one in found if one.number < number]  # gone back to
         if found and found[-1].before == live:
             found.pop()  # that change did not come to its flip
-        if live > 0:
+        if isinstance(live, int):
             return found[-LIMIT:]
         # Nothing runs: all is forgotten, unless it may have to come back.
-        last = found[-1] if found and live == 0 else None
-        wanted = last and last.after == 0 and (self._keeps(last) or self._noted(last))
+        last = found[-1] if found and live is None else None
+        wanted = last and last.after is None and (self._keeps(last) or self._noted(last))
         return found[-LIMIT:] if wanted else []
 
-    def _back(self, live: int) -> str:
+    def _back(self, live: Live) -> str:
         """What `back` says of the root that runs: the generation, and why it went back; or ""."""
         with contextlib.suppress(OSError, ValueError):
             root, text = _of_root(os.readlink(self.back))
-            if int(root) == live and int(text.partition(" ")[0]) >= 0:
+            if (int(root) or None) == live and int(text.partition(" ")[0]) >= 0:
                 return text
         return ""
 
-    def went_back(self, live: int) -> list[WentBack]:
+    def went_back(self, live: Live) -> list[WentBack]:
         """The changes that went back, the latest last."""
-        records = [pin.text(path) or "" for _number, path in self._went()] if live > 0 else []
+        paths = [path for _number, path in self._went()] if isinstance(live, int) else []
+        records = [pin.text(path) or "" for path in paths]
         texts = [*(_of_root(record)[1] for record in records), self._back(live)]
         if not any(texts):
             return []
@@ -156,26 +154,26 @@ class History:
             return pending if pending and pending.number == last.number else None
         return None
 
-    def pending(self, live: int) -> Pending | None:
+    def pending(self, live: Live) -> Pending | None:
         """What waits for its confirmation."""
         if not os.path.lexists(self.confirm):
             return None
         found = self.generations(live)
         return self._noted(found[-1]) if found and found[-1].after == live else None
 
-    def left_over(self, live: int) -> list[str]:
+    def left_over(self, live: Live) -> list[str]:
         """The paths that are of no use (any longer)."""
         names = self._names()
         loose = [path for path in (self.confirm, self.back) if os.path.lexists(path)]
         went = [path for _number, path in self._went()]
-        loose += went[:-LIMIT] if live > 0 else went
+        loose += went[:-LIMIT] if isinstance(live, int) else went
         if not names and not loose:
             return []
         found = self.generations(live)
         last = found[-1] if found else None
         pending = self._noted(last) if last and last.after == live else None
         known = {one.number for one in found}
-        keeping = last.number if last and (last.keeps or pending) else 0
+        keeping = last.number if last and (last.keeps or pending) else None
         stale = [
             name
             for name, number in names.items()
@@ -215,9 +213,9 @@ class History:
         of_it = [self._path(name) for name, one in self._names().items() if one == number]
         self._remove(lambda: [self.confirm, *of_it])
 
-    def tidy(self, live: int) -> None:
+    def tidy(self, live: Live) -> None:
         """Remove what is of no use any longer, and give what went back its place in the history."""
-        if live > 0 and " " in self._back(live):
+        if isinstance(live, int) and " " in self._back(live):
             went = self._went()
             loose = {*self.left_over(live), *(path for _number, path in went[: 1 - LIMIT])}
             self._remove(lambda: [*(loose - {self.back})])
@@ -225,7 +223,7 @@ class History:
                 os.rename(self.back, self._path("went", went[-1][0] + 1 if went else 1))
         self._remove(lambda: self.left_over(live))
 
-    def confirmed(self, live: int) -> None:
+    def confirmed(self, live: Live) -> None:
         """Nothing goes back any more."""
         self._remove(lambda: [self.confirm])
         self.tidy(live)
@@ -249,11 +247,11 @@ def went_back(bpffs: Bpffs, state: State) -> list[WentBack]:
     return History(home).went_back(state.live(home.directory))
 
 
-def find(bpffs: Bpffs, state: State, number: int = 0) -> Generation:
+def find(bpffs: Bpffs, state: State, number: int | None = None) -> Generation:
     """The generation of a number, or the latest. Raises NotFoundError."""
-    found = [one for one in generations(bpffs, state) if number in (0, one.number)]
+    found = [one for one in generations(bpffs, state) if number in (None, one.number)]
     if not found:
-        which = f"generation {number}" if number else "earlier generation"
+        which = "earlier generation" if number is None else f"generation {number}"
         raise NotFoundError(
             f"no {which} of {state.interface.name} is kept",
             hint=f"see xdpctl history {state.interface.name}",

@@ -19,7 +19,7 @@ def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
     used = _used_maps(programs) if made else set()
     for map_id, path in reversed(made):
         with contextlib.suppress(OSError):
-            if not map_id:
+            if map_id is None:
                 os.rmdir(path)
                 continue
             with libbpf.owned(libbpf.get(path)) as fd:

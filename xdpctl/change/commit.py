@@ -28,7 +28,7 @@ from ..model.chain import USUAL
 from ..model.generation import Generation, WentBack
 from ..model.labels import Label, Origin
 from ..model.plan import Plan
-from ..model.state import Root, Slot
+from ..model.state import Foreign, Root, Slot
 from ..model.terms import Pending, Terms, now
 from ..roots import counting, kinds
 from ..roots.construct import Construction
@@ -106,7 +106,7 @@ class Commit:
                 hook.note_adopted(undo)
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
-            number, text, ids = hook.flip(root_fd, self.report.root_id)
+            number, text, ids = hook.flip(root_fd, self.report.root_id or 0)
             undo.pop_all()
             signals.hold(live=True)  # what comes now comes too late: all that was asked is done
             self.flipped = True
@@ -158,7 +158,7 @@ class Commit:
             left = next((one for one in known if one.number == terms.back), None)
             told = WentBack.of(left, self.plan, terms, rights.user()).text()
             to, _blank, rest = told.partition(" ")
-            history.note(history.back, f"{to} {after} {rest}")
+            history.note(history.back, f"{to} {after or 0} {rest}")
             return
         kept = bool(terms.within) or terms.keeps
         if not (terms.command or kept) or (self.plan.is_same and not terms.within):
@@ -226,7 +226,7 @@ class Commit:
             if slot.member and slot.link_id and not slot.pin
         }
         origins = {slot.member.id: slot.origin for slot in staying if slot.member and slot.origin}
-        if self.terms.back:
+        if self.terms.back is not None:
             # Who had it before, and kept its link onto a root that went, has it again.
             kept = self.paths.kept_programs().union(old)
             back = {member.id for member in self.plan.staying if member.id not in kept}
@@ -257,7 +257,7 @@ class Commit:
             paths = self.paths.listed()
             if self.plan.gives_back:
                 self.paths.remove_root_link()
-            History(paths).tidy(-1 if self.plan.gives_back else self.report.root_id)
+            History(paths).tidy(Foreign() if self.plan.gives_back else self.report.root_id)
             if paths.kept_programs():
                 paths = paths.listed()  # what belongs to those that are not kept any more goes, too
             if self.plan.target.rules.counted:

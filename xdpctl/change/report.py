@@ -37,7 +37,7 @@ class Report:
     plan: Plan
     before: State
     members: tuple[Member, ...] = ()
-    root_id: int = 0
+    root_id: int | None = None
     steps: list[Step] = field(default_factory=list)
     removed: tuple[str, ...] = ()
     rehooked: list[Rehooked] = field(default_factory=list)

@@ -36,9 +36,9 @@ def places(root: Root | None) -> dict[int, Place]:
 
 
 def settle(
-    paths: InterfacePins, live: int, members: Mapping[int, Place], stale: Collection[int]
+    paths: InterfacePins, live: int | None, members: Mapping[int, Place], stale: Collection[int]
 ) -> list[Rehooked]:
-    """Bring everything from some stale roots over to the live one (0: none), and let them go.
+    """Bring everything from some stale roots over to the live one, and let them go.
 
     The interface's lock is held, and no CPU runs a stale root any more. `paths` may be a listing of
     before: what is gone already is fine.
@@ -49,13 +49,14 @@ def settle(
             paths.remove_dispatch(root_id)
     paths.remove_maps_but(members)
     traced = {program for program, place in members.items() if place.link_id}
-    paths.remove_counters(bool(paths.rules(live).counted), traced)
-    paths.forget_made(live)
+    paths.remove_counters(live is not None and bool(paths.rules(live).counted), traced)
+    if live is not None:
+        paths.forget_made(live)
     return rehooked
 
 
 def _rehook(
-    paths: InterfacePins, live: int, members: Mapping[int, Place], stale: Collection[int]
+    paths: InterfacePins, live: int | None, members: Mapping[int, Place], stale: Collection[int]
 ) -> list[Rehooked]:
     """Let pins that others made mean the same program on the live root.
 
@@ -74,8 +75,8 @@ def _rehook(
                 held.add(place.slot)
         elif link.id == place.link_id:
             held.add(place.slot)
-    for slot in paths.borrowed(live):
-        if slot in held:
+    for slot in paths.borrowed(live) if live is not None else ():
+        if live is not None and slot in held:
             with paths.bpffs.pins_locked():
                 paths.give_back(live, slot)
     return rehooked
@@ -115,7 +116,7 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
     if not state.residue or state.stranded:
         return ()  # what is stranded here is about to move, with all that is beside it
     root = state.root if state.root and state.root.owner != "other" else None
-    live = root.id if root else 0
+    live = root.id if root else None
     paths = paths.listed()
     noted = paths.made()
     stale = {*paths.recorded(), *noted} - {live}

@@ -82,7 +82,7 @@ def transact(
     def guard() -> Watchdog:
         return Watchdog(bpffs, interface, paths, take_back)
 
-    refused_at: list[int] = []
+    refused_at: list[int | None] = []
     removed: tuple[str, ...] = ()
     overdue: Pending | None = None
     for attempt in range(_ATTEMPTS):
@@ -103,7 +103,7 @@ def transact(
             try:
                 Commit(bpffs, paths, report, on_step, terms, guard).run()
             except LostRace as lost:
-                refused_at.append(state.root.id if state.root else 0)
+                refused_at.append(state.root.id if state.root else None)
                 if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
                     raise _no_race(interface, lost) from lost
                 continue
@@ -170,7 +170,7 @@ def _private_files() -> Iterator[None]:
 def go_back(
     bpffs: Bpffs,
     interface: Interface,
-    number: int = 0,
+    number: int | None = None,
     *,
     within: float = 0,
     waiting: Pending | None = None,
@@ -189,7 +189,7 @@ def go_back(
     """
 
     state = observe(interface, bpffs, view=view)
-    if state.off and not number and not state.pending:
+    if state.off and number is None and not state.pending:
         return _put_back(bpffs, interface, state.off, within, dry_run, on_step)
     wanted = find(bpffs, state, number)
     gone: list[Member] = []

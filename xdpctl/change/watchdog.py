@@ -138,7 +138,7 @@ class _Guard:
         self.asked_to_end = signals.deaf()
         # By descriptor: the directory moves along with the interface.
         self.home = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.changes = -1  # there is a limit to them; without, one looks now and then
+        self.changes: int | None = None  # there is a limit to them; without, one looks now and then
         with contextlib.suppress(KernelError):
             self.changes = libc.inotify([directory])
         os.write(told, str(os.getpid()).encode())
@@ -170,9 +170,9 @@ class _Guard:
 
     def wait(self, seconds: float) -> None:
         waiting = select.poll()
-        if self.changes >= 0:
+        if self.changes is not None:
             waiting.register(self.changes, select.POLLIN)
-        if waiting.poll(seconds * 1000):
+        if waiting.poll(seconds * 1000) and self.changes is not None:
             os.read(self.changes, 65536)
 
     def take_back(self, pending: Pending) -> None:

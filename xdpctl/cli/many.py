@@ -127,7 +127,7 @@ def change_each(
         changes.change(command, outcome, settings)
         if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
-            say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id}")
+            say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id or 0}")
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)

@@ -84,16 +84,16 @@ def _path() -> Path:
 @contextlib.contextmanager
 def _opened(*, create: bool = False) -> Iterator[int | None]:
     """The directory's descriptor; None where there is none that is root's alone."""
-    fd = -1
+    fd = None
     with contextlib.suppress(OSError, ValueError):
         path = _path()
         if create:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield fd if fd >= 0 and _is_safe(os.fstat(fd)) else None
+        yield fd if fd is not None and _is_safe(os.fstat(fd)) else None
     finally:
-        if fd >= 0:
+        if fd is not None:
             os.close(fd)
 
 

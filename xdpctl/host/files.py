@@ -66,7 +66,7 @@ def chunks(fd: int) -> Iterator[bytes]:
         yield piece
 
 
-def read(path: str, limit: int, *, most: int = -1, number: int = 0) -> bytes:
+def read(path: str, limit: int, *, most: int | None = None, number: int = 0) -> bytes:
     """The bytes of a regular file, or its first `most`.
 
     Raises NotFoundError; BadObjectError, with an errno of libxdp's as its `number`, for what is no
@@ -76,12 +76,12 @@ def read(path: str, limit: int, *, most: int = -1, number: int = 0) -> bytes:
         fd = open_regular(path)
         try:
             size = os.fstat(fd).st_size
-            if most < 0 and size > limit:
+            if most is None and size > limit:
                 raise _too_large(path, f"it has {size} bytes", limit, number)
             found = bytearray()
             for piece in chunks(fd):
                 found += piece
-                if 0 <= most <= len(found):
+                if most is not None and most <= len(found):
                     return bytes(found[:most])
                 if len(found) > limit:
                     raise _too_large(path, "it has more", limit, number)

@@ -34,16 +34,17 @@ _KEEPS, _EMPTY = 1, 2
 
 @dataclass(frozen=True)
 class Generation:
-    """A chain that ran on the root `before`, until `command` put `after` there (0: no root).
+    """A chain that ran on the root `before`, until `command` put `after` there.
 
-    `time` is in seconds of the calendar; `user` is the id of the user who had logged in, None where
-    that is not known. It `keeps` its programs until the next change. A `bare`
-    one is a program that had the hook to itself: xdpctl's, or another tool's until it was adopted.
+    The two are ids, None if there was no root. `time` is in seconds of the calendar; `user` is the
+    id of the user who had logged in, None where that is not known. It `keeps` its programs until
+    the next change. A `bare` one is a program that had the hook to itself: xdpctl's, or another
+    tool's until it was adopted.
     """
 
     number: int
-    before: int
-    after: int
+    before: int | None
+    after: int | None
     time: int
     mode: Literal["native", "skb", "hw"]
     attach: Attach
@@ -64,7 +65,7 @@ class Generation:
         number: int,
         state: State,
         plan: Plan,
-        after: int,
+        after: int | None,
         terms: Terms,
         user: int | None = None,
     ) -> Generation:
@@ -75,7 +76,7 @@ class Generation:
             chain = Chain((Member(root.name, actions=0, id=root.id, tag=root.tag),))
         return cls(
             number=number,
-            before=root.id if root else 0,
+            before=root.id if root else None,
             after=after,
             time=int(time.time()),
             mode=mode,
@@ -97,7 +98,7 @@ class Generation:
     def head(self) -> str:
         """The text of its record; those of its members are apart."""
         flags = _KEEPS * self.keeps | _EMPTY * self.chain.kept
-        numbers = (self.before, self.after, self.time, self.protocol, flags)
+        numbers = (self.before or 0, self.after or 0, self.time, self.protocol, flags)
         rules = self.chain.rules
         words = (
             *numbers,
@@ -122,8 +123,8 @@ class Generation:
             known = [parse_member(text) for text in members.split(";") if text]
             return cls(
                 number=number,
-                before=in_range(before),
-                after=in_range(after),
+                before=in_range(before) or None,
+                after=in_range(after) or None,
                 time=in_range(when, LATEST),
                 mode=cast(Literal["native", "skb", "hw"], mode),
                 attach=cast(Attach, attach),
@@ -174,6 +175,7 @@ class WentBack:
     @classmethod
     def of(cls, left: Generation | None, plan: Plan, terms: Terms, user: int | None) -> WentBack:
         """What going back does; `left` is the generation that it goes back to."""
+        assert terms.back is not None
         command = left.command if left else ""
         what = ", ".join(differences(plan.current, plan.target))
         what = what.encode(errors="surrogateescape")[:_WHAT].decode(errors="ignore")

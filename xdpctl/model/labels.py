@@ -62,10 +62,18 @@ class Label(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A map's pin that a load makes for its user, or with map id 0 a directory for one."""
+    """A map's pin that a load makes for its user; without the map's id a directory for one."""
 
-    map_id: int
+    map_id: int | None
     path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Made:
+        number, _blank, path = text.partition(" ")
+        return cls((int(number) or None) if is_number(number) else None, path)
+
+    def __str__(self) -> str:
+        return f"{self.map_id or 0} {self.path}"
 
 
 def size(text: str) -> int:

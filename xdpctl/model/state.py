@@ -105,6 +105,15 @@ class Off(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A root that the records of a directory say nothing of: somebody else's, or one elsewhere."""
+
+
+Live = int | Foreign | None
+"""The root that runs, for the records of a directory: its id, or None if nothing runs."""
+
+
+@dataclass(frozen=True)
 class State:
     """An interface as it was at one moment.
 
@@ -118,16 +127,16 @@ class State:
     root: Root | None
     residue: tuple[str, ...]
     home: Home
-    stranded: int = 0
+    stranded: int | None = None
     pending: Pending | None = None
     off: Off | None = None
 
-    def live(self, directory: str) -> int:
-        """The root that runs, for the history of a directory: 0 for none, -1 for one not of it."""
+    def live(self, directory: str) -> Live:
+        """The root that runs, for the history of a directory."""
         if self.root is None:
-            return 0
+            return None
         at_home = self.home.directory == directory
-        return self.root.id if at_home and self.root.owner != "other" else -1
+        return self.root.id if at_home and self.root.owner != "other" else Foreign()
 
     @property
     def chain(self) -> Chain:

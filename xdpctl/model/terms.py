@@ -29,13 +29,13 @@ class Terms(NamedTuple):
     command: str = ""
     within: float = 0
     keeps: bool = False
-    back: int = 0
+    back: int | None = None
     reason: Reason = "asked"
 
     @property
     def uses_up(self) -> bool:
         """Whether a generation is gone back to for good."""
-        return bool(self.back) and not self.within
+        return self.back is not None and not self.within
 
 
 UNRECORDED = Terms()

@@ -10,24 +10,26 @@ from ..bpffs import homes, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..kernel import records
-from ..model.state import Root
+from ..model.state import Foreign, Root
 from .elsewhere import may_run_elsewhere
 
 _NEW = 1.0
 """Seconds."""
 
 
-def left_over(root: Root | None, own: InterfacePins, *, at_home: bool) -> tuple[list[str], int]:
+def left_over(
+    root: Root | None, own: InterfacePins, *, at_home: bool
+) -> tuple[list[str], int | None]:
     """What interrupted commands or an earlier interface left, as paths; a root that runs elsewhere.
 
     `own` is the interface's own place, listed; `at_home` tells that its root is recorded there. The
-    second value is the id of a root that is recorded there and runs on another interface, or 0.
+    second value is the id of a root that is recorded there and runs on another interface.
     """
     is_chain = root is not None and root.owner != "other"
-    live = root.id if root and is_chain and at_home else 0
+    live = root.id if root and is_chain and at_home else None
     entries = own.entries()
     if not entries:
-        return [] if homes.is_alien(own) else _empty(own.directory), 0
+        return [] if homes.is_alien(own) else _empty(own.directory), None
     link = pin.pinned_link(own.root_link) if "root_link" in entries else None
     stale, stranded = _roots(root, own, live, link)
     if link and link.prog_id not in (live, stranded):
@@ -40,15 +42,15 @@ def left_over(root: Root | None, own: InterfacePins, *, at_home: bool) -> tuple[
 
 
 def _roots(
-    root: Root | None, own: InterfacePins, live: int, link: records.LinkInfo | None
-) -> tuple[list[str], int]:
+    root: Root | None, own: InterfacePins, live: int | None, link: records.LinkInfo | None
+) -> tuple[list[str], int | None]:
     """What is left of roots that are not the live one, and which of them runs elsewhere."""
     stale = []
-    stranded = link.prog_id if link and link.ifindex and not live else 0
+    stranded = link.prog_id if link and link.ifindex and not live else None
     if "adopting" in own.entries():
         stale.append(own.adopting)
         if root and stranded == root.id:
-            stranded = 0  # not ours yet: the pin was made to adopt it
+            stranded = None  # not ours yet: the pin was made to adopt it
     for root_id, attach in own.recorded().items():
         if root_id in (live, stranded):
             continue
@@ -62,11 +64,11 @@ def _roots(
     return stale, stranded
 
 
-def _belongings(root: Root | None, own: InterfacePins, live: int) -> list[str]:
+def _belongings(root: Root | None, own: InterfacePins, live: int | None) -> list[str]:
     """What is left of programs that are no members: their maps, what counts them, old chains."""
     slots = root.slots if root and live else ()
     members = {slot.member.id for slot in slots if slot.member}
-    stale = History(own).left_over(live or (-1 if root else 0))
+    stale = History(own).left_over(live or (Foreign() if root else None))
     members |= own.kept_programs()
     stale += [path for path, program in own.kept_maps().items() if program not in members]
     counted = root is not None and bool(live and root.rules.counted)
@@ -74,7 +76,7 @@ def _belongings(root: Root | None, own: InterfacePins, live: int) -> list[str]:
     stale += [
         path
         for path, program in own.counters().items()
-        if not (counted and (not program or program in traced))
+        if not (counted and (program is None or program in traced))
     ]
     return stale
 

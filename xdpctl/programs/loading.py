@@ -35,7 +35,7 @@ class Loaded:
     to be pinned and have no pin yet, by path; `callees` those of the object's other programs that
     it puts into no array itself, by name. `empty` has the names of arrays that have nothing in them
     and are in use, each with the programs of the object that could go there. `replaced` is what
-    loading has changed in arrays of others, each with the descriptor of what was there, or -1.
+    loading has changed in arrays of others, each with the descriptor of what was there, if any.
     """
 
     fd: int
@@ -43,14 +43,14 @@ class Loaded:
     maps: dict[str, int]
     callees: dict[str, int] = field(default_factory=dict)
     empty: dict[str, list[str]] = field(default_factory=dict)
-    replaced: list[tuple[Replaced, int]] = field(default_factory=list)
+    replaced: list[tuple[Replaced, int | None]] = field(default_factory=list)
 
     @property
     def beside(self) -> Iterator[int]:
         """The descriptors of all but the program itself."""
         for fds in (self.arrays, self.maps, self.callees):
             yield from fds.values()
-        yield from (fd for _one, fd in self.replaced if fd >= 0)
+        yield from (fd for _one, fd in self.replaced if fd is not None)
 
     def put_back(self) -> None:
         """Have arrays of others as they were before the load."""
@@ -113,7 +113,7 @@ def _received(fd: int, answer: Mapping[str, Any], rest: Iterator[int]) -> Loaded
     named = ({name: next(rest) for name in answer[kind]} for kind in ("arrays", "maps", "callees"))
     arrays, maps, callees = named
     replaced = [Replaced(*one) for one in answer["replaced"]]
-    before = [(one, next(rest) if one.program else -1) for one in replaced]
+    before = [(one, next(rest) if one.program else None) for one in replaced]
     return Loaded(fd, arrays, maps, callees, answer["empty"], before)
 
 

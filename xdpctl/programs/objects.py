@@ -36,7 +36,8 @@ _NO_SECTION = ".text"
 class Candidate:
     """A program of an object file, as it is before loading; `size` in bytes.
 
-    One that `asks_device` about packets is to be bound to it.
+    One that `asks_device` about packets is to be bound to it. A `strange` one has a run
+    configuration with a member that nobody knows.
     """
 
     name: str
@@ -48,13 +49,14 @@ class Candidate:
     asks_device: bool
     priority: int | None
     actions: int | None
+    strange: bool
 
     @property
     def is_xdp(self) -> bool:
         return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in FOREIGN
 
 
-def read(path: str, most: int = -1) -> bytes:
+def read(path: str, most: int | None = None) -> bytes:
     """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
     limit = files.SOURCE if clang.is_source(path) else files.OBJECT
     try:
@@ -312,13 +314,13 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
     return candidates, bool(answer["pins"])
 
 
-def _run_config(parsed: Object, function: str) -> dict[str, int | None]:
+def _run_config(parsed: Object, function: str) -> dict[str, int | bool | None]:
     """Priority and actions from the BTF section .xdp_run_config (libxdp's protocol).
 
     The section's variable _<function> is a struct; each member points to an array whose number of
-    elements is the value. An unknown member gives an action mask of -1, an error for the caller.
+    elements is the value. With a member that is unknown it is `strange`, an error for the caller.
     """
-    config: dict[str, int | None] = {"priority": None, "actions": None}
+    config: dict[str, int | bool | None] = {"priority": None, "actions": None, "strange": False}
     btf = parsed.btf
     if btf is None:
         return config
@@ -334,7 +336,7 @@ def _run_config(parsed: Object, function: str) -> dict[str, int | None]:
             pointer = btf.type(type_id)
             array = btf.type(pointer.size_or_type)
             if pointer.kind != BTF_KIND_PTR or array.kind != BTF_KIND_ARRAY:
-                config["actions"] = -1
+                config["strange"] = True
                 return config
             ((_element, _index, value),) = btf.records(array, 1, 3)
             name = btf.string(name_offset)
@@ -346,13 +348,13 @@ def _run_config(parsed: Object, function: str) -> dict[str, int | None]:
                 bit = 1 << chain.ACTIONS.index(name)
                 config["actions"] = mask | bit if value else mask & ~bit
             else:
-                config["actions"] = -1
+                config["strange"] = True
                 return config
     return config
 
 
 def _check_config(path: str, found: Candidate) -> None:
-    if found.actions == -1:
+    if found.strange:
         raise BadObjectError(
             f"the run configuration of {found.name} in {path} has an unknown member",
             hint=f"it may hold priority and {', '.join(chain.ACTIONS)}",

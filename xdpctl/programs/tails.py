@@ -161,7 +161,7 @@ class Arrays:
         """Have arrays that others use as they were before the load."""
         there = {name: _entries(self.found[name].fd) for name in self._before}
         for one in self._replaced(there):
-            put_back(self.found[one.array].fd, one.place, self._held.get(one.program, -1))
+            put_back(self.found[one.array].fd, one.place, self._held.get(one.program))
 
 
 def is_empty(fd: int) -> bool:
@@ -169,10 +169,10 @@ def is_empty(fd: int) -> bool:
     return libbpf.map_info(fd).type == uapi.BPF_MAP_TYPE_PROG_ARRAY and not _entries(fd)
 
 
-def put_back(array_fd: int, place: int, program_fd: int) -> None:
-    """Have a place of an array as it was: with a program, or nothing if the descriptor is -1."""
+def put_back(array_fd: int, place: int, program_fd: int | None) -> None:
+    """Have a place of an array as it was: with a program, or nothing."""
     key = place.to_bytes(_KEY, sys.byteorder)
-    if program_fd < 0:
+    if program_fd is None:
         with libbpf.absent_is_fine():
             libbpf.map_delete(array_fd, key)
     else:

@@ -206,12 +206,12 @@ class Construction:
         number = len(self.paths.made().get(key, []))
         for path, fd in self.maps.items():
             directory = os.path.dirname(path)
-            wanted = [] if os.path.isdir(directory) else [Made(0, directory)]
+            wanted = [] if os.path.isdir(directory) else [Made(None, directory)]
             for one in (*wanted, Made(libbpf.map_info(fd).id, path)):
                 self.paths.note_made(key, number, one)
                 number += 1
                 with pin.failing("pin a map at", one.path):
-                    if one.map_id:
+                    if one.map_id is not None:
                         _pin_new(fd, path)
                     else:
                         with contextlib.suppress(FileExistsError):

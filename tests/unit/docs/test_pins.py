@@ -44,7 +44,7 @@ def test_the_names_in_bpffs_are_those_of_the_table(
                 pin_a_file(0, counting_pin)
             paths.label(root, 1, Label("fw", ("a", "b")))
             paths.rule(root, Rules(0, 1))
-            paths.note_made(root, 0, Made(0, "/sys/fs/bpf/maps"))
+            paths.note_made(root, 0, Made(None, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
             paths.keep_beside("map", 11, "callees", -1)
             paths.keep_beside("callee", 11, "dropper", -1)
@@ -56,7 +56,9 @@ def test_the_names_in_bpffs_are_those_of_the_table(
                 [running("a", 9, tag=""), running("b", 10, tag="", label="fw", after=("a",))]
             )
             plan = make_plan(state, Chain())
-            past = Generation.of(chains.next_number(), state, plan, 0, Terms("unload", keeps=True))
+            past = Generation.of(
+                chains.next_number(), state, plan, None, Terms("unload", keeps=True)
+            )
             chains.record(past)
             assert chains.recorded() == [past]
             libbpf.pin(-1, f"{paths.directory}/kept-1-9")

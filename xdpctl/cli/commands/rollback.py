@@ -45,7 +45,7 @@ def command(settings: Settings, interface: str, number: int | None, confirm_with
         return go_back(
             bpffs,
             one,
-            number or 0,
+            number,
             within=confirm_within,
             dry_run=settings.dry_run,
             on_step=change.step_printer(settings.verbose > 0 and not settings.json),
