@@ -23,10 +23,11 @@ from xdpctl.errors import Interrupted
 from xdpctl.host import signals
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Kind, Member
+from xdpctl.model.kinds import AskedKind
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Plan, make_plan
 from xdpctl.model.record import FUSED, Config, root_name
-from xdpctl.model.request import AskedKind, AskedMode, Request
+from xdpctl.model.request import AskedMode, Request
 from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, Owner, Root, Slot, State
 

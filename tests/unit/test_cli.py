@@ -392,7 +392,7 @@ LOADED_BY_STATUS = {
     "cli.": "commands commands.status complete group numbers offered outcomes run settings",
     "host.": "interfaces lasting locks output rights signals text",
     "kernel.": "abi asm btf descriptor libbpf libc maps netlink records uapi",
-    "model.": "chain labels record state terms",
+    "model.": "chain kinds labels record state terms",
     "observe.": "elsewhere members reading residue slots",
     "view.": "document status style table words",
 }

@@ -39,9 +39,10 @@ from xdpctl.errors import (
 from xdpctl.host import rights, signals
 from xdpctl.kernel.records import LinkInfo
 from xdpctl.model.chain import Chain, Kind, Member
+from xdpctl.model.kinds import AskedKind
 from xdpctl.model.labels import Origin
 from xdpctl.model.plan import Plan
-from xdpctl.model.request import AskedKind, Request
+from xdpctl.model.request import Request
 from xdpctl.model.state import State
 from xdpctl.observe.reading import View
 from xdpctl.roots import dispatcher

@@ -18,10 +18,11 @@ from xdpctl.change.planning import default_kind
 from xdpctl.errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from xdpctl.model.chain import Chain, Kind, Member, Rules
 from xdpctl.model.generation import Generation
+from xdpctl.model.kinds import AskedKind
 from xdpctl.model.labels import Attach, Origin
 from xdpctl.model.plan import Flip, make_plan
 from xdpctl.model.record import Config
-from xdpctl.model.request import AskedKind, AskedMode, Request
+from xdpctl.model.request import AskedMode, Request
 from xdpctl.model.source import Source
 from xdpctl.model.state import Mode, State
 from xdpctl.model.terms import Terms

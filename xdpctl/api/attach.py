@@ -12,7 +12,8 @@ from ..errors import UsageError
 from ..host import locks
 from ..host.interfaces import Interface
 from ..model import chain, labels
-from ..model.request import AskedKind, AskedMode, Request
+from ..model.kinds import TRAITS, AskedKind
+from ..model.request import AskedMode, Request
 from ..model.source import Source, Tail, Tuning
 from ..model.state import State
 from ..model.terms import Terms
@@ -72,7 +73,7 @@ def attach(
     with objects.letting_go([member]):
         report = transact(pinned, found, target, request)
     ((program_id, fd),) = report.holds.items()
-    held = ArrayAttachment if report.plan.kind == "fused" else Attachment
+    held = ArrayAttachment if TRAITS[report.plan.kind].holding == "array" else Attachment
     attachment = held(pinned, found, program_id, fd)
     if dialect.is_module(source):
         dialect.keep(source, interface, attachment)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..model import plan
 from ..model.chain import Chain
+from ..model.kinds import AskedKind
 from ..model.labels import Attach
 from ..model.plan import Plan
-from ..model.request import AskedKind, AskedMode, Request
+from ..model.request import AskedMode, Request
 from ..model.state import State
 
 

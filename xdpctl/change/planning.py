@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ..errors import HookBusyError, UsageError
 from ..model.chain import Chain
+from ..model.kinds import CHOICES, TRAITS, AskedKind
 from ..model.plan import Plan, make_plan
-from ..model.request import AskedKind, Request
+from ..model.request import Request
 from ..model.state import State
 from ..observe.reading import View
 from ..roots import dispatcher
@@ -21,11 +22,12 @@ KIND_VARIABLE = "XDPCTL_ROOT"
 def default_kind() -> AskedKind | None:
     """What the environment says; None where it says nothing. Raises UsageError."""
     value = os.environ.get(KIND_VARIABLE)
-    known: tuple[AskedKind, ...] = ("ext", "fused", "auto")
-    if not value or value in known:
-        return next((kind for kind in known if kind == value), None)
+    if not value or value in CHOICES:
+        return next((kind for kind in CHOICES if kind == value), None)
+    *others, last = CHOICES
     raise UsageError(
-        f"{KIND_VARIABLE}={value} names no kind of root", hint="it may be ext, fused or auto"
+        f"{KIND_VARIABLE}={value} names no kind of root",
+        hint=f"it may be {', '.join(others)} or {last}",
     )
 
 
@@ -59,11 +61,11 @@ class Planner:
             raise
 
     def falls_back(self, plan: Plan) -> bool:
-        """Whether the next plan is one of the fused kind, in the place of this.
+        """Whether the next plan is one of another kind, in the place of this.
 
         So it is if the choice is free and this kernel refuses EXT programs. That is tried here.
         """
-        if not plan.auto or plan.kind != "ext":
+        if not plan.auto or TRAITS[plan.kind].instead is None:
             return False
         self.refused = dispatcher.refused()
         if self.view:

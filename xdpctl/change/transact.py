@@ -194,8 +194,8 @@ def go_back(
     wanted = find(bpffs, state, number)
     gone: list[Member] = []
     # If the earlier program is gone, the same code goes on where it is.
-    bare = wanted.bare and not wanted.restored(state, is_there)[1]
-    if bare and within:
+    alone = wanted.alone and not wanted.restored(state, is_there)[1]
+    if alone and within:
         raise UnsupportedError(
             f"what {interface.name} would go back to cannot wait for a confirmation",
             why="it is a program that is no member of a chain",
@@ -216,7 +216,7 @@ def go_back(
                 hint="load from its file what is missing; --confirm-within, and --keep of unload, "
                 "keep programs",
             )
-        return state.chain if one.bare and missing else chain
+        return state.chain if one.alone and missing else chain
 
     reason: Reason = "asked" if waiting is None else "late" if waiting.left <= 0 else "ended"
     same = state.root and state.root.kind == wanted.kind
@@ -227,7 +227,7 @@ def go_back(
         Request(
             mode=None if state.root else wanted.mode,
             first_attach=wanted.attach,
-            kind="bare" if bare else None if same or wanted.bare else wanted.kind,
+            kind=wanted.kind if alone or not (same or wanted.alone) else None,
             protocol=None if is_wide(len(wanted.chain.members)) else wanted.protocol or None,
             dry_run=dry_run,
             terms=Terms("rollback" if within else "", within, back=wanted.number, reason=reason),

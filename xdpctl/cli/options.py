@@ -13,9 +13,10 @@ import click
 from ..errors import NotFoundError, UsageError
 from ..host import files
 from ..model.chain import MAX_PRIORITY, ON_END, ON_VACANT, Member, check_label, parse_actions
+from ..model.kinds import CHOICES, AskedKind
 from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
-from ..model.request import MODE_WORDS, MODES, AskedKind, AskedMode, Request
+from ..model.request import MODE_WORDS, MODES, AskedMode, Request
 from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
@@ -82,7 +83,7 @@ def _root() -> list[Decorator]:
         click.option(
             "--root",
             "kind",
-            type=click.Choice(["ext", "fused", "auto"]),
+            type=click.Choice(CHOICES),
             help="Kind of root: EXT programs on a dispatcher, all programs fused into one, or "
             "what the kernel allows [the present one, or auto].",
         ),

@@ -19,8 +19,8 @@ from .numbers import Seconds
 from .offered import directories, namespaces
 
 if TYPE_CHECKING:
+    from ..model.kinds import AskedKind
     from ..model.labels import Attach
-    from ..model.request import AskedKind
 
 Function = Callable[..., object]
 Decorator = Callable[[Function], Function]

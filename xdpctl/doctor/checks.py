@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.chain import Kind
+from ..model.kinds import FIRST, TRAITS
 from .check import Diagnosis
 from .interface_checks import of_interface
 from .kernel_checks import of_kernel, of_rights
@@ -15,18 +15,14 @@ def examine(machine: Machine, *, named: bool) -> Diagnosis:
     checks = (*of_rights(machine), *of_kernel(machine), *of_machine(machine), *of_tools(machine))
     checks += tuple(check for nic in machine.nics for check in of_interface(machine, nic, named))
     blocked = any(check.exit_code for check in checks)
-    kind: Kind = "ext" if machine.ext.works else "fused"
+    kind = FIRST if machine.ext.works else TRAITS[FIRST].instead
     return Diagnosis(checks, None if blocked else kind)
 
 
 def verdict(diagnosis: Diagnosis) -> str:
     """The sum of it in one sentence."""
-    kinds: dict[Kind, str] = {
-        "ext": "a chain can be run here, of EXT programs on a dispatcher",
-        "fused": "a chain can be run here, in a fused root",
-    }
     if diagnosis.kind is not None:
-        return kinds[diagnosis.kind]
+        return f"a chain can be run here, {TRAITS[diagnosis.kind].told}"
     first = next(check for check in diagnosis.checks if check.exit_code)
     where = f" of {first.interface}" if first.interface else ""
     return f"no chain can be run here: see {first.name}{where} (exit status {first.exit_code})"

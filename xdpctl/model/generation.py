@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from .chain import Chain, Kind, Member, Rules
 from .difference import differences
+from .kinds import TRAITS
 from .labels import TEXT, Attach, in_range
 from .member_record import parse_member
 from .terms import Reason, Terms
@@ -38,8 +39,8 @@ class Generation:
 
     The two are ids, None if there was no root. `time` is in seconds of the calendar; `user` is the
     id of the user who had logged in, None where that is not known. It `keeps` its programs until
-    the next change. A `bare` one is a program that had the hook to itself: xdpctl's, or another
-    tool's until it was adopted.
+    the next change. One that was `alone` is a program that had the hook to itself: xdpctl's, or
+    another tool's until it was adopted.
     """
 
     number: int
@@ -56,8 +57,8 @@ class Generation:
     user: int | None = None
 
     @property
-    def bare(self) -> bool:
-        return self.kind == "bare"
+    def alone(self) -> bool:
+        return TRAITS[self.kind].alone
 
     @classmethod
     def of(

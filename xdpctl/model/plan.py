@@ -11,10 +11,11 @@ from typing import Literal
 
 from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
 from .chain import Chain, Kind, Member
+from .kinds import FIRST, OFFLOADED, TRAITS, AskedKind
 from .labels import Attach
 from .member_record import check_records
 from .record import BINDING, LIBXDP_SLOTS, MAX_SLOTS, PROTOCOL
-from .request import USUAL_REQUEST, AskedKind, AskedMode, Request
+from .request import USUAL_REQUEST, AskedMode, Request
 from .state import Mode, Root, State
 
 Flip = Literal["attach", "update", "detach", "none"]
@@ -51,7 +52,7 @@ class Plan:
 
     @property
     def gives_back(self) -> bool:
-        return self.kind == "bare" and self.flip == "update"
+        return TRAITS[self.kind].alone and self.flip == "update"
 
     @property
     def is_same(self) -> bool:
@@ -78,8 +79,8 @@ def make_plan(
 ) -> Plan:
     """Plan the change that is asked for.
 
-    On a card (mode `hw`) every root is bare. `refused` is the errno with which the kernel refuses
-    EXT programs, as far as that is known.
+    On a card (mode `hw`) every root is a program alone. `refused` is the errno with which the
+    kernel refuses EXT programs, as far as that is known.
 
     Raises HookBusyError where the hook is not xdpctl's to change, UnsupportedError for a mode that
     cannot be had and beside a program that has the hook to itself, UsageError for several on a
@@ -89,14 +90,14 @@ def make_plan(
     root, name = state.root, state.interface.name
     mode, protocol = request.mode, request.protocol
     attach = request.attach if root else request.attach or request.first_attach
-    kind = "bare" if mode == "hw" else request.kind
+    kind = OFFLOADED if mode == "hw" else request.kind
     adopts = request.adopts and root is not None and _is_adoptable(root)
     if root is not None and root.owner == "other" and not adopts:
         raise _busy(state)
     if target.has_root and not adopts:
         _check_bare(state, target, mode, kind)
-    elif not adopts and root is not None and root.kind == "bare":
-        kind = "bare"
+    elif not adopts and root is not None and TRAITS[root.kind].alone:
+        kind = root.kind
     if root is not None and mode not in (None, "unspecified", root.mode) and target.has_root:
         raise UnsupportedError(
             f"{name} runs its chain in {root.mode} mode",
@@ -115,15 +116,13 @@ def make_plan(
     auto = kind == "auto" or (kind is None and there is None)
     if kind is None and root is not None and there is not None:
         chosen, why = root.kind, there.why
-    elif kind == "bare":
-        chosen, why = kind, 0
-    elif auto:
-        chosen, why = "fused" if refused else "ext", refused
+    elif kind is None or kind == "auto":
+        chosen, why = (TRAITS[FIRST].instead if refused else None) or FIRST, refused
     else:
-        chosen, why = "fused" if kind == "fused" else "ext", 0
-    if chosen == "bare":  # what a program alone returns is the verdict
+        chosen, why = kind, 0
+    if TRAITS[chosen].alone:  # what it returns is the verdict
         target = replace(target, members=tuple(replace(one, actions=0) for one in target.members))
-    _check_count(state, target, protocol if chosen == "ext" else None)
+    _check_count(state, target, protocol if TRAITS[chosen].protocols else None)
     check_records(one for one in target.members if one not in state.chain.members)
     bound = any(member.devbound for member in target.members)
     speaks = protocol or (BINDING if bound else there.protocol if there else 0) or PROTOCOL
@@ -152,7 +151,7 @@ def _flip(state: State, target: Chain, request: Request) -> Flip:
 
 def _is_adoptable(root: Root) -> bool:
     """Whether a root can take its place: one on our own link would have none to go back to."""
-    return root.kind == "bare" and root.mode != "hw" and not root.link_pin
+    return TRAITS[root.kind].alone and root.mode != "hw" and not root.link_pin
 
 
 def _check_bare(
@@ -162,13 +161,14 @@ def _check_bare(
     root, name = state.root, state.interface.name
     joining = [member for member in target.members if not member.id]
     offloaded = "a card takes one plain program: no dispatcher, and nothing beside it"
-    if kind == "bare" and target.kept:
+    alone = kind is not None and kind != "auto" and TRAITS[kind].alone
+    if alone and target.kept:
         raise UsageError(
             "an empty chain needs a root of its own", hint="leave out -m hw", why=offloaded
         )
     if mode == "hw" and len(joining) > 1:
         raise UsageError("several programs cannot be offloaded", hint="name one FILE")
-    if root is not None and root.kind == "bare":
+    if root is not None and TRAITS[root.kind].alone:
         again = errno.EEXIST if root.mode == "hw" else errno.EINVAL
         raise UnsupportedError(
             f"program {root.id} ({root.name}) has the XDP hook of {name} to itself",
@@ -177,7 +177,7 @@ def _check_bare(
             + (f"; or xdpctl adopt {name} FILE" if _is_adoptable(root) else ""),
             number=again if mode == "hw" else errno.EBUSY,
         )
-    if kind != "bare":
+    if not alone:
         return
     if root is not None and joining:
         raise UnsupportedError(
@@ -214,12 +214,12 @@ def _check_binding(
         hint = "-m native runs it in the driver"
         if state.root:
             hint += f"; unload everything first: the mode of {name} cannot be changed meanwhile"
-    elif kind == "ext" and protocol == 1:
+    elif TRAITS[kind].protocols and protocol == 1:
         why = "libxdp's protocol 1 has no word for a program that is bound to its device"
         hint = f"leave out --protocol, or take {BINDING}"
         if state.root and state.root.config and state.root.config.protocol == 1:
             hint = "unload it first, or add programs with the tool that loaded it"
-    elif kind == "fused" and held:
+    elif TRAITS[kind].holding == "array" and held:
         why = (
             f"a process holds {', '.join(held)}, which a fused root would call through a program "
             "array, and the kernel puts no program into one that is bound to a device"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .chain import Kind
+from .kinds import AskedKind
 from .labels import Attach
 from .state import Mode
 from .terms import UNRECORDED, Terms
@@ -21,9 +21,6 @@ MODE_WORDS = {
     "xdp": "unspecified",
 }
 """Modes in the words of ip-link(8) and bpftool-net(8), and in those of xdp-loader."""
-
-AskedKind = Kind | Literal["auto"]
-"""`auto` takes EXT programs where the kernel allows them."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..errors import BpffsError, KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records, uapi
 from ..model.chain import USUAL, Chain
+from ..model.kinds import TRAITS
 from ..model.labels import Attach
 from ..model.state import Mode, Off, Owner, Root, State, kind_of
 from .members import config_of
@@ -213,7 +214,7 @@ class _Reading:
                 kind = kind_of(config)
                 slots = Seen(info, config, self.own, self.bpffs, self.links, True).slots(kind)
                 members = tuple(slot.member for slot in slots if slot.member and slot.pin)
-                empty = kind != "bare" and not slots
+                empty = not TRAITS[kind].alone and not slots
                 if members or empty:
                     chain = Chain(members, self.own.rules(root_id), kept=empty)
                     return Off(chain, kind, attach)

@@ -20,6 +20,7 @@ from ..model.chain import (
     check_label,
     parse_actions,
 )
+from ..model.kinds import CHOICES
 from ..model.record import PROTOCOLS
 from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
@@ -274,7 +275,7 @@ def _names(value: object) -> tuple[str, ...]:
 _INTERFACE: _Keys = {
     "mode": ("mode", _mode),
     "attach": ("attach", _one_of("link", "netlink")),
-    "root": ("kind", _one_of("ext", "fused", "auto")),
+    "root": ("kind", _one_of(*CHOICES)),
     "protocol": ("protocol", _number(PROTOCOLS[0], PROTOCOLS[-1])),
     "on-end": ("on_end", _verdict(ON_END)),
     "on-vacant": ("on_vacant", _verdict(ON_VACANT)),

@@ -24,6 +24,7 @@ from ..kernel.link import Link
 from ..kernel.maps import Map
 from ..kernel.program import Program
 from ..model.chain import Member
+from ..model.kinds import TRAITS
 from ..model.state import State
 from ..observe.reading import observe
 from .trace_code import FIRST, HEAD, LAST, LIVE, PLACE, PLACES, SIZE, Wanted, observer
@@ -190,7 +191,7 @@ def _check(state: State) -> None:
         raise NotFoundError(
             f"no {what} runs on {name}", hint=f"load a program first: xdpctl load {name} FILE"
         )
-    if root.kind == "fused":
+    if not TRAITS[root.kind].hooked:
         raise UnsupportedError(
             f"the packets of {name} cannot be traced",
             why="its root is fused: nothing but its own code sees what a function of it answers",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.chain import format_actions
 from ..model.difference import changed_words
+from ..model.kinds import TRAITS
 from . import trial
 from .document import member_data, pending_data, rules_data, show_change
 from .remarks import place, remarks
@@ -53,9 +54,9 @@ def _plan_lines(plan: Plan) -> list[str]:
     lines = [f"{plan.interface}: would {verbs[plan.flip]} ({plan.mode} mode, {plan.kind})"]
     if plan.flip == "none":
         lines = [f"{plan.interface}: {verbs[plan.flip]}"]
-    bare = plan.kind == "bare"
+    runs_alone = TRAITS[plan.kind].alone
     for slot, member in enumerate(plan.target.members):
-        if bare:
+        if runs_alone:
             lines.append(f"  {member.known_as} {alone(plan.mode)}")
             continue
         what = f"keep id {member.id}" if member.id else "load"
@@ -182,7 +183,7 @@ def _done_lines(command: str, report: Report) -> Iterator[str]:
         elif not before.id:
             where = place(report.members, slot)
             yield f"{verb} {after.known_as} (id {after.id})" + (f": {where}" if where else "")
-            if plan.kind == "bare":
+            if TRAITS[plan.kind].alone:
                 yield f"{after.known_as} {alone(plan.mode)}"
     for old, new in report.renewed.items():
         yield f"program {old} is {new} now: a program of another kind of root"

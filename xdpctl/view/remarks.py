@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import errno_name
 from ..model.chain import Member
+from ..model.kinds import TRAITS
 
 if TYPE_CHECKING:
     from ..change.report import Report
@@ -32,10 +33,10 @@ def place(members: Sequence[Member], slot: int) -> str:
 def remarks(report: Report) -> Iterator[str]:
     """What the plan does not show: why a root is fused, code that runs twice, and so on."""
     plan, members = report.plan, report.members
-    if plan.kind == "bare":
+    if TRAITS[plan.kind].alone:
         return
     old = report.before.root
-    if plan.kind == "fused" and plan.why and (old is None or old.kind != "fused"):
+    if plan.why and (old is None or old.kind != plan.kind):
         yield (
             f"the root is fused, because EXT programs are refused here ({errno_name(plan.why)}): "
             "see xdpctl doctor"

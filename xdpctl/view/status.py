@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RaceError, errno_name
 from ..host.interfaces import Failure
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
+from ..model.kinds import TRAITS
 from . import document, table
 from .document import member_data, pending_data, rules_data
 from .style import Line, Span, Style, on_terminal, printable, say, short, tell
@@ -179,7 +180,7 @@ def _row(*cells: object) -> None:
 
 def slots_shown(root: Root | None) -> tuple[Slot, ...]:
     """The slots that have a row: xdp-loader shows a root that is the only program on one."""
-    return root.slots if root and root.kind != "bare" else ()
+    return root.slots if root and not TRAITS[root.kind].alone else ()
 
 
 def _rows(state: State) -> list[tuple[object, ...]]:
@@ -244,7 +245,7 @@ def interface_remarks(state: State) -> list[str]:
             found.append(f"chain {root.id} ({root.name}) has its pins in another bpffs ({how})")
         elif root.owner == "other":
             found.append(f"program {root.id} ({root.name}) of another tool owns the hook ({how})")
-        if root.kind == "bare" and root.owner == "xdpctl":
+        if TRAITS[root.kind].alone and root.owner == "xdpctl":
             found.append(f"program {root.id} ({root.name}) {alone(root.mode)} ({how})")
         if state.chain.kept:
             found.append(empty_line(root.rules))

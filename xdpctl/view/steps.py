@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..model.kinds import TRAITS
 from .change import change, report_data
 from .document import show_change
 from .status import state_data
@@ -35,7 +36,7 @@ def first_steps(state: State, held: Held) -> None:
             holding.append(f"process {one.pid} ({one.name}) fd {one.fd}")
         what, ids = "hooked onto", f"link={slot.link_id} root={root.id} "
         ids += f"function={slot.function_btf_id}"
-        if root.kind == "fused":
+        if not TRAITS[root.kind].hooked:
             what, ids = "fused into X as", f"root={root.id}"
         say(
             f"step 3   {slot.member.name} is {what} {slot.function}  [program={slot.member.id} "
