@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.tools import LOADER, XDPCTL, interface, ratio, refusal, run
-from xdpctl.kernel import libbpf
+from xdpctl.kernel import libbpf, xdp
 from xdpctl.roots.dispatcher import compile_c
 
 SIZES = (1, 2, 5, 10, 50, 200)
@@ -76,7 +76,7 @@ def measure(
 
 def root_of(dev: str) -> int:
     """The program that an interface runs: its descriptor."""
-    return libbpf.prog_fd(libbpf.xdp_query(socket.if_nametoindex(dev))[0])
+    return libbpf.prog_fd(xdp.query(socket.if_nametoindex(dev))[0])
 
 
 def report(

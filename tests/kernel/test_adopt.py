@@ -37,11 +37,11 @@ def loaded(
     """
     source = Source(str(path), path.read_bytes(), path.stem)
     one = loading.load(source, frags=False, device=Device(device) if device else None)
-    with libbpf.owned(one.fd), contextlib.ExitStack() as closing:
-        for fd in one.beside:
-            keeps = arrays if fd in one.arrays.values() else None
-            (keeps or closing).callback(os.close, fd)
-        yield one.fd
+    with one:
+        if arrays:
+            for array in one.arrays.values():
+                arrays.enter_context(array.duplicate())
+        yield one.program.fd
 
 
 @contextlib.contextmanager

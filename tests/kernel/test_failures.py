@@ -16,7 +16,7 @@ from tests.kernel.test_bad_input import Before, failing
 from tests.kernel.tool import Tool
 from xdpctl.errors import KernelError
 from xdpctl.host.locks import DEFAULT_TIMEOUT
-from xdpctl.kernel import libbpf, maps
+from xdpctl.kernel import libbpf, maps, xdp
 from xdpctl.model.chain import Kind
 from xdpctl.roots import dispatcher
 
@@ -72,7 +72,8 @@ def test_each_step_may_fail(
     words: tuple[object, ...] = ("load", veth.dev, objects["count"])
     if confirm:
         words += ("--confirm-within", "1h")
-    flip = (libbpf, "link_update" if attach == "link" else "xdp_attach", errno.ENOMEM)
+    hook = (libbpf, "link_update") if attach == "link" else (xdp, "attach")
+    flip = (*hook, errno.ENOMEM)
     owner, name, code = {**STEPS, "compile": (libbpf, "", 0), "flip": flip}[step]
     refusals = 0
     for nth in range(1, 40):

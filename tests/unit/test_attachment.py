@@ -19,6 +19,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import NotFoundError, UsageError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, records
+from xdpctl.kernel.descriptor import Descriptor
 
 # --- the package --------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ def fd() -> Iterator[int]:
 
 
 def attachment(directory: Path, fd: int, interface: Interface = LOOPBACK) -> Attachment:
-    return Attachment(Bpffs(str(directory)), interface, 77, fd)
+    return Attachment(Bpffs(str(directory)), interface, 77, Descriptor(fd))
 
 
 def test_an_attachment_whose_descriptor_was_closed_has_ended(tmp_path: Path, fd: int) -> None:
@@ -202,7 +203,7 @@ def test_an_array_is_held_as_long_as_a_root_calls_it(
     for home, root_id in ((own, 500), (own, 600), (moved, 700)):
         os.makedirs(home.directory, exist_ok=True)
         home.make_dispatch(root_id, "link")
-    held = ArrayAttachment(bpffs, LOOPBACK, 77, os.dup(fd))
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, Descriptor(os.dup(fd)))
     number = held._fd
     for root_id in (500, 600, 700):
         arrays.calling = {root_id}
@@ -224,7 +225,7 @@ def test_an_array_that_its_user_has_closed_is_not_held(
 ) -> None:
     bpffs = Bpffs(str(tmp_path))
     os.makedirs(homes.of(bpffs, LOOPBACK).directory)
-    held = ArrayAttachment(bpffs, LOOPBACK, 77, fd)
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, Descriptor(fd))
     arrays.id = 71  # another thing has the number by now
     assert not held.attached
     held.detach()
@@ -235,7 +236,7 @@ def test_what_was_closed_is_not_closed_again(tmp_path: Path, fd: int, arrays: Ar
     """Its number may be in use by then, even for the same array."""
     bpffs = Bpffs(str(tmp_path))
     os.makedirs(homes.of(bpffs, LOOPBACK).directory)
-    held = ArrayAttachment(bpffs, LOOPBACK, 77, os.dup(fd))
+    held = ArrayAttachment(bpffs, LOOPBACK, 77, Descriptor(os.dup(fd)))
     number = held._fd
     held._close()
     os.dup2(fd, number)

@@ -60,7 +60,7 @@ class Kernel:
             (libbpf, "get", lambda _path: self.open(40)),
             (libbpf, "pin", lambda _fd, path: Path(path).touch()),
             (loading, "load", self.load),
-            (fused, "held_array", lambda _fd, _name="": Map(self.open(70))),
+            (fused, "held_array", lambda _program, _name="": Map(self.open(70))),
             (fused, "attempt", self.build_fused),
             (dispatcher, "build", self.build_ext),
             (dispatcher.Dispatcher, "hook", self.hook),
@@ -97,7 +97,7 @@ class Kernel:
         self.sources.append(source)
         self.devices.append(device)
         self.targets.append(target and self.behind[target[0]])
-        return loading.Loaded(self.open(self.new(EXT if target else XDP)), {}, {})
+        return loading.Loaded(Program(self.open(self.new(EXT if target else XDP))), {}, {})
 
     def build_fused(
         self, parts: Any, why: int, rules: Rules, ifindex: int, _alone: set[int]
@@ -126,8 +126,8 @@ class Kernel:
             names,
         )
 
-    def hook(self, program_fd: int, slot: int) -> Link:
-        self.hooked.append((self.behind[program_fd], slot))
+    def hook(self, program: Program, slot: int) -> Link:
+        self.hooked.append((self.behind[program.fd], slot))
         return Link(self.open(300 + slot))
 
 
@@ -171,7 +171,7 @@ def test_a_fused_root_is_made_of_its_members(kernel: Kernel, bpffs: Bpffs) -> No
         replace(running("two", 12), array_id=71),
     )
     with made(bpffs, target, "fused", why=95) as root:
-        assert (root.root_id, kernel.why) == (600, 95)
+        assert (root.root.id, kernel.why) == (600, 95)
         assert [part.member.name for part in kernel.parts] == ["one", "new", "mine", "two"]
         assert [part.program_id for part in kernel.parts] == [11, 101, 102, 12]
         assert [part.array_id for part in kernel.parts] == [0, 0, 70, 71]
@@ -234,8 +234,9 @@ def test_what_a_held_member_hangs_on_goes_with_a_failure(
     kernel: Kernel, bpffs: Bpffs, kind: Kind
 ) -> None:
     with made(bpffs, chain_of(replace(fresh("mine"), held=True)), kind) as root:
-        ((program, fd),) = root.holds.items()
+        ((program, held),) = root.holds.items()
         assert program == 101
+        fd = held.fd
         os.fstat(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
@@ -361,13 +362,13 @@ def test_a_program_alone_is_the_root(
         done = Construction(plan, homes.of(bpffs, INTERFACE), lambda *_, **__: None, closing, undo)
         kinds.build(done)
         ((root_id, place),) = done.places.items()
-        assert kernel.behind[done.root_fd] == done.root_id == root_id == done.members[0].id
+        assert kernel.behind[done.root.program.fd] == done.root.id == root_id == done.members[0].id
         assert (kernel.types[root_id], kernel.devices, kernel.hooked) == (XDP, [device], [])
         assert (place.link_id, done.hooked) == (0, [])
 
 
 def test_a_program_alone_that_ran_before_is_the_root_again(kernel: Kernel, bpffs: Bpffs) -> None:
     with made(bpffs, chain_of(running("one", 11)), "bare") as done:
-        assert (kernel.behind[done.root_fd], done.root_id, kernel.sources) == (11, 11, [])
+        assert (kernel.behind[done.root.program.fd], done.root.id, kernel.sources) == (11, 11, [])
     with pytest.raises(LostRace), made(bpffs, chain_of(running("gone", 99)), "bare"):
         pass

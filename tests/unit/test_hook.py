@@ -163,7 +163,7 @@ def test_the_driver_s_words_and_the_remedy_for_them(
         raise KernelError("bpf_xdp_attach", number, log)
 
     monkeypatch.setattr(Program, "load", lambda *_, **__: Program(os.dup(0)))
-    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", refuse)
+    monkeypatch.setattr("xdpctl.kernel.xdp.attach", refuse)
     for attach in ATTACHES:
         given = log if attach == "netlink" else ""
         with pytest.raises(UnsupportedError) as caught, hook(attach)._refusals("attach"):
@@ -176,8 +176,8 @@ def test_the_driver_s_words_and_the_remedy_for_them(
 def test_what_is_taken_against_all_odds_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     did = list[str]()
     monkeypatch.setattr(Program, "load", lambda *_, **__: Program(os.dup(0)))
-    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_attach", lambda *_: did.append("attached"))
-    monkeypatch.setattr("xdpctl.kernel.libbpf.xdp_detach", lambda *_: did.append("detached"))
+    monkeypatch.setattr("xdpctl.kernel.xdp.attach", lambda *_: did.append("attached"))
+    monkeypatch.setattr("xdpctl.kernel.xdp.detach", lambda *_: did.append("detached"))
     with pytest.raises(UnsupportedError, match="in native mode"), hook()._refusals("attach"):
         raise KernelError("bpf_link_create", errno.EINVAL)
     assert did == ["attached", "detached"]

@@ -84,13 +84,15 @@ INVALID = KernelError("verifier", errno.EINVAL, "Program extension requires BTF\
 
 def test_one_way_is_enough_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     result, tried = loaded(monkeypatch, None)
-    assert result == loading.Loaded(71, {}, {})
+    assert isinstance(result, loading.Loaded)
+    assert (result.program.fd, result.arrays, result.maps) == (71, {}, {})
     assert tried == [((5, "prog0"), None)]
 
 
 def test_what_btf_is_refused_for_is_loaded_without(monkeypatch: pytest.MonkeyPatch) -> None:
     result, tried = loaded(monkeypatch, INVALID)
-    assert result == loading.Loaded(72, {}, {})
+    assert isinstance(result, loading.Loaded)
+    assert (result.program.fd, result.arrays, result.maps) == (72, {}, {})
     assert tried == [((5, "prog0"), None), ((5, "prog0"), INVALID)]
 
 

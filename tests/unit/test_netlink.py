@@ -39,7 +39,7 @@ def single(attached: str, number: int) -> Attributes:
         (single("xdp", 7), (7, uapi.XDP_ATTACHED_DRV)),
         (single("xdpgeneric", 7), (7, uapi.XDP_ATTACHED_SKB)),
         (single("xdpoffload", 7), (7, uapi.XDP_ATTACHED_HW)),
-        # With several, who sees packets first: as libbpf.xdp_query has it.
+        # With several, who sees packets first: as xdp.query has it.
         (link("xdpmulti", SKB=1, DRV=2), (2, uapi.XDP_ATTACHED_DRV)),
         (link("xdpmulti", SKB=1, HW=3), (3, uapi.XDP_ATTACHED_HW)),
         (link("xdpmulti", SKB=1), (1, uapi.XDP_ATTACHED_SKB)),

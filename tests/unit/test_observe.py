@@ -26,7 +26,7 @@ from xdpctl.bpffs.directory import CALLED
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, VanishedError
 from xdpctl.host import interfaces
-from xdpctl.kernel import libbpf, maps, netlink, records, uapi
+from xdpctl.kernel import libbpf, maps, netlink, records, uapi, xdp
 from xdpctl.model.chain import Chain, Member
 from xdpctl.model.labels import Made, Origin
 from xdpctl.model.record import Config, root_name
@@ -40,7 +40,7 @@ ONE, TWO, THREE = running("one", 11), running("two", 12), running("three", 13)
 APP = Origin(100, 4711, "app")
 
 bare_loopback = pytest.mark.skipif(
-    libbpf.xdp_query(LOOPBACK.ifindex) != (0, 0), reason="missing: a loopback without XDP"
+    xdp.query(LOOPBACK.ifindex) != (0, 0), reason="missing: a loopback without XDP"
 )
 
 

@@ -72,9 +72,9 @@ def attach(
     request = Request(mode=mode, attach=attach, kind=root, terms=Terms("attach"))
     with objects.letting_go([member]):
         report = transact(pinned, found, target, request)
-    ((program_id, fd),) = report.holds.items()
+    ((program_id, what),) = report.holds.items()
     held = ArrayAttachment if TRAITS[report.plan.kind].holding == "array" else Attachment
-    attachment = held(pinned, found, program_id, fd)
+    attachment = held(pinned, found, program_id, what)
     if dialect.is_module(source):
         dialect.keep(source, interface, attachment)
     return attachment

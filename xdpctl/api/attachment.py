@@ -22,7 +22,10 @@ from ..bpffs.mount import Bpffs
 from ..change.transact import transact
 from ..errors import KernelError, LockTimeoutError, NotFoundError, VanishedError, XdpctlError
 from ..host.interfaces import Interface
-from ..kernel import libbpf, libc, records
+from ..kernel import libbpf, libc, records, xdp
+from ..kernel.descriptor import Descriptor
+from ..kernel.link import Link
+from ..kernel.program import Program
 from ..model import labels
 from ..model.request import Request
 from ..model.terms import Terms
@@ -43,10 +46,13 @@ class Attachment:
     part in it: there the descriptor's number stays taken and means nothing.
     """
 
-    def __init__(self, bpffs: Bpffs, interface: Interface, program_id: int, fd: int) -> None:
+    def __init__(
+        self, bpffs: Bpffs, interface: Interface, program_id: int, what: Descriptor
+    ) -> None:
         self.interface = interface.name
         self.program_id = program_id
-        self._bpffs, self._interface, self._fd = bpffs, interface, fd
+        self._bpffs, self._interface = bpffs, interface
+        self._fd = what.handed_over()  # its number is the user's as well, who may close it
         self._mutex = threading.RLock()
         self._ended = threading.Event()
         self._null = False
@@ -185,23 +191,23 @@ class Attachment:
         if pinned:
             return pinned.prog_id if pinned.ifindex else None
         if self._interface.exists():
-            return libbpf.xdp_query(self._interface.ifindex)[0] or None
+            return xdp.query(self._interface.ifindex)[0] or None
         return link.target if may_run_elsewhere(link.target) else None
 
     def _take_over(self, home: InterfacePins, live: int, link: records.LinkInfo) -> bool:
         """Make the descriptor mean the link onto the live root; False where there is none."""
         for slot, origin in home.borrowed(live).items():
-            new = pin.opened(home.link(live, slot)) if origin.link_id == link.id else None
+            new = pin.opened(home.link(live, slot), Link) if origin.link_id == link.id else None
             if new is None:
                 continue
-            with libbpf.owned(new):
+            with new:
                 # A CPU may be in the old root still, if the change was cut short.
                 libc.grace_period()
                 # In this order: at each instant a holder is left, and no pin without an owner.
                 with self._bpffs.pins_locked():
                     pin.remove(home.link(live, slot))
                 if self._link():  # else its user has closed the descriptor meanwhile
-                    os.dup2(new, self._fd, inheritable=False)
+                    os.dup2(new.fd, self._fd, inheritable=False)
             with self._bpffs.pins_locked():
                 home.give_back(live, slot)
             return True
@@ -250,9 +256,11 @@ class ArrayAttachment(Attachment):
     Nothing is to be taken over in a change: the next root calls the same array.
     """
 
-    def __init__(self, bpffs: Bpffs, interface: Interface, program_id: int, fd: int) -> None:
-        self._array_id = libbpf.map_info(fd).id
-        super().__init__(bpffs, interface, program_id, fd)
+    def __init__(
+        self, bpffs: Bpffs, interface: Interface, program_id: int, what: Descriptor
+    ) -> None:
+        self._array_id = libbpf.map_info(what.fd).id
+        super().__init__(bpffs, interface, program_id, what)
 
     def _is_ours(self) -> bool:
         try:
@@ -275,8 +283,8 @@ class ArrayAttachment(Attachment):
         return False
 
     def _calls(self, root_id: int) -> bool:
-        with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(root_id)) as fd:
-            config = config_of(libbpf.prog_info(fd))
+        with libbpf.absent_is_fine(), Program.by_id(root_id) as root:
+            config = config_of(root.info)
             return config is not None and self._array_id in config.arrays
         return False
 
@@ -284,7 +292,7 @@ class ArrayAttachment(Attachment):
         if attach == "link":
             link = pin.pinned_link(home.root_link)
             return link is not None and link.prog_id == root_id and link.ifindex != 0
-        if self._interface.exists() and libbpf.xdp_query(self._interface.ifindex)[0] == root_id:
+        if self._interface.exists() and xdp.query(self._interface.ifindex)[0] == root_id:
             return True
         return may_run_elsewhere(root_id)
 

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import KernelError, NotFoundError, UsageError
-from ..kernel import libbpf, maps
+from ..kernel import maps
+from ..kernel.program import Program
 from ..programs import image
 
 
@@ -29,25 +30,25 @@ class Map(MutableMapping[bytes, bytes]):
     XdpctlError where the kernel refuses.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._info = libbpf.map_info(fd)
+    def __init__(self, owner: maps.Map) -> None:
+        self._owner = owner
+        self._info = owner.info
 
     @classmethod
     def pinned(cls, path: str | os.PathLike[str]) -> Self:
         """Open a map by its pin. Raises NotFoundError, or an XdpctlError for what is no map."""
         where = os.fspath(path)
         try:
-            fd = libbpf.get(where)
+            found = maps.Map.pinned(where)
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 raise NotFoundError(f"no map is pinned at {where}") from error
             raise error.explained() from error
         # The kernel tells of programs and links by the same call as of maps.
-        if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:bpf-map":
-            os.close(fd)
+        if not found.is_of("map"):
+            found.close()
             raise UsageError(f"what is pinned at {where} is no map")
-        return cls(fd)
+        return cls(found)
 
     @property
     def id(self) -> int:
@@ -78,13 +79,11 @@ class Map(MutableMapping[bytes, bytes]):
 
     def close(self) -> None:
         """Let the map go; may be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._owner.close()
 
     def __getitem__(self, key: bytes) -> bytes:
         try:
-            return maps.lookup(self._fd, self._info, self._key(key))
+            return self._owner.lookup(self._info, self._key(key))
         except KernelError as error:
             raise self._explained(error, key) from error
 
@@ -95,20 +94,20 @@ class Map(MutableMapping[bytes, bytes]):
         if len(value) != whole:
             raise self._misfit("value", len(value), self.value_size)
         try:
-            libbpf.map_update(self._fd, self._key(key), value)
+            self._owner.update(self._key(key), value)
         except KernelError as error:
             raise self._explained(error, key) from error
 
     def __delitem__(self, key: bytes) -> None:
         try:
-            libbpf.map_delete(self._fd, self._key(key))
+            self._owner.delete(self._key(key))
         except KernelError as error:
             raise self._explained(error, key) from error
 
     def __iter__(self) -> Iterator[bytes]:
         size = self.key_size
         try:
-            for keys, _values in maps.entries(self._fd, self._info):
+            for keys, _values in self._owner.entries(self._info):
                 yield from (keys[at : at + size] for at in range(0, len(keys), size))
         except KernelError as error:
             raise error.explained() from error
@@ -153,9 +152,8 @@ def of_program(program_id: int) -> dict[str, Map]:
     Raises NotFoundError where there is no such program.
     """
     try:
-        with libbpf.owned(libbpf.prog_fd(program_id)) as fd:
-            ids = libbpf.prog_info(fd).map_ids
-            found = [Map(libbpf.map_fd(map_id)) for map_id in ids]
+        with Program.by_id(program_id) as program:
+            found = [Map(maps.Map.by_id(map_id)) for map_id in program.info.map_ids]
     except KernelError as error:
         if error.errno == errno.ENOENT:
             raise NotFoundError(f"program {program_id} is not in the kernel") from error

@@ -43,6 +43,7 @@ from typing import Literal
 from ..errors import BpffsError
 from ..host import locks
 from ..kernel import libbpf
+from ..kernel.descriptor import Descriptor
 from ..model.chain import USUAL, Rules
 from ..model.labels import Attach, Home, Label, Made, Origin, is_number
 from . import pin
@@ -236,11 +237,10 @@ class InterfacePins:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self.dispatch(root_id)):
                 path = f"{self.dispatch(root_id)}/{name}"
-                fd = pin.opened(path) if name.endswith("-prog") else None
-                if fd is not None:
-                    with libbpf.owned(fd):
-                        if pin.is_of("prog", fd):
-                            found.add(libbpf.prog_info(fd).id)
+                pinned = pin.opened(path, Descriptor) if name.endswith("-prog") else None
+                with pinned or contextlib.nullcontext():
+                    if pinned and pinned.is_of("prog"):
+                        found.add(libbpf.prog_info(pinned.fd).id)
         return found
 
     def remove_dispatch(self, root_id: int) -> None:
@@ -347,10 +347,10 @@ class InterfacePins:
         name = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:200]
         return f"{self.directory}/{kind}-{program_id}-{name}"
 
-    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
+    def keep_beside(self, kind: Beside, program_id: int, name: str, what: Descriptor) -> None:
         """Pin a member's program array, or a program that may go into one."""
         with pin.failing("pin a map in", self.bpffs.path):
-            libbpf.pin(fd, self.beside_pin(kind, program_id, name))
+            what.pin(self.beside_pin(kind, program_id, name))
 
     def remove_maps_but(self, program_ids: Collection[int]) -> None:
         """Remove arrays and callees of programs that are neither members (any longer) nor kept."""

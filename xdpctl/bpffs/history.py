@@ -65,7 +65,9 @@ def _of_root(record: str) -> tuple[str, str]:
 
 def is_there(program_id: int) -> bool:
     """Whether the kernel still has a program."""
-    with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)):
+    from ..kernel.program import Program
+
+    with libbpf.absent_is_fine(), Program.by_id(program_id):
         return True
     return False
 
@@ -197,11 +199,13 @@ class History:
 
     def keep(self, number: int, program_id: int) -> None:
         """Keep a program of a generation in the kernel."""
+        from ..kernel.program import Program
+
         with (
-            libbpf.owned(libbpf.prog_fd(program_id)) as fd,
+            Program.by_id(program_id) as program,
             pin.failing("pin a program in", self.paths.bpffs.path),
         ):
-            libbpf.pin(fd, self._path("kept", number, program_id))
+            program.pin(self._path("kept", number, program_id))
 
     def note(self, path: str, text: object) -> None:
         """Make one of the other records: `confirm`, or `back`."""

@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 
 from ..errors import KernelError
 from ..kernel import libbpf
+from ..kernel.maps import Map
+from ..kernel.program import Program
 from ..model.labels import Made
 
 
@@ -22,8 +24,8 @@ def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
             if map_id is None:
                 os.rmdir(path)
                 continue
-            with libbpf.owned(libbpf.get(path)) as fd:
-                found = libbpf.map_info(fd).id
+            with Map.pinned(path) as pinned:
+                found = pinned.info.id
             if found == map_id and found not in used:
                 os.unlink(path)
 
@@ -31,6 +33,6 @@ def unmake(made: Sequence[Made], programs: Collection[int] = ()) -> None:
 def _used_maps(besides: Collection[int]) -> set[int]:
     used: set[int] = set()
     for number in set(libbpf.prog_ids()).difference(besides):
-        with contextlib.suppress(KernelError), libbpf.owned(libbpf.prog_fd(number)) as fd:
-            used.update(libbpf.prog_info(fd).map_ids)
+        with contextlib.suppress(KernelError), Program.by_id(number) as program:
+            used.update(program.info.map_ids)
     return used

@@ -6,11 +6,15 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import TypeVar
 
 from ..errors import BpffsError, KernelError, VanishedError
 from ..host import rights
-from ..kernel import libbpf, records
+from ..kernel import records
+from ..kernel.descriptor import Descriptor
+from ..kernel.link import Link
+
+_Owner = TypeVar("_Owner", bound=Descriptor)
 
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 """What is answered if something of another kind stands in a place of ours."""
@@ -65,13 +69,13 @@ def text(path: str) -> str | None:
         raise
 
 
-def opened(path: str) -> int | None:
-    """The descriptor of a pin; None where there is none, or a directory in its place.
+def opened(path: str, owner: type[_Owner]) -> _Owner | None:
+    """What is pinned at a path; None where there is nothing, or a directory in its place.
 
     Raises BpffsError where a file system that is read-only has one: the kernel opens none there.
     """
     try:
-        return libbpf.get(path)
+        return owner.pinned(path)
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
@@ -91,22 +95,14 @@ def pinned_link(path: str) -> records.LinkInfo | None:
 
     Raises BpffsError for a pin of another kind: what it stands for is not known then.
     """
-    fd = opened(path)
-    if fd is None:
+    found = opened(path, Link)
+    if found is None:
         return None
-    with libbpf.owned(fd):
-        if not is_of("link", fd):
+    with found:
+        if not found.is_of("link"):
             raise BpffsError(
                 f"{path} is no link",
                 why="a pin of another kind stands in its place",
                 hint="see what it is: bpftool link show pinned, or prog or map, and remove it",
             )
-        return libbpf.link_info(fd)
-
-
-def is_of(kind: Literal["link", "prog", "map"], fd: int) -> bool:
-    """Whether a descriptor is of a kind: the kernel tells the facts of any, each in its own form.
-
-    Its names are anon_inode:bpf_link, anon_inode:bpf-prog and anon_inode:bpf-map, some in brackets.
-    """
-    return os.readlink(f"/proc/self/fd/{fd}").rstrip("]").endswith(kind)
+        return found.info

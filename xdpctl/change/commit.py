@@ -12,7 +12,6 @@ old one.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -85,28 +84,26 @@ class Commit:
                 self.change(closing, undo)
             except BaseException:
                 _undo(undo)
-                for fd in self.report.holds.values() if self.flipped else ():
-                    os.close(fd)
+                for held in self.report.holds.values() if self.flipped else ():
+                    held.close()
                 raise
         if self.unheard:
             raise self.unheard
 
     def change(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
-        root_fd = -1
         hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
         made = self.build(closing, undo) if self.plan.flip != "detach" else None
         self.remember(undo)
         if made:
-            root_fd = made.root_fd
             if not self.plan.gives_back:
                 self.pin(made, undo)
-            if self.plan.adopts and self.plan.attach == "link":
+            if self.plan.adopts:
                 hook.adopt(undo)
-            elif self.plan.gives_back and self.plan.attach == "link":
+            elif self.plan.gives_back:
                 hook.note_adopted(undo)
         # Blocked from here, or a signal after the flip would undo what is live.
         with signals.blocked():
-            number, text, ids = hook.flip(root_fd, self.report.root_id or 0)
+            number, text, ids = hook.flip(made.root if made else None)
             undo.pop_all()
             signals.hold(live=True)  # what comes now comes too late: all that was asked is done
             self.flipped = True
@@ -142,7 +139,7 @@ class Commit:
             _check_movable(self.bpffs, old, self.plan)
         made = kinds.build(Construction(self.plan, self.paths, self.step, closing, undo))
         self.made = made
-        self.report.root_id = made.root_id
+        self.report.root_id = made.root.id
         self.report.members = tuple(made.members)
         self.report.holds = made.holds
         self.report.renewed = made.renewed
@@ -192,27 +189,27 @@ class Commit:
         old = {slot.member.id: slot for slot in self.slots() if slot.member}
         origins = self.origins(old)
         with self.bpffs.pins_locked():
-            undo.callback(self.unpin, made.root_id)
+            undo.callback(self.unpin, made.root.id)
             if self.state.root and self.state.root.owner == "libxdp":
                 # Nothing else would tell after a crash whose pins those of X are.
                 undo.callback(pin.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
-            KINDS[self.plan.kind].make_pins(self.paths, made.root_id, self.plan.attach)
+            KINDS[self.plan.kind].make_pins(self.paths, made.root.id, self.plan.attach)
             if self.plan.target.rules != USUAL:
-                self.paths.rule(made.root_id, self.plan.target.rules)
+                self.paths.rule(made.root.id, self.plan.target.rules)
             with pin.failing("pin programs in", self.bpffs.path):
                 for slot, (program, link) in enumerate(made.hooked):
                     member = made.members[slot]
                     if member.id in origins:
-                        self.paths.borrow(made.root_id, slot, origins[member.id])
+                        self.paths.borrow(made.root.id, slot, origins[member.id])
                     label = Label(member.label, member.before, member.after)
                     if label != Label():
-                        self.paths.label(made.root_id, slot, label)
+                        self.paths.label(made.root.id, slot, label)
                     if link is not None and not member.held:
-                        libbpf.pin(link, self.paths.link(made.root_id, slot))
+                        link.pin(self.paths.link(made.root.id, slot))
                     if not member.array_id:  # else its process keeps it, and nobody else may
-                        libbpf.pin(program, self.paths.program(made.root_id, slot))
-        made.pin_maps(made.root_id)
+                        program.pin(self.paths.program(made.root.id, slot))
+        made.pin_maps(made.root.id)
 
     def slots(self) -> Sequence[Slot]:
         return self.state.root.slots if self.state.root else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..kernel.descriptor import Descriptor
 from ..model.chain import Member
 from ..model.plan import Plan
 from ..model.source import EmptyArray
@@ -27,7 +28,7 @@ class Report:
     """What a transaction did.
 
     `removed` is what an interrupted command had left, `rehooked` the pins of others that hold
-    another link now, `holds` the descriptors of what holds the held members, by program id,
+    another link now, `holds` what holds the held members, by program id, for the caller to close,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
     `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
     going back, `unsettled` why something was left to the next command once the change was live, and
@@ -41,7 +42,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     removed: tuple[str, ...] = ()
     rehooked: list[Rehooked] = field(default_factory=list)
-    holds: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, Descriptor] = field(default_factory=dict)
     renewed: dict[int, int] = field(default_factory=dict)
     pending: Pending | None = None
     gone: tuple[Member, ...] = ()

@@ -16,7 +16,8 @@ from ..bpffs import homes, made, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..kernel import libbpf, libc
+from ..kernel import libc
+from ..kernel.link import Link
 from ..model.state import Place, Root, State
 from ..observe.elsewhere import links_elsewhere
 from ..roots import counting
@@ -89,8 +90,8 @@ def _replace_pin(paths: InterfacePins, path: str, link_id: int) -> bool:
     """
     with pin.failing("re-hook a pin in", paths.bpffs.path):
         pin.remove(paths.stage)
-        with libbpf.owned(libbpf.link_fd(link_id)) as fd:
-            libbpf.pin(fd, paths.stage)
+        with Link.by_id(link_id) as link:
+            link.pin(paths.stage)
         try:
             status = os.stat(path)
             os.chown(paths.stage, status.st_uid, status.st_gid)

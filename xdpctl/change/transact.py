@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..host import rights, signals
 from ..host.interfaces import Interface
-from ..kernel import libbpf
+from ..kernel.program import Program
 from ..model.chain import Chain, Member
 from ..model.plan import Plan
 from ..model.record import is_wide
@@ -250,7 +250,7 @@ def _put_back(
     """Run a chain again whose root is off the hook; its old pins are left over, and go first."""
     with contextlib.ExitStack() as kept:
         for member in off.chain.members:
-            kept.enter_context(libbpf.owned(libbpf.prog_fd(member.id)))
+            kept.enter_context(Program.by_id(member.id))
         return transact(
             bpffs,
             interface,

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 from ..errors import XdpctlError
 from ..host.child import forked
-from ..kernel import abi, asm, libbpf, libc, netlink, uapi
+from ..kernel import abi, asm, libbpf, libc, netlink, uapi, xdp
+from ..kernel.link import Link
+from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.source import Image
 from ..roots import dispatcher, fused
@@ -54,14 +56,15 @@ def trial(work: Callable[[], object]) -> Trial:
     return Trial()
 
 
-def load(frags: bool = False) -> int:
+def load(frags: bool = False) -> Program:
     """A plain XDP program, with nothing that an old kernel could lack."""
     options = abi.ProgLoadOpts(
         expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
     )
     size = len(asm.PASS) // asm.INSN_SIZE
     kind, name = uapi.BPF_PROG_TYPE_XDP, NAME.encode()
-    return libbpf.call("bpf_prog_load", kind, name, b"GPL", asm.PASS, size, ctypes.byref(options))
+    given = kind, name, b"GPL", asm.PASS, size, ctypes.byref(options)
+    return Program(libbpf.call("bpf_prog_load", *given))
 
 
 def ext() -> Trial:
@@ -87,12 +90,12 @@ def fuse() -> None:
     root.close()
 
 
-def pin_and_remove(fd: int, path: str) -> None:
+def pin_and_remove(program: Program, path: str) -> None:
     """In a directory of its own in a bpffs; raises OSError where that takes nothing."""
     directory = f"{path}/{NAME}-{os.getpid()}"
     os.mkdir(directory, 0o700)
     try:
-        libbpf.pin(fd, f"{directory}/program")
+        program.pin(f"{directory}/program")
         os.unlink(f"{directory}/program")
     finally:
         os.rmdir(directory)
@@ -156,7 +159,7 @@ def attached(answer: bytes) -> Attached:
 def _attach_all(frags: bool) -> dict[str, Any]:
     libc.unshare(libc.CLONE_NEWNET)
     with contextlib.ExitStack() as closing:
-        one, other = (closing.enter_context(libbpf.owned(load())) for _ in range(2))
+        one, other = (closing.enter_context(load()) for _ in range(2))
         route = closing.enter_context(netlink.route())
         trials = {}
         try:
@@ -172,21 +175,21 @@ def _attach_all(frags: bool) -> dict[str, Any]:
         if frags and device != "lo":
             # veth counts the other end's packets.
             route.link("set", index=route.link_lookup(ifname="doctor1")[0], mtu=_LARGE_MTU)
-            large = closing.enter_context(libbpf.owned(load(frags=True)))
+            large = closing.enter_context(load(frags=True))
             trials["frags"] = trial(lambda: _by_netlink(number, large, large, mode))
         if device != "lo":
             route.link("del", index=number)
     return {"device": "veth" if device != "lo" else "lo", **trials}
 
 
-def _by_link(number: int, one: int, other: int, mode: int) -> None:
-    with libbpf.owned(libbpf.link_xdp(one, number, mode)) as link:
-        libbpf.link_update(link, other, one)
+def _by_link(number: int, one: Program, other: Program, mode: int) -> None:
+    with Link.xdp(one, number, mode) as link:
+        link.update(other, one)
 
 
-def _by_netlink(number: int, one: int, other: int, mode: int) -> None:
-    libbpf.xdp_attach(number, one, mode)
+def _by_netlink(number: int, one: Program, other: Program, mode: int) -> None:
+    xdp.attach(number, one, mode)
     try:
-        libbpf.xdp_attach(number, other, mode, one)
+        xdp.attach(number, other, mode, one)
     finally:
-        libbpf.xdp_detach(number, mode, other)
+        xdp.detach(number, mode, other)

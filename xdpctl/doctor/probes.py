@@ -333,19 +333,19 @@ def _held(link_id: int) -> str:
 
 def _try_kernel(found: Machine, bpffs: Bpffs) -> None:
     def plain() -> None:
-        with libbpf.owned(experiments.load()) as fd:
-            found.jited = libbpf.prog_is_jited(fd)
+        with experiments.load() as program:
+            found.jited = program.is_jited
 
     found.xdp = experiments.trial(plain)
     if not found.xdp.works:
         return
-    found.frags = experiments.trial(lambda: os.close(experiments.load(frags=True)))
+    found.frags = experiments.trial(lambda: experiments.load(frags=True).close())
     found.ext = experiments.ext()
     found.fused = experiments.trial(experiments.fuse)
     if found.bpffs_problem is None:
-        with libbpf.owned(experiments.load()) as fd:
+        with experiments.load() as program:
             try:
-                experiments.pin_and_remove(fd, bpffs.path)
+                experiments.pin_and_remove(program, bpffs.path)
             except OSError as error:
                 found.bpffs_problem = BpffsError(
                     f"nothing can be pinned in {bpffs.path}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Self
+from typing import Literal, Self
 
 from . import libbpf
 
@@ -35,6 +35,14 @@ class Descriptor:
         """The bare descriptor, which is the caller's to close from here on."""
         fd, self.fd = self.fd, -1
         return fd
+
+    def is_of(self, kind: Literal["link", "prog", "map"]) -> bool:
+        """Whether it is of a kind: the kernel tells the facts of any, each in its own form.
+
+        Its names are anon_inode:bpf_link, anon_inode:bpf-prog and anon_inode:bpf-map, some in
+        brackets.
+        """
+        return os.readlink(f"/proc/self/fd/{self.fd}").rstrip("]").endswith(kind)
 
     def duplicate(self) -> Self:
         """The same object by a descriptor of its own."""

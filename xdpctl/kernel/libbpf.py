@@ -322,42 +322,6 @@ def link_detach(link: int) -> None:
     call("bpf_link_detach", link)
 
 
-def xdp_attach(ifindex: int, root_fd: int, flags: int, expected_program: int = 0) -> None:
-    """Attach a root over netlink: in the place of the expected program, or else of none.
-
-    Linux kernel commit 92234c8f15c8 "xdp: Support specifying expected existing program when
-    attaching XDP" (in v5.7). EEXIST where another program is there, EBUSY where a bpf_link is.
-    """
-    flags |= uapi.XDP_FLAGS_REPLACE if expected_program else uapi.XDP_FLAGS_UPDATE_IF_NOEXIST
-    options = abi.XdpAttachOpts(old_prog_fd=expected_program)
-    call("bpf_xdp_attach", ifindex, root_fd, flags, ctypes.byref(options))
-
-
-def xdp_detach(ifindex: int, flags: int, expected_program: int) -> None:
-    """Detach the expected program over netlink; EEXIST where another one is there."""
-    options = abi.XdpAttachOpts(old_prog_fd=expected_program)
-    call("bpf_xdp_detach", ifindex, flags | uapi.XDP_FLAGS_REPLACE, ctypes.byref(options))
-
-
-def xdp_query(ifindex: int) -> tuple[int, int]:
-    """The id of the XDP program that an interface runs (0: none) and its XDP_ATTACHED_ mode.
-
-    With programs in several modes at once the driver's comes first: packets meet it first.
-    """
-    options = abi.XdpQueryOpts()
-    call("bpf_xdp_query", ifindex, 0, ctypes.byref(options))
-    if options.attach_mode != uapi.XDP_ATTACHED_MULTI:
-        return options.prog_id, options.attach_mode
-    for number, mode in (
-        (options.hw_prog_id, uapi.XDP_ATTACHED_HW),
-        (options.drv_prog_id, uapi.XDP_ATTACHED_DRV),
-        (options.skb_prog_id, uapi.XDP_ATTACHED_SKB),
-    ):
-        if number:
-            return number, mode
-    return 0, uapi.XDP_ATTACHED_NONE
-
-
 def prog_test_run(
     program_fd: int, packet: bytes, repeat: int = 1, context: abi.XdpMd | None = None
 ) -> tuple[int, bytes, int]:

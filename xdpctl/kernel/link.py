@@ -17,25 +17,33 @@ class Link(Descriptor):
         return cls(libbpf.link_fd(link_id))
 
     @classmethod
-    def ext(cls, program_fd: int, root_fd: int, function: int) -> Self:
+    def ext(cls, program: Descriptor, root: Descriptor, function: int) -> Self:
         """Hook an EXT program onto a function (a BTF id) of a root. Raises KernelError."""
-        return cls(libbpf.link_ext(program_fd, root_fd, function))
+        return cls(libbpf.link_ext(program.fd, root.fd, function))
 
     @classmethod
-    def tracing(cls, program_fd: int) -> Self:
+    def tracing(cls, program: Descriptor) -> Self:
         """Attach a tracing program to what it was loaded for. Raises KernelError."""
-        return cls(libbpf.link_tracing(program_fd))
+        return cls(libbpf.link_tracing(program.fd))
 
     @classmethod
-    def tracepoint(cls, program_fd: int, name: str) -> Self:
+    def tracepoint(cls, program: Descriptor, name: str) -> Self:
         """Attach a program to a tracepoint of the kernel. Raises KernelError."""
-        return cls(libbpf.link_tracepoint(program_fd, name))
+        return cls(libbpf.link_tracepoint(program.fd, name))
 
     @classmethod
-    def xdp(cls, program_fd: int, ifindex: int, flags: int) -> Self:
+    def xdp(cls, root: Descriptor, ifindex: int, flags: int) -> Self:
         """Attach a root to an interface. Raises KernelError."""
-        return cls(libbpf.link_xdp(program_fd, ifindex, flags))
+        return cls(libbpf.link_xdp(root.fd, ifindex, flags))
 
     @property
     def info(self) -> records.LinkInfo:
         return libbpf.link_info(self.fd)
+
+    def update(self, root: Descriptor, expected: Descriptor) -> None:
+        """Exchange the program of an XDP link. Raises KernelError: EPERM if it runs another one."""
+        libbpf.link_update(self.fd, root.fd, expected.fd)
+
+    def detach(self) -> None:
+        """Raises KernelError."""
+        libbpf.link_detach(self.fd)

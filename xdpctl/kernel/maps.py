@@ -44,13 +44,30 @@ class Map(Descriptor):
         """Make a map of one element or more, its keys of 4 bytes. Raises KernelError."""
         return cls(libbpf.map_create(kind, name, value_size, flags=flags, elements=elements))
 
+    @classmethod
+    def like(cls, info: MapInfo, inner: Map | None = None) -> Self:
+        """Make an empty map of the same shape and types, see `create_like`. Raises KernelError."""
+        return cls(create_like(info, inner.fd if inner else 0))
+
     @property
     def info(self) -> MapInfo:
         return libbpf.map_info(self.fd)
 
+    def lookup(self, info: MapInfo, key: bytes) -> bytes:
+        """An element's value, see `lookup`; `info` is the map's own. Raises KernelError."""
+        return lookup(self.fd, info, key)
+
+    def entries(self, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
+        """The elements, many at once, see `entries`. Raises KernelError."""
+        return entries(self.fd, info)
+
     def update(self, key: bytes, value: bytes) -> None:
         """Put an element there. Raises KernelError."""
         libbpf.map_update(self.fd, key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Remove an element. Raises KernelError: ENOENT if it is not there."""
+        libbpf.map_delete(self.fd, key)
 
 
 @cache

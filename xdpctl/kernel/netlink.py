@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from . import libbpf, uapi
+from . import uapi, xdp
 
 _MODES = {
     "xdp": uapi.XDP_ATTACHED_DRV,
@@ -44,7 +44,7 @@ def xdp_programs() -> dict[int, tuple[int, int]]:
     """
     numbers = [number for number, _name in socket.if_nameindex()]
     if len(numbers) < _MANY:
-        return {number: libbpf.xdp_query(number) for number in numbers}
+        return {number: xdp.query(number) for number in numbers}
     from pyroute2.netlink import NLM_F_DUMP_INTR
 
     links: list[Any] = []
@@ -63,7 +63,7 @@ def xdp_program(ifindex: int) -> tuple[int, int]:
     For who asks for one after the other: unlike libbpf's query it does not dump all of them.
     """
     if "pyroute2" not in sys.modules:  # with few interfaces nobody imports it
-        return libbpf.xdp_query(ifindex)
+        return xdp.query(ifindex)
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:

@@ -85,6 +85,11 @@ class Program(Descriptor):
         """The BTF type id of its first function, 0 if it has no BTF."""
         return libbpf.prog_main_function(self.fd)
 
+    @property
+    def is_jited(self) -> bool:
+        """Whether it runs as machine code."""
+        return libbpf.prog_is_jited(self.fd)
+
     def keep(self, name: str, record: bytes) -> None:
         """Bind a record to it for as long as it lives: a map that nobody can change."""
         kind = uapi.BPF_MAP_TYPE_ARRAY

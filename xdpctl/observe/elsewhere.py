@@ -11,16 +11,15 @@ from ..bpffs.mount import Bpffs
 from ..errors import KernelError
 from ..host import interfaces
 from ..kernel import libbpf, netlink, records
+from ..kernel.link import Link
 
 
 def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
     """The EXT links that others pinned in the bpffs, each with its path."""
     for path in bpffs.pins_elsewhere():
-        with contextlib.suppress(KernelError, OSError), libbpf.owned(libbpf.get(path)) as fd:
-            if "link" in os.readlink(f"/proc/self/fd/{fd}"):
-                info = libbpf.link_info(fd)
-                if info.is_ext:
-                    yield path, info
+        with contextlib.suppress(KernelError, OSError), Link.pinned(path) as found:
+            if found.is_of("link") and (info := found.info).is_ext:
+                yield path, info
 
 
 def may_run_elsewhere(root_id: int) -> bool:

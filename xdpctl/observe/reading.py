@@ -13,7 +13,7 @@ from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
 from ..errors import BpffsError, KernelError, RaceError, VanishedError
 from ..host.interfaces import Interface
-from ..kernel import libbpf, netlink, records, uapi
+from ..kernel import libbpf, netlink, records, uapi, xdp
 from ..model.chain import USUAL, Chain
 from ..model.kinds import TRAITS
 from ..model.labels import Attach
@@ -121,7 +121,7 @@ class _Reading:
         if self.view:
             root_id, mode = self.view.programs.get(ifindex, (0, 0))
         else:
-            root_id, mode = libbpf.xdp_query(ifindex)
+            root_id, mode = xdp.query(ifindex)
         # Not before: what is recorded of a root is there before the root runs.
         self.home = self.own = homes.of(self.bpffs, self.interface).listed()
         root = self.root(root_id, _MODES.get(mode, "native")) if root_id else None
@@ -155,7 +155,7 @@ class _Reading:
             )
         if self.view and root is None and not self.own.entries():
             return True  # the view is as good as a reading, with nothing else to go with it
-        ask = netlink.xdp_program if self.view else libbpf.xdp_query
+        ask = netlink.xdp_program if self.view else xdp.query
         return ask(self.interface.ifindex)[0] == root_id
 
     def root(self, root_id: int, mode: Mode) -> Root:

@@ -9,12 +9,13 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
+from ..kernel.maps import Map
 from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
@@ -35,27 +36,36 @@ class Loaded:
     to be pinned and have no pin yet, by path; `callees` those of the object's other programs that
     it puts into no array itself, by name. `empty` has the names of arrays that have nothing in them
     and are in use, each with the programs of the object that could go there. `replaced` is what
-    loading has changed in arrays of others, each with the descriptor of what was there, if any.
+    loading has changed in arrays of others, each with the program that was there, if any.
     """
 
-    fd: int
-    arrays: dict[str, int]
-    maps: dict[str, int]
-    callees: dict[str, int] = field(default_factory=dict)
+    program: Program
+    arrays: dict[str, Map]
+    maps: dict[str, Map]
+    callees: dict[str, Program] = field(default_factory=dict)
     empty: dict[str, list[str]] = field(default_factory=dict)
-    replaced: list[tuple[Replaced, int | None]] = field(default_factory=list)
+    replaced: list[tuple[Replaced, Program | None]] = field(default_factory=list)
 
-    @property
-    def beside(self) -> Iterator[int]:
-        """The descriptors of all but the program itself."""
-        for fds in (self.arrays, self.maps, self.callees):
-            yield from fds.values()
-        yield from (fd for _one, fd in self.replaced if fd is not None)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let all of it go; may be called again."""
+        self.program.close()
+        for named in (self.arrays, self.maps, self.callees):
+            for one in named.values():
+                one.close()
+        for _place, before in self.replaced:
+            if before is not None:
+                before.close()
 
     def put_back(self) -> None:
         """Have arrays of others as they were before the load."""
-        for one, fd in self.replaced:
-            tails.put_back(self.arrays[one.array], one.place, fd)
+        for one, before in self.replaced:
+            tails.put_back(self.arrays[one.array].fd, one.place, before.fd if before else None)
 
 
 def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
@@ -105,16 +115,17 @@ def load(
         answer, fds = in_child(source.path, work)
     except KernelError as error:
         raise explained(source, error, target, device) from error
-    return _received(fds[0], answer, iter(fds[1:]))
+    return _received(answer, iter(fds))
 
 
-def _received(fd: int, answer: Mapping[str, Any], rest: Iterator[int]) -> Loaded:
+def _received(answer: Mapping[str, Any], fds: Iterator[int]) -> Loaded:
     """What the child has loaded: its words, and its descriptors in the order of `_load`."""
-    named = ({name: next(rest) for name in answer[kind]} for kind in ("arrays", "maps", "callees"))
-    arrays, maps, callees = named
+    program = Program(next(fds))
+    arrays, maps = ({name: Map(next(fds)) for name in answer[kind]} for kind in ("arrays", "maps"))
+    callees = {name: Program(next(fds)) for name in answer["callees"]}
     replaced = [Replaced(*one) for one in answer["replaced"]]
-    before = [(one, next(rest) if one.program else None) for one in replaced]
-    return Loaded(fd, arrays, maps, callees, answer["empty"], before)
+    before = [(one, Program(next(fds)) if one.program else None) for one in replaced]
+    return Loaded(program, arrays, maps, callees, answer["empty"], before)
 
 
 def _load(
@@ -319,6 +330,8 @@ def _load_image(
         loaded = _load_ext(name, code, target) if target else image.load_xdp(code, name)
     except KernelError as error:
         raise refused(what, error, ext=bool(target)) from error
-    tables = {table: os.dup(number) for table, number in (source.tables or {}).items()}
-    empty: dict[str, list[str]] = {one: [] for one, fd in tables.items() if tails.is_empty(fd)}
-    return Loaded(loaded.handed_over(), tables, {}, empty=empty)
+    tables = {table: Map(os.dup(number)) for table, number in (source.tables or {}).items()}
+    empty: dict[str, list[str]] = {
+        name: [] for name, one in tables.items() if tails.is_empty(one.fd)
+    }
+    return Loaded(loaded, tables, {}, empty=empty)

@@ -170,7 +170,7 @@ def is_empty(fd: int) -> bool:
 
 
 def put_back(array_fd: int, place: int, program_fd: int | None) -> None:
-    """Have a place of an array as it was: with a program, or nothing."""
+    """Have a place of an array as it was: with a program, or nothing in it."""
     key = place.to_bytes(_KEY, sys.byteorder)
     if program_fd is None:
         with libbpf.absent_is_fine():

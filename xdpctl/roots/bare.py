@@ -11,6 +11,7 @@ from ..model.chain import Kind, Member
 from ..model.labels import Attach
 from ..model.state import Place, Root, Slot
 from .construct import Construction
+from .hook import NewRoot
 
 
 class BareKind:
@@ -21,7 +22,7 @@ class BareKind:
     def build(self, made: Construction) -> None:
         (member,) = made.plan.target.members
         program, info = made.program(member, where="ran before")
-        made.root_fd, made.root_id = program.fd, info.id
+        made.built = NewRoot(program, info.id)
         made.members.append(replace(member, id=info.id, tag=info.tag))
         made.places[info.id] = Place(0, 0)
 

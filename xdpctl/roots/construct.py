@@ -17,7 +17,10 @@ from ..bpffs import made as made_pins
 from ..bpffs import pin
 from ..bpffs.directory import CALLED, Beside, InterfacePins
 from ..errors import KernelError, UnsupportedError, UsageError
-from ..kernel import asm, libbpf, records, uapi
+from ..kernel import asm, records, uapi
+from ..kernel.descriptor import Descriptor
+from ..kernel.link import Link
+from ..kernel.maps import Map
 from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
@@ -28,20 +31,20 @@ from ..programs import image, loading, words
 from ..programs.binding import Device
 from .count_code import Counter
 from .counting import Counting, mask_of
-from .hook import LostRace
+from .hook import LostRace, NewRoot
 
 
 class Hooked(NamedTuple):
-    """A member on the new root: its program's descriptor, and its link's if it has one."""
+    """A member on the new root: its program, and its link if it has one."""
 
-    program: int
-    link: int | None = None
+    program: Program
+    link: Link | None = None
 
 
 class Target(NamedTuple):
     """What an EXT program is to replace: a function of a root, by its name and its BTF id."""
 
-    root_fd: int
+    root: Program
     name: str
     function: int
 
@@ -50,7 +53,8 @@ class Target(NamedTuple):
 class Construction:
     """A root under construction.
 
-    `step` reports one. `closing` ends descriptors in any case; `undo` takes back what was made.
+    `step` reports one. `closing` ends descriptors in any case; `undo` takes back what was made. The
+    root is `built` by its kind.
     """
 
     plan: Plan
@@ -58,18 +62,23 @@ class Construction:
     step: Callable[..., None]
     closing: contextlib.ExitStack
     undo: contextlib.ExitStack
-    root_fd: int = -1
-    root_id: int = 0
+    built: NewRoot | None = None
     members: list[Member] = field(default_factory=list)
     hooked: list[Hooked] = field(default_factory=list)
     places: dict[int, Place] = field(default_factory=dict)
-    holds: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, Descriptor] = field(default_factory=dict)
     renewed: dict[int, int] = field(default_factory=dict)
-    maps: dict[str, int] = field(default_factory=dict)
+    maps: dict[str, Map] = field(default_factory=dict)
     loaded: set[int] = field(default_factory=set)
     noted: set[int] = field(default_factory=set)
     empty: list[EmptyArray] = field(default_factory=list)
     counting: Counting | None = None
+
+    @property
+    def root(self) -> NewRoot:
+        """The root, once it is built."""
+        assert self.built is not None
+        return self.built
 
     @property
     def first(self) -> bool:
@@ -106,10 +115,10 @@ class Construction:
         mask = mask_of(self.members[slot], self.plan.target.rules, last=last)
         return self.counting.counter(self.counting.row(self.members[slot].id, mask, self.undo))
 
-    def hold(self, program_id: int, fd: int) -> None:
+    def hold(self, program_id: int, what: Descriptor) -> None:
         """What holds a held member is its caller's, and nobody else's."""
-        self.holds[program_id] = os.dup(fd)
-        self.undo.callback(os.close, self.holds[program_id])
+        self.holds[program_id] = what.duplicate()
+        self.undo.callback(self.holds[program_id].close)
 
     def program(
         self, member: Member, replaced: Target | None = None, where: str = "runs on X"
@@ -120,20 +129,18 @@ class Construction:
         """
         if member.source is None:
             return self._found(member, replaced, where)
-        target = (replaced.root_fd, replaced.name) if replaced else None
+        target = (replaced.root.fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target, self.device_of(member))
         loaded = loading.load(member.source, member.frags, target, device=self.device_of(member))
-        program = self.closing.enter_context(Program(loaded.fd))
-        for number in loaded.beside:
-            self.closing.callback(os.close, number)
+        self.closing.enter_context(loaded)
         self.undo.callback(loaded.put_back)
-        info = program.info
+        program, info = loaded.program, loaded.program.info
         self.loaded.add(info.id)
         for name, array in loaded.arrays.items():
             self.keep_beside("map", info.id, name, array)
         for name, callee in loaded.callees.items():
-            self.loaded.add(libbpf.prog_info(callee).id)
+            self.loaded.add(callee.info.id)
             self.keep_beside("callee", info.id, name, callee)
         # The first of several that ask for one name makes the pin, and the others would not share
         # its map: they are built again with it there.
@@ -167,7 +174,7 @@ class Construction:
         if code is None:
             raise no_image(member, "ext")
         try:
-            new = image.load_ext(code, member.name, replaced.root_fd, replaced.function)
+            new = image.load_ext(code, member.name, replaced.root.fd, replaced.function)
         except KernelError as error:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
@@ -180,20 +187,20 @@ class Construction:
         for path, (kind, name) in self.paths.beside(member.id).items():
             if name == CALLED:
                 continue
-            with libbpf.owned(libbpf.get(path)) as kept:
+            with Descriptor.pinned(path) as kept:
                 self.keep_beside(kind, program_id, name, kept)
         self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)
         return new
 
     # --- maps -----------------------------------------------------------------------------------
 
-    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
+    def keep_beside(self, kind: Beside, program_id: int, name: str, what: Descriptor) -> None:
         """Pin a program array, or a program that may go into one.
 
         The kernel empties an array that only programs use, and drops a program that is in none.
         """
         self.undo.callback(pin.remove, self.paths.beside_pin(kind, program_id, name))
-        self.paths.keep_beside(kind, program_id, name, fd)
+        self.paths.keep_beside(kind, program_id, name, what)
 
     def pin_maps(self, key: int) -> None:
         """Pin the maps that ask for it, where their user wants them; each is noted before.
@@ -204,15 +211,15 @@ class Construction:
         self.noted.add(key)
         self.undo.callback(self._unmake, key, made)
         number = len(self.paths.made().get(key, []))
-        for path, fd in self.maps.items():
+        for path, kept in self.maps.items():
             directory = os.path.dirname(path)
             wanted = [] if os.path.isdir(directory) else [Made(None, directory)]
-            for one in (*wanted, Made(libbpf.map_info(fd).id, path)):
+            for one in (*wanted, Made(kept.info.id, path)):
                 self.paths.note_made(key, number, one)
                 number += 1
                 with pin.failing("pin a map at", one.path):
                     if one.map_id is not None:
-                        _pin_new(fd, path)
+                        _pin_new(kept, path)
                     else:
                         with contextlib.suppress(FileExistsError):
                             os.mkdir(directory, 0o700)
@@ -228,7 +235,7 @@ class Construction:
 class Rehearsal(Construction):
     """A root that is made to see whether it can be, and pins nothing."""
 
-    def keep_beside(self, kind: Beside, program_id: int, name: str, fd: int) -> None:
+    def keep_beside(self, kind: Beside, program_id: int, name: str, what: Descriptor) -> None:
         pass
 
     def pin_maps(self, key: int) -> None:
@@ -252,12 +259,8 @@ def check_same(
         alone = loading.load(
             source._replace(maps_of=0, pin_path=None), member.frags, target, device=device
         )
-        for number in (alone.fd, *alone.beside):
-            closing.callback(os.close, number)
-        info = libbpf.prog_info(alone.fd)
-        running = libbpf.prog_info(
-            closing.enter_context(libbpf.owned(libbpf.prog_fd(source.maps_of)))
-        )
+        info = closing.enter_context(alone).program.info
+        running = closing.enter_context(Program.by_id(source.maps_of)).info
     if running.tag != info.tag:
         raise UsageError(
             f"{source.program} of {source.path} is not the program that runs",
@@ -284,9 +287,9 @@ def no_image(member: Member, kind: str) -> UnsupportedError:
     )
 
 
-def _pin_new(fd: int, path: str) -> None:
+def _pin_new(what: Map, path: str) -> None:
     try:
-        libbpf.pin(fd, path)
+        what.pin(path)
     except KernelError as error:
         if error.errno == errno.EEXIST:
             raise LostRace from error  # somebody else made it meanwhile: it is to be shared

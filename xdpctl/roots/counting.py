@@ -55,8 +55,10 @@ class Counting:
     @classmethod
     def of(cls, paths: InterfacePins, closing: contextlib.ExitStack) -> Counting | None:
         """Those that are pinned; None where there are none."""
-        fds = [pin.opened(path) for path in (paths.counts, paths.masks)]
-        counts, masks = (None if fd is None else closing.enter_context(Map(fd)) for fd in fds)
+        counts, masks = (pin.opened(path, Map) for path in (paths.counts, paths.masks))
+        for one in (counts, masks):
+            if one is not None:
+                closing.enter_context(one)
         return None if counts is None or masks is None else cls(counts, masks)
 
     @classmethod
@@ -127,7 +129,7 @@ class Counting:
                     attach_type=ATTACH_TYPES[which],
                 )
                 failing = pin.failing("pin a link in", paths.bpffs.path)
-                with observer, Link.tracing(observer.fd) as link, failing:
+                with observer, Link.tracing(observer) as link, failing:
                     link.pin(path)
         except KernelError as error:
             what = f"what counts the packets of {member.known_as}"

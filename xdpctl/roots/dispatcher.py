@@ -29,6 +29,7 @@ from ..observe.elsewhere import links_elsewhere
 from ..programs import clang
 from ..programs.binding import Device, not_bound
 from .construct import Construction, Hooked, Target, count
+from .hook import NewRoot
 from .kind import ChainKind
 
 CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
@@ -48,9 +49,9 @@ class Dispatcher(NamedTuple):
     functions: tuple[int, ...]
     names: tuple[str, ...]
 
-    def hook(self, program_fd: int, slot: int) -> Link:
+    def hook(self, program: Program, slot: int) -> Link:
         """Hook an EXT program onto a slot."""
-        return Link.ext(program_fd, self.program.fd, self.functions[slot])
+        return Link.ext(program, self.program, self.functions[slot])
 
 
 class ExtKind(ChainKind):
@@ -63,7 +64,7 @@ class ExtKind(ChainKind):
         made.count()
         root = build(members, made.plan.protocol, made.paths.ifindex, rules)
         made.closing.enter_context(root.program)
-        made.root_fd, made.root_id = root.program.fd, root.id
+        made.built = NewRoot(root.program, root.id)
         made.step(
             "1" if made.first else "4",
             f"loaded root {'X' if made.first else 'Y'} with {count(len(members), 'slot')}",
@@ -76,14 +77,14 @@ class ExtKind(ChainKind):
             # another again. What is not bound goes onto both.
             other = build([Member("free")])
             made.closing.enter_context(other.program)
-            free = Target(other.program.fd, other.names[0], other.functions[0])
+            free = Target(other.program, other.names[0], other.functions[0])
         for slot, member in enumerate(members):
-            replaced = Target(root.program.fd, root.names[slot], root.functions[slot])
+            replaced = Target(root.program, root.names[slot], root.functions[slot])
             wanted = free if free and not member.devbound else replaced
             program, info = made.program(member, wanted)
-            link = made.closing.enter_context(root.hook(program.fd, slot))
+            link = made.closing.enter_context(root.hook(program, slot))
             found = link.info
-            made.put(member, info, Hooked(program.fd, link.fd), found.id)
+            made.put(member, info, Hooked(program, link), found.id)
             if made.counter(slot) and made.counting:
                 made.counting.observe(made.paths, program, made.members[slot], made.undo)
             if member.held:
@@ -94,7 +95,7 @@ class ExtKind(ChainKind):
                         "5.13 can)",
                         hint="load it with xdpctl load instead",
                     )
-                made.hold(info.id, link.fd)
+                made.hold(info.id, link)
             made.step(
                 "3" if made.first else "5",
                 f"hooked {member.name} onto {replaced.name}",
@@ -155,7 +156,7 @@ def refused() -> int:
         try:
             kind = uapi.BPF_PROG_TYPE_EXT
             with Program.load(kind, "probe", asm.PASS, gpl=True, target=target) as probe:
-                root.hook(probe.fd, 0).close()
+                root.hook(probe, 0).close()
         except KernelError as error:
             return error.errno or errno.EPERM
     return 0

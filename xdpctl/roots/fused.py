@@ -33,6 +33,7 @@ from ..programs import image
 from ..programs.words import reason
 from .construct import Construction, Hooked, count, no_image
 from .fused_code import Part, assemble
+from .hook import NewRoot
 from .kind import ChainKind
 
 
@@ -46,7 +47,7 @@ class FusedKind(ChainKind):
         parts = [self._part(made, slot) for slot in range(len(made.plan.target.members))]
         root, info = _fitted(made, parts)
         made.closing.enter_context(root)
-        made.root_fd, made.root_id = root.fd, info.id
+        made.built = NewRoot(root, info.id)
         made.step(
             "1" if made.first else "4",
             f"loaded root {'X' if made.first else 'Y'}, fused of {count(len(parts), 'program')}",
@@ -61,10 +62,10 @@ class FusedKind(ChainKind):
         code = image.of(info)
         array_id = member.array_id
         if member.held:
-            array = made.closing.enter_context(held_array(program.fd))
-            made.hold(info.id, array.fd)
+            array = made.closing.enter_context(held_array(program))
+            made.hold(info.id, array)
             array_id = array.info.id
-        made.put(replace(member, array_id=array_id), info, Hooked(program.fd))
+        made.put(replace(member, array_id=array_id), info, Hooked(program))
         if not array_id and (code is None or os.path.lexists(_array_pin(made, info.id))):
             array_id = _called(made, member, program)
             if not array_id:
@@ -114,10 +115,10 @@ def _called(made: Construction, member: Member, program: Program) -> int:
     if info.type != uapi.BPF_PROG_TYPE_XDP or member.devbound:
         return 0
     path = _array_pin(made, info.id)
-    if os.path.lexists(path) and (fd := pin.opened(path)) is not None:
-        return made.closing.enter_context(Map(fd)).info.id
-    array = made.closing.enter_context(held_array(program.fd, CALLED))
-    made.keep_beside("map", info.id, CALLED, array.fd)
+    if os.path.lexists(path) and (pinned := pin.opened(path, Map)) is not None:
+        return made.closing.enter_context(pinned).info.id
+    array = made.closing.enter_context(held_array(program, CALLED))
+    made.keep_beside("map", info.id, CALLED, array)
     made.step(
         "2",
         f"{member.known_as} does not fit as a function: it is called through a program array",
@@ -197,11 +198,11 @@ def attempt(
     return root, info
 
 
-def held_array(program_fd: int, name: str = "xdpctl_held") -> Map:
+def held_array(program: Program, name: str = "xdpctl_held") -> Map:
     """A program array that calls a program for as long as somebody holds it."""
     array = Map.create(uapi.BPF_MAP_TYPE_PROG_ARRAY, name, 4)
     try:
-        array.update(bytes(4), program_fd.to_bytes(4, sys.byteorder))
+        array.update(bytes(4), program.fd.to_bytes(4, sys.byteorder))
     except BaseException:
         array.close()
         raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..errors import HookBusyError, KernelError, UnsupportedError, XdpctlError
 from ..host import signals
 from ..host.interfaces import Interface
-from ..kernel import asm, libbpf, netlink, uapi
+from ..kernel import asm, netlink, uapi, xdp
 from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.plan import Plan
@@ -85,11 +85,11 @@ def asked(interface: Interface, plan: Plan, number: int) -> str:
         return ""
     with asking, signals.blocked():
         try:
-            libbpf.xdp_attach(interface.ifindex, asking.fd, flags)
+            xdp.attach(interface.ifindex, asking, flags)
         except KernelError as error:
             return sentence(error.log) if error.errno == number else ""
         with contextlib.suppress(KernelError):
-            libbpf.xdp_detach(interface.ifindex, flags, asking.fd)
+            xdp.detach(interface.ifindex, flags, asking)
     return ""
 
 

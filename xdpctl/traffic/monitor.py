@@ -191,7 +191,7 @@ def _attached(name: str, code: bytes) -> Link:
     kind = uapi.BPF_PROG_TYPE_RAW_TRACEPOINT
     try:
         with Program.load(kind, name, code, gpl=True, attach_type=0) as program:
-            return Link.tracepoint(program.fd, name)
+            return Link.tracepoint(program, name)
     except KernelError as error:
         what = f"what counts at the tracepoint {name}"
         # Under lockdown=confidentiality the helper that reads the kernel's memory does not exist.

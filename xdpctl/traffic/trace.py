@@ -155,7 +155,7 @@ class Trace:
                     attach_type=uapi.BPF_TRACE_FEXIT,
                 )
             with tracing:
-                return Link.tracing(tracing.fd)
+                return Link.tracing(tracing)
         except KernelError as error:
             if error.errno == errno.ENOENT and not error.log:
                 return None

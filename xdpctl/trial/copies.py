@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 
 from ..errors import KernelError
-from ..kernel import libbpf, maps, uapi
+from ..kernel import maps, uapi
+from ..kernel.maps import Map
 from ..kernel.records import MapInfo
 
 _COPIED = (
@@ -45,19 +45,19 @@ class Copies:
         Raises CannotCopyError.
         """
         if map_id not in self._made:
-            with libbpf.owned(libbpf.map_fd(map_id)) as fd:
-                info = libbpf.map_info(fd)
+            with Map.by_id(map_id) as found:
+                info = found.info
                 try:
-                    self._made[map_id] = self._copy(fd, info)
+                    self._made[map_id] = self._copy(found, info)
                 except KernelError as error:
                     raise CannotCopyError(
                         f"its map {info.name} cannot be copied: {error}"
                     ) from error
         return self._made[map_id]
 
-    def _copy(self, fd: int, info: MapInfo) -> int:
+    def _copy(self, what: Map, info: MapInfo) -> int:
         if info.type in _OUTER:
-            return self._outer(fd, info)
+            return self._outer(what, info)
         if info.type in _SHARED or info.flags & uapi.BPF_F_RDONLY_PROG:
             return info.id
         if info.type not in _COPIED + _EMPTY:
@@ -68,31 +68,29 @@ class Copies:
             )
         new = self._new(info)
         if info.type in _COPIED:
-            for keys, values in maps.entries(fd, info):
-                maps.fill(new, info, keys, values)
-        return libbpf.map_info(new).id
+            for keys, values in what.entries(info):
+                maps.fill(new.fd, info, keys, values)
+        return new.info.id
 
-    def _outer(self, fd: int, info: MapInfo) -> int:
+    def _outer(self, what: Map, info: MapInfo) -> int:
         """A map of maps: another one, of copies. An empty one says nothing of what it may have."""
         inner = {
             keys[start : start + info.key_size]: int.from_bytes(
                 values[number * 4 : number * 4 + 4], sys.byteorder
             )
-            for keys, values in maps.entries(fd, info)
+            for keys, values in what.entries(info)
             for number, start in enumerate(range(0, len(keys), info.key_size))
         }
         if not inner:
             return info.id
-        fds = {}
-        for key, map_id in inner.items():
-            fds[key] = libbpf.map_fd(self.of(map_id))
-            self._closing.callback(os.close, fds[key])
-        new = self._new(info, next(iter(fds.values())))
-        for key, inner_fd in fds.items():
-            libbpf.map_update(new, key, inner_fd.to_bytes(4, sys.byteorder))
-        return libbpf.map_info(new).id
+        copies = {
+            key: self._closing.enter_context(Map.by_id(self.of(map_id)))
+            for key, map_id in inner.items()
+        }
+        new = self._new(info, next(iter(copies.values())))
+        for key, one in copies.items():
+            new.update(key, one.fd.to_bytes(4, sys.byteorder))
+        return new.info.id
 
-    def _new(self, info: MapInfo, inner_fd: int = 0) -> int:
-        fd = maps.create_like(info, inner_fd)
-        self._closing.callback(os.close, fd)
-        return fd
+    def _new(self, info: MapInfo, inner: Map | None = None) -> Map:
+        return self._closing.enter_context(Map.like(info, inner))

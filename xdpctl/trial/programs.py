@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 
 from ..errors import KernelError, RaceError, UnsupportedError
-from ..kernel import asm, libbpf, uapi
+from ..kernel import asm, uapi
+from ..kernel.descriptor import Descriptor
 from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.source import Image
@@ -27,9 +27,8 @@ class Programs:
         self.copies = Copies(closing)
         self.pinned: dict[str, int] = {}
 
-    def own(self, fd: int) -> int:
-        self.closing.callback(os.close, fd)
-        return fd
+    def own(self, what: Descriptor) -> int:
+        return self.closing.enter_context(what).fd
 
     def of(self, member: Member) -> int | None:
         """The descriptor of what does with a packet what the member does; None: a vacant slot."""
@@ -48,7 +47,7 @@ class Programs:
 
     def _running(self, member: Member) -> int:
         try:
-            fd = self.own(libbpf.prog_fd(member.id))
+            program = Program.by_id(member.id)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -56,7 +55,7 @@ class Programs:
                 f"{member.known_as} (id {member.id}) is gone from the kernel",
                 hint="try it once more",
             ) from error
-        info = libbpf.prog_info(fd)
+        fd, info = self.own(program), program.info
         code = image.of(info)
         stands_for = self._stand_ins(asm.maps_of(code.code) if code else set(info.map_ids))
         if code and not asm.makes_tail_calls(code.code):
@@ -66,7 +65,7 @@ class Programs:
                 "its code is not kept with it: another tool or an earlier xdpctl has loaded it, or "
                 "it uses something of a kernel module"
             )
-        return fd if info.type == uapi.BPF_PROG_TYPE_XDP else self._alone(member, fd)
+        return fd if info.type == uapi.BPF_PROG_TYPE_XDP else self._alone(member, program)
 
     def _new(self, member: Member) -> int:
         """A member to be. Its maps are its own already, but for those that are pinned."""
@@ -76,18 +75,16 @@ class Programs:
         if member.source.maps_of and not member.source.forced:
             check_same(member, None)
         loaded = loading.load(member.source, member.frags, apart=True)
-        for fd in (loaded.fd, *loaded.beside):
-            self.own(fd)
-        info = libbpf.prog_info(loaded.fd)
+        info = self.closing.enter_context(loaded).program.info
         code = image.of(info)
         named = asm.maps_of(code.code) if code else {*info.map_ids}
         stands_for = {number: number for number in named}
         stands_for |= self._stand_ins(named & self.known)
-        for path, fd in loaded.maps.items():
-            number = libbpf.map_info(fd).id
+        for path, one in loaded.maps.items():
+            number = one.info.id
             stands_for[number] = self.pinned.setdefault(path, number)
         if all(number == other for number, other in stands_for.items()):
-            return loaded.fd
+            return loaded.program.fd
         if code is None or loaded.arrays:
             raise CannotCopyError(
                 "it shares maps, and uses something of a kernel module or makes tail calls"
@@ -103,19 +100,17 @@ class Programs:
         kind, name = uapi.BPF_PROG_TYPE_XDP, member.name
         if code.frags:
             with contextlib.suppress(KernelError):  # before Linux 5.18
-                return self.own(
-                    Program.load(kind, name, text, gpl=code.gpl, frags=True).handed_over()
-                )
+                return self.own(Program.load(kind, name, text, gpl=code.gpl, frags=True))
         try:
-            return self.own(Program.load(kind, name, text, gpl=code.gpl).handed_over())
+            return self.own(Program.load(kind, name, text, gpl=code.gpl))
         except KernelError as error:
             raise words.refused(f"{name} for a trial", error, ext=False) from error
 
-    def _alone(self, member: Member, fd: int) -> int:
+    def _alone(self, member: Member, program: Program) -> int:
         """An EXT program behind a root of its own: the kernel does not run it else."""
         root = dispatcher.build([Member(member.name, frags=member.frags)])
-        self.own(root.program.fd)
-        self.own(root.hook(fd, 0).handed_over())
+        self.own(root.program)
+        self.own(root.hook(program, 0))
         return root.program.fd
 
 

@@ -23,6 +23,7 @@ from xdpctl.change import planning, settle, transact, watchdog
 from xdpctl.host import locks, rights
 from xdpctl.kernel import libbpf, libc, records, uapi
 from xdpctl.kernel.link import Link
+from xdpctl.kernel.maps import Map
 from xdpctl.kernel.program import Program
 from xdpctl.model.chain import Kind
 from xdpctl.model.request import Request
@@ -98,12 +99,17 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     instead(InterfacePins, "locked", locked)
     instead(transact, "observe", lambda *_, **__: state)
     instead(dispatcher, "build", lambda *_: root)
-    instead(dispatcher.Dispatcher, "hook", lambda _self, program, _slot: Link(some(ids[program])))
+    instead(
+        dispatcher.Dispatcher, "hook", lambda _self, program, _slot: Link(some(ids[program.fd]))
+    )
     instead(
         loading,
         "load",
         lambda *_, **__: loading.Loaded(
-            some(30), {"a": some()}, {str(wanted): some()}, {"b": some()}
+            Program(some(30)),
+            {"a": Map(some())},
+            {str(wanted): Map(some())},
+            {"b": Program(some())},
         ),
     )
     instead(libbpf, "get", lambda _path: some())

@@ -18,6 +18,7 @@ from xdpctl.change import settle
 from xdpctl.host import interfaces
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf
+from xdpctl.kernel.descriptor import Descriptor
 from xdpctl.model.chain import Chain, Rules
 from xdpctl.model.generation import Generation
 from xdpctl.model.labels import Label, Made, Origin
@@ -46,8 +47,8 @@ def test_the_names_in_bpffs_are_those_of_the_table(
             paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(None, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
-            paths.keep_beside("map", 11, "callees", -1)
-            paths.keep_beside("callee", 11, "dropper", -1)
+            paths.keep_beside("map", 11, "callees", Descriptor(-1))
+            paths.keep_beside("callee", 11, "dropper", Descriptor(-1))
             for path in (paths.link(root, 9), paths.program(root, 9), paths.root_link, paths.stage):
                 libbpf.pin(-1, path)
             os.symlink("77", paths.adopting)
