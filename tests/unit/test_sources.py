@@ -12,6 +12,7 @@ from xdpctl.errors import BadObjectError, NotFoundError, UnsupportedError, Usage
 from xdpctl.host import cache as kept
 from xdpctl.programs import clang, objects
 from xdpctl.programs.clang import Build
+from xdpctl.roots import dispatcher
 
 pytestmark = pytest.mark.heavy
 
@@ -139,6 +140,41 @@ def test_the_environment_of_the_user_adds_nothing(
         clang.compiled(str(source))
     assert "verdict.h' file not found" in caught.value.why
     assert "ld.so" not in caught.value.why
+
+
+def fake_clang(directory: Path, script: str) -> None:
+    directory.mkdir(exist_ok=True)
+    clang = directory / "clang"
+    clang.write_text(f"#!/bin/sh\n{script}\n")
+    clang.chmod(0o755)
+
+
+def test_no_compiler_of_the_working_directory_is_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the user's source and for the dispatcher alike: PATH may have names that are relative."""
+    fake_clang(tmp_path / "here", "echo planted")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PATH", ".")
+    monkeypatch.setenv("XDPCTL_CACHE", "/dev/null")
+    with pytest.raises(UnsupportedError, match="cannot compile") as caught:
+        clang.compiled(str(source))
+    assert caught.value.why == "clang: No such file or directory"
+    with pytest.raises(clang.NoClangError):
+        dispatcher.compile_c(b"")
+
+
+def test_a_compiler_that_does_not_end(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_clang(tmp_path / "bin", "exec /bin/sleep 60")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(clang, "LIMIT", 0.1)
+    with pytest.raises(BadObjectError, match="clang cannot compile") as caught:
+        clang.compiled(str(source))
+    assert caught.value.why == "it did not end in 0.1 s"
+    with pytest.raises(UnsupportedError, match="clang cannot compile the dispatcher"):
+        dispatcher.compile_c(b"")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ..host import cache, rights
 from ..host.interfaces import Interface
 from ..kernel import libbpf, libc, netlink
 from ..model.chain import Member
+from ..programs import clang
 from ..roots import dispatcher
 from . import ethtool, experiments
 from .experiments import NOT_TRIED, Trial
@@ -182,8 +183,8 @@ def _clang() -> tuple[str, str]:
     source = b'const char version[] = "<version " __clang_version__ ">";'
     try:
         compiled = dispatcher.compile_c(source)
-    except (FileNotFoundError, PermissionError) as error:
-        return "", f"clang: {os.strerror(error.errno or 0)}"
+    except clang.NoClangError as error:
+        return "", str(error)
     except UnsupportedError as error:
         return "", error.why or error.what
     match = re.search(rb"<version ([^>]*)>", compiled)

@@ -6,9 +6,11 @@ What is written in BCC's dialect is for bcc.py to compile.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Sequence
@@ -19,8 +21,13 @@ from ..host import cache
 from . import vmlinux
 
 SUFFIX = ".c"
+FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3")
+"""What everything is compiled with."""
 # What is not declared would be called as a function of another object's, which nobody links.
-_CFLAGS = (*("-O2", "-g", "-target", "bpf", "-mcpu=v3"), "-Werror=implicit-function-declaration")
+_CFLAGS = (*FLAGS, "-Werror=implicit-function-declaration")
+
+LIMIT = 300.0
+"""Seconds that the compiler may take: what is compiled for an interface takes less than one."""
 
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
@@ -31,6 +38,14 @@ _TABLE = re.compile(
     r"|CPUMAP|XSKMAP|PROG_ARRAY|PERF_ARRAY|PERF_OUTPUT|RINGBUF_OUTPUT|STACK\w*|QUEUE\w*)\s*\(",
     re.MULTILINE,
 )
+
+
+class NoClangError(Exception):
+    """There is no compiler that could be run; the text says why."""
+
+
+class ClangError(Exception):
+    """The compiler has ended with an error; the text is what it said."""
 
 
 class Build(NamedTuple):
@@ -91,6 +106,35 @@ def environment() -> dict[str, str]:
     return {"LC_ALL": "C"} | {name: value for name, value in kept.items() if value is not None}
 
 
+def run(words: Sequence[str], text: bytes | None = None) -> bytes:
+    """What clang writes to its standard output; it reads `text` from its standard input.
+
+    It is found in a directory of PATH that is given whole: as root nothing of the working directory
+    is run. Raises NoClangError and ClangError.
+    """
+    given = environment()
+    found = shutil.which("clang", path=given.get("PATH"))
+    if found is None or not os.path.isabs(found):
+        raise NoClangError(f"clang: {os.strerror(errno.ENOENT)}")
+    try:
+        done = subprocess.run(
+            [found, *words],
+            input=text,
+            capture_output=True,
+            check=False,
+            env=given,
+            timeout=LIMIT,
+        )
+    except OSError as error:
+        raise NoClangError(f"clang: {os.strerror(error.errno or 0)}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ClangError(f"it did not end in {LIMIT:g} s") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise ClangError(said or f"it ended with {done.returncode}")
+    return done.stdout
+
+
 def compiled(path: str, flags: Sequence[str] = ()) -> bytes:
     """A source's object file, from the cache if the same text was compiled before.
 
@@ -131,24 +175,18 @@ def _system() -> list[str]:
 
 def _clang(path: str, words: Sequence[str], text: bytes | None = None) -> bytes:
     try:
-        done = subprocess.run(
-            ["clang", *words], input=text, capture_output=True, check=False, env=environment()
-        )
-    except (FileNotFoundError, PermissionError) as error:
+        return run(words, text)
+    except NoClangError as error:
         raise UnsupportedError(
             f"cannot compile {path}",
-            why=f"clang: {os.strerror(error.errno or 0)}",
+            why=str(error),
             hint="install clang (Debian: apt install clang libbpf-dev linux-libc-dev), or compile "
             "it elsewhere and give the object",
         ) from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
+    except ClangError as error:
         raise BadObjectError(
-            f"clang cannot compile {path}",
-            why=said or f"it ended with {done.returncode}",
-            hint=_advice(path, said),
-        )
-    return done.stdout
+            f"clang cannot compile {path}", why=str(error), hint=_advice(path, str(error))
+        ) from error
 
 
 def _advice(path: str, said: str) -> str:

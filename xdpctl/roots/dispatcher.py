@@ -32,7 +32,7 @@ from .construct import Construction, Hooked, Target, count
 from .hook import NewRoot
 from .kind import ChainKind
 
-CFLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
+CFLAGS = (*clang.FLAGS, "-Wall", "-Werror")
 
 
 def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) -> str:
@@ -222,7 +222,7 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     if rules != USUAL:
         shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
     if source is not None:
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(clang.NoClangError):
             return _cached(source.read_bytes(), *shape)
     lacking = f" for more than {LIBXDP_SLOTS} programs" if wide else ""
     lacking = lacking or (" for these rules" if rules != USUAL else "")
@@ -243,21 +243,15 @@ def _cached(source: bytes, *shape: str) -> bytes:
 
 
 def compile_c(source: bytes, *flags: str) -> bytes:
-    """Run clang on source text. Raises FileNotFoundError or PermissionError without one."""
-    import subprocess
-
-    command = ["clang", *CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"]
-    environment = clang.environment()
-    result = subprocess.run(
-        command, input=source, capture_output=True, check=False, env=environment
-    )
-    if result.returncode:
+    """Run clang on source text. Raises UnsupportedError, and NoClangError without one."""
+    try:
+        return clang.run([*CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"], source)
+    except clang.ClangError as error:
         raise UnsupportedError(
             "clang cannot compile the dispatcher",
-            why=result.stderr.decode(errors="replace").strip(),
+            why=str(error),
             hint="clang 10 or newer with the BPF target is needed",
-        )
-    return result.stdout
+        ) from error
 
 
 def has_general() -> bool:
