@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ..bpffs import made as made_pins
 from ..bpffs import pin
-from ..bpffs.directory import CALLED, Beside, InterfacePins
+from ..bpffs.directory import CALLED, InterfacePins
+from ..bpffs.places import Beside
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..kernel import asm, records, uapi
 from ..kernel.descriptor import Descriptor
