@@ -245,10 +245,11 @@ def generations(bpffs: Bpffs, state: State) -> list[Generation]:
     return History(home).generations(state.live(home.directory))
 
 
-def went_back(bpffs: Bpffs, state: State) -> list[WentBack]:
-    """The changes of an interface that went back, the latest last."""
-    home = homes.at(bpffs, state.home)
-    return History(home).went_back(state.live(home.directory))
+def past(bpffs: Bpffs, state: State) -> tuple[list[Generation], list[WentBack]]:
+    """The chains that an interface ran before, and its changes that went back, the latest last."""
+    home = homes.at(bpffs, state.home).listed()
+    chains, live = History(home), state.live(home.directory)
+    return chains.generations(live), chains.went_back(live)
 
 
 def find(bpffs: Bpffs, state: State, number: int | None = None) -> Generation:

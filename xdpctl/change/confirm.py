@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..bpffs import homes
-from ..bpffs.history import History, find, went_back
+from ..bpffs.history import History, find, past
 from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, UnconfirmedError
 from ..host import signals
@@ -47,7 +47,7 @@ def confirm(
         if pending is None:
             raise NotFoundError(
                 f"no change of {interface.name} waits for its confirmation",
-                why=_last(went_back(bpffs, state)),
+                why=_last(past(bpffs, state)[1]),
                 hint=f"see xdpctl history {interface.name}",
             )
         found, removed = find(bpffs, state, pending.number), tuple[str, ...]()

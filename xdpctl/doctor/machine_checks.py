@@ -18,28 +18,29 @@ _SHOWN = 5
 
 
 def of_machine(machine: Machine) -> Iterator[Check]:
-    if machine.grace_period:
-        yield Check("membarrier", "ok", "MEMBARRIER_CMD_GLOBAL")
-    else:
-        yield Check(
-            "membarrier",
-            "warning",
-            "no MEMBARRIER_CMD_GLOBAL",
-            "each change sleeps for a quarter of a second instead of waiting for a grace period",
-            "do not boot with nohz_full",
-        )
-    if machine.btf:
-        yield Check("btf", "ok", "/sys/kernel/btf/vmlinux")
-    else:
-        yield Check(
-            "btf",
-            "warning",
-            "no /sys/kernel/btf/vmlinux",
-            "objects that adapt to the kernel's types (CO-RE) and xdpctl monitor do not work",
-            "take a kernel with CONFIG_DEBUG_INFO_BTF",
-        )
+    yield _there(
+        "membarrier",
+        "MEMBARRIER_CMD_GLOBAL" if machine.grace_period else "",
+        "no MEMBARRIER_CMD_GLOBAL",
+        "each change sleeps for a quarter of a second instead of waiting for a grace period",
+        "do not boot with nohz_full",
+    )
+    yield _there(
+        "btf",
+        "/sys/kernel/btf/vmlinux" if machine.btf else "",
+        "no /sys/kernel/btf/vmlinux",
+        "objects that adapt to the kernel's types (CO-RE) and xdpctl monitor do not work",
+        "take a kernel with CONFIG_DEBUG_INFO_BTF",
+    )
     yield _policy(machine)
     yield _bpffs(machine)
+
+
+def _there(name: str, found: str, lacking: str, consequence: str, remedy: str) -> Check:
+    """A check of something that a machine has, or does without."""
+    if found:
+        return Check(name, "ok", found)
+    return Check(name, "warning", lacking, consequence, remedy)
 
 
 def _policy(machine: Machine) -> Check:
@@ -86,41 +87,31 @@ def _bpffs(machine: Machine) -> Check:
 
 
 def of_tools(machine: Machine) -> Iterator[Check]:
-    if machine.clang:
-        yield Check("clang", "ok", f"clang {machine.clang} compiles for BPF")
-    else:
-        general = machine.general_dispatcher
-        yield Check(
-            "clang",
-            "warning",
-            machine.clang_problem,
-            "chains take a general dispatcher, a little slower, and if they have more than 10 "
-            "programs, a fused root alone"
-            if general
-            else "new shapes of dispatchers cannot be compiled: what is in the cache has to do",
-            "install clang 10 or newer (Debian: apt install clang)",
-        )
+    yield _there(
+        "clang",
+        f"clang {machine.clang} compiles for BPF" if machine.clang else "",
+        machine.clang_problem,
+        "chains take a general dispatcher, a little slower, and if they have more than 10 "
+        "programs, a fused root alone"
+        if machine.general_dispatcher
+        else "new shapes of dispatchers cannot be compiled: what is in the cache has to do",
+        "install clang 10 or newer (Debian: apt install clang)",
+    )
     yield _cache(machine)
-    if machine.bcc:
-        yield Check("bcc", "ok", machine.bcc)
-    else:
-        yield Check(
-            "bcc",
-            "warning",
-            "the distribution's bcc is not installed",
-            "xdpctl monitor and programs in BCC's dialect do not work; everything else does",
-            "apt install python3-bpfcc (Fedora: python3-bcc); bcc on PyPI is something else",
-        )
-    if machine.headers:
-        yield Check("headers", "ok", machine.headers)
-    else:
-        yield Check(
-            "headers",
-            "warning",
-            f"no kernel headers for {machine.release}",
-            "BCC cannot compile, for xdpctl monitor neither; everything else works",
-            "install them (Debian: apt install linux-headers-$(uname -r))",
-        )
+    yield _there(
+        "bcc",
+        machine.bcc,
+        "the distribution's bcc is not installed",
+        "xdpctl monitor and programs in BCC's dialect do not work; everything else does",
+        "apt install python3-bpfcc (Fedora: python3-bcc); bcc on PyPI is something else",
+    )
+    yield _there(
+        "headers",
+        machine.headers,
+        f"no kernel headers for {machine.release}",
+        "BCC cannot compile, for xdpctl monitor neither; everything else works",
+        "install them (Debian: apt install linux-headers-$(uname -r))",
+    )
     found = [one for one in (machine.xdp_tools, machine.libxdp) if one]
     yield Check("xdp-tools", "ok", ", ".join(found) or "not installed; nothing here needs it")
 

@@ -6,14 +6,11 @@ Numbers and names are those of <linux/netdev.h>. The import takes 0.2 s: only wh
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, genlmsg
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, genlmsg
 
-from ..errors import KernelError
+from .genetlink import family
 
 NETDEV_FAMILY_NAME = "netdev"
 NETDEV_FAMILY_VERSION = 1
@@ -43,29 +40,18 @@ def devices(ifindex: int | None = None) -> list[dict[str, int]]:
     "NETDEV_A_DEV_XDP_FEATURES": 43, …}. Raises KernelError: ENOENT where there is no such family,
     ENODEV where there is no such interface.
     """
-    try:
-        with GenericNetlinkSocket() as netdev:
-            netdev.bind(NETDEV_FAMILY_NAME, DevMessage)
-            if ifindex is not None:
-                return [attributes(one) for one in _request(netdev, NLM_F_REQUEST, ifindex)]
-            found: list[Any] = []
-            for _attempt in range(_DUMPS):
-                found = _request(netdev, NLM_F_REQUEST | NLM_F_DUMP)
-                # Set where an interface came or went meanwhile: one may be missing.
-                if not any(one["header"]["flags"] & NLM_F_DUMP_INTR for one in found):
-                    break
-            return [attributes(one) for one in found]
-    except NetlinkError as error:
-        raise KernelError("netdev dev-get", error.code or errno.EIO) from error
-
-
-def _request(netdev: Any, flags: int, ifindex: int | None = None) -> list[Any]:
-    message = DevMessage()
-    message["cmd"] = NETDEV_CMD_DEV_GET
-    message["version"] = NETDEV_FAMILY_VERSION
-    if ifindex is not None:
-        message["attrs"].append(("NETDEV_A_DEV_IFINDEX", ifindex))
-    return list(netdev.nlm_request(message, msg_type=netdev.prid, msg_flags=flags))
+    call = "netdev dev-get"
+    with family(NETDEV_FAMILY_NAME, NETDEV_FAMILY_VERSION, DevMessage, call) as netdev:
+        if ifindex is not None:
+            one_of = ("NETDEV_A_DEV_IFINDEX", ifindex)
+            return [attributes(one) for one in netdev.ask(NETDEV_CMD_DEV_GET, one_of)]
+        found: list[Any] = []
+        for _attempt in range(_DUMPS):
+            found = netdev.ask(NETDEV_CMD_DEV_GET, flags=NLM_F_DUMP)
+            # Set where an interface came or went meanwhile: one may be missing.
+            if not any(one["header"]["flags"] & NLM_F_DUMP_INTR for one in found):
+                break
+        return [attributes(one) for one in found]
 
 
 def attributes(message: Any) -> dict[str, int]:

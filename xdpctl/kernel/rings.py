@@ -1,8 +1,8 @@
 """What drivers tell of their rings by the ethtool family of generic netlink, through pyroute2.
 
 Linux kernel commit e4a1717b677c "ethtool: provide ring sizes with RINGS_GET request" (in v5.7).
-Numbers and names are those of <linux/ethtool_netlink.h>; they stand here since the oldest pyroute2
-that serves knows fewer of them. The import takes 0.2 s: only where it is used.
+Numbers and names are those of <linux/ethtool_netlink.h>. The import takes 0.2 s: only where it is
+used.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from pyroute2.netlink import NLA_F_NESTED, NLM_F_REQUEST, genlmsg, nla
+from pyroute2.netlink import NLA_F_NESTED, genlmsg, nla
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
 
-from ..errors import KernelError
+from .genetlink import Family, family
 
 ETHTOOL_GENL_NAME = "ethtool"
 ETHTOOL_GENL_VERSION = 1
@@ -57,26 +56,19 @@ def data_split(numbers: Iterable[int]) -> dict[int, bool]:
     family.
     """
     found = {}
-    try:
-        with GenericNetlinkSocket() as asked:
-            asked.bind(ETHTOOL_GENL_NAME, RingsMessage)
-            for number in numbers:
-                state = _state(asked, number)
-                if state:  # 0: unknown
-                    found[number] = state == ETHTOOL_TCP_DATA_SPLIT_ENABLED
-    except NetlinkError as error:
-        raise KernelError("ethtool rings-get", error.code or errno.EIO) from error
+    call = "ethtool rings-get"
+    with family(ETHTOOL_GENL_NAME, ETHTOOL_GENL_VERSION, RingsMessage, call) as ethtool:
+        for number in numbers:
+            state = _state(ethtool, number)
+            if state:  # 0: unknown
+                found[number] = state == ETHTOOL_TCP_DATA_SPLIT_ENABLED
     return found
 
 
-def _state(asked: GenericNetlinkSocket, number: int) -> int:
-    message = RingsMessage()
-    message["cmd"] = ETHTOOL_MSG_RINGS_GET
-    message["version"] = ETHTOOL_GENL_VERSION
+def _state(ethtool: Family, number: int) -> int:
     header = {"attrs": [("ETHTOOL_A_HEADER_DEV_INDEX", number)]}
-    message["attrs"].append(("ETHTOOL_A_RINGS_HEADER", header))
     try:
-        answers = asked.nlm_request(message, msg_type=asked.prid, msg_flags=NLM_F_REQUEST)
+        answers = ethtool.ask(ETHTOOL_MSG_RINGS_GET, ("ETHTOOL_A_RINGS_HEADER", header))
     except NetlinkError as error:
         if error.code in (errno.EOPNOTSUPP, errno.ENODEV):  # not told, or gone
             return 0

@@ -57,6 +57,13 @@ class Past(NamedTuple):
     generations: Sequence[Generation]
     went_back: Sequence[WentBack] = ()
 
+    @classmethod
+    def of(
+        cls, state: State, generations: Sequence[Generation], went_back: Sequence[WentBack]
+    ) -> Past:
+        """Of what has the latest last."""
+        return cls(state, generations[::-1], went_back[::-1])
+
     def ended(self) -> Iterator[tuple[Generation, Chain]]:
         """The generations, each with the chain that took its place."""
         after = self.state.chain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...bpffs.history import generations, went_back
+from ...bpffs.history import past
 from ...host import rights
 from ...host.interfaces import Interface
 from ...observe.reading import View, observe
@@ -34,8 +34,5 @@ def command(settings: Settings, interface: str) -> None:
     found = Interface.matching(interface)
     view = View() if len(found) > 1 else None
     states = [observe(one, bpffs, view=view) for one in found]
-    pasts = [
-        history.Past(state, generations(bpffs, state)[::-1], went_back(bpffs, state)[::-1])
-        for state in states
-    ]
+    pasts = [history.Past.of(state, *past(bpffs, state)) for state in states]
     history.history(pasts, settings)
