@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 LONGEST = 1_000_000.0
 """Seconds, some eleven days: the system calls that wait take no times without end."""
@@ -30,6 +33,18 @@ class Seconds(_Untold, click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value!r} is not a time.", param, ctx)
         return found
+
+
+def interval_option(text: str) -> Callable[[_Command], _Command]:
+    """Hands over `interval`, for commands that look now and then; `text` is its help."""
+    return click.option(
+        "--interval",
+        metavar="SECONDS",
+        type=Seconds(0.05),
+        default=1.0,
+        show_default=True,
+        help=text,
+    )
 
 
 class Number(_Untold, click.IntRange):

@@ -10,7 +10,7 @@ from ...errors import Interrupted, UsageError
 from ...host import output, rights
 from ...view import incidents
 from .. import complete
-from ..numbers import Count, Seconds
+from ..numbers import Count, interval_option
 from ..settings import Settings, common_options
 
 
@@ -18,14 +18,7 @@ from ..settings import Settings, common_options
 @click.argument(
     "interface", required=False, metavar="[INTERFACE|PATTERN]", shell_complete=complete.interfaces
 )
-@click.option(
-    "--interval",
-    metavar="SECONDS",
-    type=Seconds(0.05),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two looks, over which rates are measured.",
-)
+@interval_option("Seconds between two looks, over which rates are measured.")
 @click.option("-c", "--count", metavar="COUNT", type=Count(), help="End after so many packets.")
 @common_options()
 @click.pass_obj

@@ -16,7 +16,7 @@ from ...model.state import State
 from ...observe.reading import View, observe
 from ...view import document, status
 from .. import complete
-from ..numbers import Seconds
+from ..numbers import interval_option
 from ..outcomes import each, end, progress, tell
 from ..settings import Settings, common_options
 
@@ -33,14 +33,7 @@ from ..settings import Settings, common_options
     help="Show interfaces without a program, too, on a terminal.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show what changes.")
-@click.option(
-    "--interval",
-    metavar="SECONDS",
-    type=Seconds(0.05),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two looks of --watch.",
-)
+@interval_option("Seconds between two looks of --watch.")
 @common_options()
 @click.pass_context
 def command(

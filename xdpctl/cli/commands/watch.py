@@ -7,19 +7,12 @@ import click
 from ...errors import UsageError
 from ...host import rights
 from ...view import events
-from ..numbers import Seconds
+from ..numbers import interval_option
 from ..settings import Settings, common_options
 
 
 @click.command("watch")
-@click.option(
-    "--interval",
-    metavar="SECONDS",
-    type=Seconds(0.05),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two looks for what no event tells.",
-)
+@interval_option("Seconds between two looks for what no event tells.")
 @common_options()
 @click.pass_obj
 def command(settings: Settings, interval: float) -> None:
