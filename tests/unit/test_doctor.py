@@ -17,17 +17,17 @@ from xdpctl.cli.run import run
 from xdpctl.doctor import ethtool, experiments, interface_checks, probes
 from xdpctl.doctor.check import Check, Diagnosis
 from xdpctl.doctor.checks import examine, verdict
-from xdpctl.doctor.experiments import NOT_TRIED, Trial
+from xdpctl.doctor.experiments import NOT_TRIED, Experiment
 from xdpctl.doctor.features import Features
 from xdpctl.doctor.probes import Machine, Nic
 from xdpctl.errors import BpffsError, HookBusyError, UnsupportedError
 from xdpctl.host import rights
 from xdpctl.kernel import libbpf, rings
-from xdpctl.kernel.netlink import Device
+from xdpctl.kernel.netlink import Neighbour
 from xdpctl.view import doctor
 
-WORKS = Trial()
-EPERM = Trial("Operation not permitted (EPERM)", errno.EPERM)
+WORKS = Experiment()
+EPERM = Experiment("Operation not permitted (EPERM)", errno.EPERM)
 GOOD = Machine(
     release="6.12.1-amd64",
     arch="x86_64",
@@ -96,7 +96,7 @@ def test_a_good_machine() -> None:
         ({"bpffs_problem": NO_BPFFS}, None, 9, "bpffs"),
         ({"bpffs_problem": NO_BPFFS, "bpffs_mountable": True}, "ext", 0, ""),
         ({"bpffs_problem": NO_BPFFS, "xdp": EPERM}, None, 7, "xdp"),
-        ({"clang": "", "clang_problem": "no clang", "ext": Trial("no clang")}, "fused", 0, ""),
+        ({"clang": "", "clang_problem": "no clang", "ext": Experiment("no clang")}, "fused", 0, ""),
         ({"frags": EPERM, "btf": False, "grace_period": False, "jited": False}, "ext", 0, ""),
         ({"bcc": "", "headers": "", "cache_safe": False}, "ext", 0, ""),
     ],
@@ -123,14 +123,14 @@ def test_what_stands_in_the_way(
         ("kernel", {"config": {"XDP_SOCKETS": "n"}}),
         ("jit", {"jited": False}),
         ("ext", {"ext": EPERM}),
-        ("ext", {"ext": Trial("Unknown error 524", 524), "jited": False}),
-        ("ext", {"ext": Trial("Invalid argument", errno.EINVAL)}),
+        ("ext", {"ext": Experiment("Unknown error 524", 524), "jited": False}),
+        ("ext", {"ext": Experiment("Invalid argument", errno.EINVAL)}),
         ("fused", {"fused": EPERM}),
         ("link", {"link": EPERM}),
         ("netlink", {"netlink": EPERM}),
         ("generic", {"generic": EPERM}),
         ("frags", {"frags": EPERM}),
-        ("frags", {"frags_native": Trial("Numerical result out of range", errno.ERANGE)}),
+        ("frags", {"frags_native": Experiment("Numerical result out of range", errno.ERANGE)}),
         ("membarrier", {"grace_period": False}),
         ("btf", {"btf": False}),
         ("policy", {"ext": EPERM}),
@@ -204,7 +204,7 @@ def test_native_xdp_is_told_by_flags_or_by_the_driver_s_name() -> None:
         (9000, 1 | 1 << 5, EPERM, "the kernel"),
     ],
 )
-def test_a_large_mtu_needs_fragments(mtu: int, flags: int, frags: Trial, text: str) -> None:
+def test_a_large_mtu_needs_fragments(mtu: int, flags: int, frags: Experiment, text: str) -> None:
     nic = replace(GOOD.nics[0], mtu=mtu, features=Features(INTERFACE, flags))
     check = judged("mtu", nics=[nic], frags=frags)
     assert check.state == ("warning" if text else "ok")
@@ -269,7 +269,7 @@ def test_the_child_s_answer() -> None:
     told = {"device": "veth", "link": ["", 0, True], "netlink": ["no", 1, True]}
     found = experiments.attached(json.dumps(told).encode())
     assert found.link.works
-    assert found.netlink == Trial("no", 1)
+    assert found.netlink == Experiment("no", 1)
     assert not found.frags.tried
     assert not experiments.attached(b"").link.tried
     assert "EPERM" in experiments.attached(b'{"problem": "unshare: EPERM"}').link.refusal
@@ -282,9 +282,11 @@ def test_a_trial_tells_an_errno_or_a_reason() -> None:
     def give_up() -> None:
         raise BUSY
 
-    assert experiments.trial(lambda: None).works
-    assert experiments.trial(refuse).errno == errno.EPERM
-    assert experiments.trial(give_up) == Trial("another tool's program is on the hook: program 9")
+    assert experiments.tried(lambda: None).works
+    assert experiments.tried(refuse).errno == errno.EPERM
+    assert experiments.tried(give_up) == Experiment(
+        "another tool's program is on the hook: program 9"
+    )
 
 
 def test_no_clang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -356,17 +358,17 @@ def test_json_and_exit_code(
         ("queues", {"kind": "veth", "channels": (1, 1), "peer_channels": (4, 4)}, "-L va rx 4"),
         ("mtu", {"kind": "veth", "mtu": 1500, "peer_mtu": 9000}, "frags"),
         ("mtu", {"kind": "veth", "mtu": 9000, "peer_mtu": 1500}, ""),
-        ("mtu", {"kind": "veth", "mtu": 1500, "peer": Device("")}, ""),
-        ("queues", {"kind": "veth", "channels": (1, 1), "peer": Device("")}, ""),
+        ("mtu", {"kind": "veth", "mtu": 1500, "peer": Neighbour("")}, ""),
+        ("queues", {"kind": "veth", "channels": (1, 1), "peer": Neighbour("")}, ""),
     ],
 )
 def test_offloads_queues_and_the_peer_of_a_veth(name: str, nic: dict[str, Any], text: str) -> None:
-    peer = Device("vb", nic.pop("peer_mtu", 1500))
+    peer = Neighbour("vb", nic.pop("peer_mtu", 1500))
     made = Nic("va", **{"driver": nic.get("kind", "igb"), "peer": peer, **nic})
     found = examine(replace(GOOD, processors=8, nics=[made]), named=False)
     (check,) = [one for one in found.checks if one.name == name]
     assert (check.state == "warning", text in check.remedy) == (bool(text), True)
-    assert ("another network namespace" in check.found) == (made.peer == Device(""))
+    assert ("another network namespace" in check.found) == (made.peer == Neighbour(""))
 
 
 def test_what_the_driver_of_lo_tells() -> None:

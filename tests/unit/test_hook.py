@@ -185,7 +185,7 @@ def test_what_is_taken_against_all_odds_goes_again(monkeypatch: pytest.MonkeyPat
 
 def test_a_relative_that_has_the_hook_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for program in (0, 77):
-        found = [(netlink.Device("bond0", program=program), "above")]
+        found = [(netlink.Neighbour("bond0", program=program), "above")]
         monkeypatch.setattr(netlink, "relatives", lambda _number, found=found: found)
         kind: type[Exception] = HookBusyError if program else LostRace
         with pytest.raises(kind) as caught, hook()._refusals("attach"):

@@ -9,14 +9,14 @@ import pytest
 
 from tests.unit.samples import ending_signals, running, send
 from tests.unit.terminal import on_terminal
-from xdpctl.traffic.incidents import Incident, Map, Program
+from xdpctl.traffic.incidents import Incident, NamedMap, NamedProgram
 from xdpctl.view.incidents import incidents
 from xdpctl.view.style import Style
 
 EVIL = running("evil\x1b[2J", 12)
 handled = pytest.fixture(ending_signals)
 
-ROOT_OF = Program(500, "xdp_dispatcher", "ext", (running("count", 11, label="wall"), EVIL))
+ROOT_OF = NamedProgram(500, "xdp_dispatcher", "ext", (running("count", 11, label="wall"), EVIL))
 ABORTED = Incident(
     "exception", "XDP_ABORTED", 5, 8, 2.5, "eth0", 3, program=ROOT_OF, verdict="XDP_ABORTED"
 )
@@ -29,9 +29,9 @@ DOWN = Incident(
     0.5,
     "eth0",
     3,
-    program=Program(9),
+    program=NamedProgram(9),
     error="ENETDOWN",
-    map=Map(5, "targets"),
+    map=NamedMap(5, "targets"),
     to=("entry", 2),
 )
 
@@ -102,7 +102,7 @@ def test_incidents_end_after_so_many_packets(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.usefixtures("handled")
 def test_incidents_are_a_table_on_a_terminal() -> None:
-    look = Looks([], [ABORTED._replace(map=Map(6), to=("interface", 4), target="eth1")])
+    look = Looks([], [ABORTED._replace(map=NamedMap(6), to=("interface", 4), target="eth1")])
     shown = on_terminal(lambda: incidents(look, Style(), 0.001, None), columns=200)
     assert "nothing so far" in shown
     assert "map that is gone (id 6), to eth1" in shown

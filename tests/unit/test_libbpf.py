@@ -56,9 +56,9 @@ STRUCTURES: dict[type[ctypes.Structure], tuple[str, dict[str, str]]] = {
     abi.XdpAttachOpts: ("struct bpf_xdp_attach_opts", {}),
     abi.XdpQueryOpts: ("struct bpf_xdp_query_opts", {}),
     abi.TestRunOpts: ("struct bpf_test_run_opts", {}),
-    abi.ProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
-    abi.LinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
-    abi.MapInfo: ("struct bpf_map_info", {}),
+    abi.BpfProgInfo: ("struct bpf_prog_info", {"gpl_compatible": BIT_FIELD}),
+    abi.BpfLinkInfo: ("struct bpf_link_info", {"word": "tracing"}),
+    abi.BpfMapInfo: ("struct bpf_map_info", {}),
     abi.XdpMd: ("struct xdp_md", {}),
     abi.BtfType: ("struct btf_type", {"size_or_type": "type"}),
 }
@@ -118,7 +118,7 @@ def test_layout(structure: type[ctypes.Structure]) -> None:
 
 
 def test_words_of_a_links_information() -> None:
-    start = abi.LinkInfo.word.offset
+    start = abi.BpfLinkInfo.word.offset
     wanted = [
         "xdp.ifindex",
         "tracing.attach_type",

@@ -19,8 +19,8 @@ from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import uapi
 from xdpctl.kernel.btf import BTF_KIND_PTR, Btf
 from xdpctl.traffic import incidents, monitor
-from xdpctl.traffic.incidents import Incident, Map, Program, Scene
-from xdpctl.traffic.monitor import Monitor, Reading, What
+from xdpctl.traffic.incidents import Incident, NamedMap, NamedProgram, Scene
+from xdpctl.traffic.monitor import Monitor, Tally, What
 
 SOURCE = (ROOT / "bpf/monitor.c").read_text()
 NETNS = os.stat("/proc/thread-self/ns/net").st_ino
@@ -168,9 +168,9 @@ class Counts:
     """A monitor that has read these, one after the other."""
 
     def __init__(self, *counts: Mapping[What, int], lost: int = 0) -> None:
-        self.readings = (Reading(10.0 + 2 * at, dict(one), lost) for at, one in enumerate(counts))
+        self.readings = (Tally(10.0 + 2 * at, dict(one), lost) for at, one in enumerate(counts))
 
-    def read(self) -> Reading:
+    def read(self) -> Tally:
         return next(self.readings)
 
 
@@ -193,7 +193,7 @@ def test_what_there_is_more_of(scene: Callable[..., Scene]) -> None:
     (first,) = seen.look()
     assert (first.packets, first.total, first.rate) == (10, 10, 5)
     assert (first.event, first.interface, first.verdict) == ("exception", "lo", "XDP_ABORTED")
-    assert first.program == Program(500, "xdp_dispatcher", "ext", (MEMBER,))
+    assert first.program == NamedProgram(500, "xdp_dispatcher", "ext", (MEMBER,))
     for totals in ([(0, 10), (3, 3)], [(20, 30), (0, 3)]):
         assert [(one.packets, one.total) for one in seen.look()] == totals
     assert seen.lost == 4
@@ -210,7 +210,7 @@ def test_only_what_is_asked_for(scene: Callable[..., Scene]) -> None:
     found = scene(counts, asked=None).look()
     assert [(one.event, one.interface, one.map, one.to) for one in found] == [
         ("exception", "lo", None, None),
-        ("cpumap_enqueue", None, Map(2**31 - 2), ("cpu", 1)),
+        ("cpumap_enqueue", None, NamedMap(2**31 - 2), ("cpu", 1)),
     ]
 
 
@@ -242,7 +242,7 @@ def test_targets(scene: Callable[..., Scene]) -> None:
         ("redirect", "ENETDOWN", ("interface", LOOPBACK.ifindex), "lo"),
         ("xsk", "ENETDOWN", ("entry", 3), None),
     ]
-    assert found[0].program == Program(missing)
+    assert found[0].program == NamedProgram(missing)
     assert isinstance(found[0], Incident)
 
 

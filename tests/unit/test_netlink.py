@@ -107,8 +107,8 @@ def test_the_peer_of_a_veth() -> None:
         device(4, "veth", LINK=3, IFNAME="c", LINK_NETNSID=0),
         device(5, "dummy", IFNAME="d"),
     ]
-    assert netlink._veth_peer(links, 2) == netlink.Device("b", 9000)
-    assert netlink._veth_peer(links, 4) == netlink.Device("")
+    assert netlink._veth_peer(links, 2) == netlink.Neighbour("b", 9000)
+    assert netlink._veth_peer(links, 4) == netlink.Neighbour("")
     assert netlink._veth_peer(links, 5) is None
     assert netlink._veth_peer(links, 99) is None
 

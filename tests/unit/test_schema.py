@@ -164,9 +164,9 @@ def traffic(printed: Printed) -> Documents:
         path = (trace.Step(COUNT, 2), trace.Step(COUNT, 200))
         packets.packet(trace.Packet(10**18, b"abc", 3, 2, path, last), JSON)
         yield "trace", printed()[0]
-    program = incidents.Program(7, "xdp_dispatcher", "ext", (COUNT,))
+    program = incidents.NamedProgram(7, "xdp_dispatcher", "ext", (COUNT,))
     lost = incidents.Incident("exception", "XDP_ABORTED", 1, 2, 0.5, verdict="XDP_ABORTED")
-    full = lost._replace(program=program, map=incidents.Map(5))
+    full = lost._replace(program=program, map=incidents.NamedMap(5))
     targets = (incidents.INTERFACE, incidents.ENTRY, incidents.CPU)
     for one in (lost, *(full._replace(to=(to, 1)) for to in targets)):
         document.line({"time": 1.0, **incident_data(one)})

@@ -25,7 +25,7 @@ from xdpctl.model.terms import Pending, Terms
 from xdpctl.roots.count_code import Counted
 from xdpctl.roots.counting import Reading
 from xdpctl.traffic import trace
-from xdpctl.traffic.incidents import Incident, Map, Program
+from xdpctl.traffic.incidents import Incident, NamedMap, NamedProgram
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial.fates import Fate, Outcome, Trial
 from xdpctl.view import doctor, features, history, packets, show, stats, status, trial
@@ -85,7 +85,7 @@ def tried() -> Trial:
     return Trial(Chain((FIREWALL, COUNT)), Chain((COUNT,)), outcomes)
 
 
-ROOT = Program(500, "xdp_dispatcher", "ext", (FIREWALL, COUNT))
+ROOT = NamedProgram(500, "xdp_dispatcher", "ext", (FIREWALL, COUNT))
 FOUND = [
     Incident("exception", "XDP_ABORTED", 5, 8, 2.5, "eth0", 3, program=ROOT, verdict="XDP_ABORTED"),
     Incident(
@@ -96,9 +96,9 @@ FOUND = [
         0.5,
         "enp129s0f1np1",
         3,
-        program=Program(9),
+        program=NamedProgram(9),
         error="ENETDOWN",
-        map=Map(5, "targets"),
+        map=NamedMap(5, "targets"),
         to=("entry", 2),
     ),
 ]

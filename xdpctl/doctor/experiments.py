@@ -30,7 +30,7 @@ _LARGE_MTU = 9000
 _DEADLINE = 20.0
 
 
-class Trial(NamedTuple):
+class Experiment(NamedTuple):
     """How an experiment went; the errno is 0 where the refusal was not the kernel's."""
 
     refusal: str = ""
@@ -42,18 +42,18 @@ class Trial(NamedTuple):
         return self.tried and not self.refusal
 
 
-NOT_TRIED = Trial(tried=False)
+NOT_TRIED = Experiment(tried=False)
 
 
-def trial(work: Callable[[], object]) -> Trial:
+def tried(work: Callable[[], object]) -> Experiment:
     """Run an experiment that raises where something is refused."""
     try:
         work()
     except XdpctlError as error:
-        return Trial(": ".join(filter(None, (error.what, error.why.split("\n")[0]))))
+        return Experiment(": ".join(filter(None, (error.what, error.why.split("\n")[0]))))
     except OSError as error:
-        return Trial(str(error), error.errno or errno.EIO)
-    return Trial()
+        return Experiment(str(error), error.errno or errno.EIO)
+    return Experiment()
 
 
 def load(frags: bool = False) -> Program:
@@ -67,7 +67,7 @@ def load(frags: bool = False) -> Program:
     return Program(libbpf.call("bpf_prog_load", *given))
 
 
-def ext() -> Trial:
+def ext() -> Experiment:
     """Whether an EXT program is taken, and if not, why."""
     refused = 0
 
@@ -75,10 +75,10 @@ def ext() -> Trial:
         nonlocal refused
         refused = dispatcher.refused()
 
-    found = trial(probe)
+    found = tried(probe)
     if refused:
         name = errno.errorcode.get(refused, str(refused))
-        return Trial(f"{os.strerror(refused)} ({name})", refused)
+        return Experiment(f"{os.strerror(refused)} ({name})", refused)
     return found
 
 
@@ -108,10 +108,10 @@ class Attached(NamedTuple):
     """What came of attaching roots to `device`: a veth, or where there is none lo."""
 
     device: str = ""
-    link: Trial = NOT_TRIED
-    netlink: Trial = NOT_TRIED
-    generic: Trial = NOT_TRIED
-    frags: Trial = NOT_TRIED
+    link: Experiment = NOT_TRIED
+    netlink: Experiment = NOT_TRIED
+    generic: Experiment = NOT_TRIED
+    frags: Experiment = NOT_TRIED
 
 
 def in_namespace(frags: bool) -> Attached:
@@ -150,10 +150,10 @@ def attached(answer: bytes) -> Attached:
     except ValueError:
         return Attached()
     if "problem" in message:
-        why = Trial(f"cannot try: {message['problem']}", tried=False)
+        why = Experiment(f"cannot try: {message['problem']}", tried=False)
         return Attached("", why, why, why, why)
     device = message.pop("device")
-    return Attached(device, **{name: Trial(*values) for name, values in message.items()})
+    return Attached(device, **{name: Experiment(*values) for name, values in message.items()})
 
 
 def _attach_all(frags: bool) -> dict[str, Any]:
@@ -169,14 +169,14 @@ def _attach_all(frags: bool) -> dict[str, Any]:
             device, mode = "lo", uapi.XDP_FLAGS_SKB_MODE
         (number,) = route.link_lookup(ifname=device)
         skb = uapi.XDP_FLAGS_SKB_MODE
-        trials["link"] = trial(lambda: _by_link(number, one, other, mode))
-        trials["netlink"] = trial(lambda: _by_netlink(number, one, other, mode))
-        trials["generic"] = trial(lambda: _by_netlink(number, one, other, skb))
+        trials["link"] = tried(lambda: _by_link(number, one, other, mode))
+        trials["netlink"] = tried(lambda: _by_netlink(number, one, other, mode))
+        trials["generic"] = tried(lambda: _by_netlink(number, one, other, skb))
         if frags and device != "lo":
             # veth counts the other end's packets.
             route.link("set", index=route.link_lookup(ifname="doctor1")[0], mtu=_LARGE_MTU)
             large = closing.enter_context(load(frags=True))
-            trials["frags"] = trial(lambda: _by_netlink(number, large, large, mode))
+            trials["frags"] = tried(lambda: _by_netlink(number, large, large, mode))
         if device != "lo":
             route.link("del", index=number)
     return {"device": "veth" if device != "lo" else "lo", **trials}

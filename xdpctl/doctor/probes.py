@@ -19,7 +19,7 @@ from ..model.chain import Member
 from ..programs import clang
 from ..roots import dispatcher
 from . import ethtool, experiments
-from .experiments import NOT_TRIED, Trial
+from .experiments import NOT_TRIED, Experiment
 from .features import Features
 
 CONFIG_OPTIONS = ("BPF_SYSCALL", "BPF_JIT", "XDP_SOCKETS", "DEBUG_INFO_BTF")
@@ -46,7 +46,7 @@ class Nic:
     vlan: bool | None = None
     split: bool | None = None
     channels: tuple[int, int] | None = None
-    peer: netlink.Device | None = None
+    peer: netlink.Neighbour | None = None
     peer_channels: tuple[int, int] | None = None
     runs: str = ""
     busy: XdpctlError | None = None
@@ -67,16 +67,16 @@ class Machine:
     own_user_namespace: bool = False
     libbpf: str = ""
     libbpf_problem: str = ""
-    xdp: Trial = NOT_TRIED
+    xdp: Experiment = NOT_TRIED
     jited: bool | None = None
-    ext: Trial = NOT_TRIED
-    fused: Trial = NOT_TRIED
+    ext: Experiment = NOT_TRIED
+    fused: Experiment = NOT_TRIED
     device: str = ""
-    link: Trial = NOT_TRIED
-    netlink: Trial = NOT_TRIED
-    generic: Trial = NOT_TRIED
-    frags: Trial = NOT_TRIED
-    frags_native: Trial = NOT_TRIED
+    link: Experiment = NOT_TRIED
+    netlink: Experiment = NOT_TRIED
+    generic: Experiment = NOT_TRIED
+    frags: Experiment = NOT_TRIED
+    frags_native: Experiment = NOT_TRIED
     grace_period: bool = False
     btf: bool = False
     lockdown: str = ""
@@ -337,12 +337,12 @@ def _try_kernel(found: Machine, bpffs: Bpffs) -> None:
         with experiments.load() as program:
             found.jited = program.is_jited
 
-    found.xdp = experiments.trial(plain)
+    found.xdp = experiments.tried(plain)
     if not found.xdp.works:
         return
-    found.frags = experiments.trial(lambda: experiments.load(frags=True).close())
+    found.frags = experiments.tried(lambda: experiments.load(frags=True).close())
     found.ext = experiments.ext()
-    found.fused = experiments.trial(experiments.fuse)
+    found.fused = experiments.tried(experiments.fuse)
     if found.bpffs_problem is None:
         with experiments.load() as program:
             try:

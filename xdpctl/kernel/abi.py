@@ -114,7 +114,7 @@ class TestRunOpts(_Opts):
     ]
 
 
-class ProgInfo(ctypes.Structure):
+class BpfProgInfo(ctypes.Structure):
     _fields_ = [
         ("type", c_uint32),
         ("id", c_uint32),
@@ -144,7 +144,7 @@ class ProgInfo(ctypes.Structure):
     ]
 
 
-class LinkInfo(ctypes.Structure):
+class BpfLinkInfo(ctypes.Structure):
     # The union of <linux/bpf.h>: the three words of `tracing`; `xdp.ifindex` is the first of them.
     _fields_ = [
         ("type", c_uint32),
@@ -155,7 +155,7 @@ class LinkInfo(ctypes.Structure):
     ]
 
 
-class MapInfo(ctypes.Structure):
+class BpfMapInfo(ctypes.Structure):
     _fields_ = [
         ("type", c_uint32),
         ("id", c_uint32),

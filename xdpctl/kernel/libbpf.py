@@ -170,7 +170,7 @@ def _info(fd: int, info: ctypes.Structure) -> None:
 
 
 def prog_info(fd: int) -> ProgInfo:
-    info, maps = abi.ProgInfo(), (c_uint32 * 128)()
+    info, maps = abi.BpfProgInfo(), (c_uint32 * 128)()
     info.nr_map_ids, info.map_ids = len(maps), ctypes.addressof(maps)
     _info(fd, info)
     return ProgInfo(
@@ -188,11 +188,11 @@ def prog_info(fd: int) -> ProgInfo:
 
 def prog_main_function(fd: int) -> int:
     """The BTF type id of a program's first function, 0 where it has no BTF."""
-    info, record = abi.ProgInfo(), (c_uint32 * 2)()
+    info, record = abi.BpfProgInfo(), (c_uint32 * 2)()
     _info(fd, info)
     if not info.nr_func_info or info.func_info_rec_size != ctypes.sizeof(record):
         return 0
-    info = abi.ProgInfo(
+    info = abi.BpfProgInfo(
         nr_func_info=1, func_info_rec_size=ctypes.sizeof(record), func_info=ctypes.addressof(record)
     )
     _info(fd, info)
@@ -200,7 +200,7 @@ def prog_main_function(fd: int) -> int:
 
 
 def link_info(fd: int) -> LinkInfo:
-    info = abi.LinkInfo()
+    info = abi.BpfLinkInfo()
     _info(fd, info)
     return LinkInfo(info.id, info.type, info.prog_id, tuple(info.word))
 
@@ -219,7 +219,7 @@ def links() -> Iterator[LinkInfo]:
 
 
 def map_info(fd: int) -> MapInfo:
-    info = abi.MapInfo()
+    info = abi.BpfMapInfo()
     _info(fd, info)
     return MapInfo(
         info.id,
@@ -364,6 +364,6 @@ def version() -> str:
 
 def prog_is_jited(fd: int) -> bool:
     """Whether a program runs as machine code."""
-    info = abi.ProgInfo()
+    info = abi.BpfProgInfo()
     _info(fd, info)
     return bool(info.jited_prog_len)

@@ -114,7 +114,7 @@ def _below(links: Sequence[Any], numbers: Iterable[int]) -> set[int]:
     return found
 
 
-class Device(NamedTuple):
+class Neighbour(NamedTuple):
     """An interface as another one sees it: without a name if it is in another namespace.
 
     `program` is the id of its XDP program or 0, `mtu` 0 if it is not told.
@@ -125,30 +125,30 @@ class Device(NamedTuple):
     program: int = 0
 
 
-def veth_peer(ifindex: int) -> Device | None:
+def veth_peer(ifindex: int) -> Neighbour | None:
     """The other end of a veth; None for what is none."""
     with route() as asked:
         return _veth_peer(list(asked.get_links()), ifindex)
 
 
-def _veth_peer(links: Sequence[Any], ifindex: int) -> Device | None:
+def _veth_peer(links: Sequence[Any], ifindex: int) -> Neighbour | None:
     by_number = {link["index"]: link for link in links}
     link = by_number.get(ifindex)
     if link is None or _kind(link) != "veth":
         return None
     peer = by_number.get(link.get_attr("IFLA_LINK"))
     if peer is None or link.get_attr("IFLA_LINK_NETNSID") is not None:
-        return Device("")
+        return Neighbour("")
     return _device(peer)
 
 
-def relatives(ifindex: int) -> list[tuple[Device, str]]:
+def relatives(ifindex: int) -> list[tuple[Neighbour, str]]:
     """The devices directly above and below one, each with ``above`` or ``below``."""
     with route() as asked:
         return _relatives(list(asked.get_links()), ifindex)
 
 
-def _relatives(links: Sequence[Any], ifindex: int) -> list[tuple[Device, str]]:
+def _relatives(links: Sequence[Any], ifindex: int) -> list[tuple[Neighbour, str]]:
     pairs = [pair for link in links for pair in _pairs(link)]
     below = {lower for lower, upper in pairs if upper == ifindex}
     above = {upper for lower, upper in pairs if lower == ifindex}
@@ -171,8 +171,10 @@ def _pairs(link: Any) -> Iterator[tuple[int, int]]:
         yield link.get_attr("IFLA_LINK"), link["index"]
 
 
-def _device(link: Any) -> Device:
-    return Device(link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU") or 0, _program(link)[0])
+def _device(link: Any) -> Neighbour:
+    return Neighbour(
+        link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU") or 0, _program(link)[0]
+    )
 
 
 def _kind(link: Any) -> str | None:

@@ -13,10 +13,12 @@ from ..bpffs.mount import Bpffs
 from ..errors import NotFoundError, RaceError, VanishedError, errno_name
 from ..host.interfaces import Interface, is_several
 from ..kernel import libbpf, netlink, uapi
+from ..kernel.maps import Map
+from ..kernel.program import Program
 from ..model.chain import ACTIONS, Kind, Member, verdict_name
 from ..observe.reading import View, observe
 from . import monitor
-from .monitor import Monitor, Reading, What
+from .monitor import Monitor, Tally, What
 
 XSK = "xsk"
 _EVENTS = {
@@ -64,7 +66,7 @@ _REASONS: dict[str, dict[int, str]] = {
 }
 
 
-class Program(NamedTuple):
+class NamedProgram(NamedTuple):
     """A program that an event names; of a root its kind, the interface and the members."""
 
     id: int
@@ -73,7 +75,7 @@ class Program(NamedTuple):
     members: tuple[Member, ...] = ()
 
 
-class Map(NamedTuple):
+class NamedMap(NamedTuple):
     """A map that an event names; without a name if it is gone."""
 
     id: int
@@ -93,10 +95,10 @@ class Incident(NamedTuple):
     rate: float
     interface: str | None = None
     ifindex: int = 0
-    program: Program | None = None
+    program: NamedProgram | None = None
     verdict: str | None = None
     error: str | None = None
-    map: Map | None = None
+    map: NamedMap | None = None
     to: tuple[str, int] | None = None
     target: str | None = None
     """The name of the interface that `to` is the number of."""
@@ -117,11 +119,11 @@ class Scene:
         self._one = None
         if interface is not None and not is_several(interface):
             self._one = Interface.named(interface)
-        self._programs: dict[int, Program] = {}
-        self._maps: dict[int, Map] = {}
+        self._programs: dict[int, NamedProgram] = {}
+        self._maps: dict[int, NamedMap] = {}
         self._used: set[int] = set()
         self._met: set[tuple[int, int]] = set()
-        self._last = Reading(counts.read().now, {}, 0)
+        self._last = Tally(counts.read().now, {}, 0)
         self._find()
         self._learn()
 
@@ -190,24 +192,24 @@ class Scene:
                 state = observe(interface, self._bpffs, view=view)
                 if root := state.root:
                     kind = root.kind if root.config else None
-                    program = Program(root.id, root.name, kind, state.chain.members)
+                    program = NamedProgram(root.id, root.name, kind, state.chain.members)
                     self._programs[root.id] = program
                     for number in (root.id, *(member.id for member in program.members)):
                         self._used.update(_maps_of(number))
 
-    def _program(self, number: int) -> Program:
+    def _program(self, number: int) -> NamedProgram:
         if number not in self._programs:
-            found = Program(number)
-            with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(number)) as fd:
-                found = Program(number, libbpf.prog_info(fd).name)
+            found = NamedProgram(number)
+            with libbpf.absent_is_fine(), Program.by_id(number) as program:
+                found = NamedProgram(number, program.info.name)
             self._programs[number] = found
         return self._programs[number]
 
-    def _map(self, number: int) -> Map:
+    def _map(self, number: int) -> NamedMap:
         if number not in self._maps:
-            found = Map(number)
-            with libbpf.absent_is_fine(), libbpf.owned(libbpf.map_fd(number)) as fd:
-                found = Map(number, libbpf.map_info(fd).name)
+            found = NamedMap(number)
+            with libbpf.absent_is_fine(), Map.by_id(number) as kept:
+                found = NamedMap(number, kept.info.name)
             self._maps[number] = found
         return self._maps[number]
 
@@ -235,8 +237,8 @@ class Scene:
 
 
 def _maps_of(program_id: int) -> Iterator[int]:
-    with libbpf.absent_is_fine(), libbpf.owned(libbpf.prog_fd(program_id)) as fd:
-        yield from libbpf.prog_info(fd).map_ids
+    with libbpf.absent_is_fine(), Program.by_id(program_id) as program:
+        yield from program.info.map_ids
 
 
 def _target(what: What) -> tuple[str, int] | None:

@@ -76,7 +76,7 @@ class What(NamedTuple):
 _WHAT = struct.Struct("=4Ii3I")
 
 
-class Reading(NamedTuple):
+class Tally(NamedTuple):
     """How many packets so far, and how many there was no room for; `now` in seconds (monotonic)."""
 
     now: float
@@ -127,7 +127,7 @@ class Monitor:
             code = asm.with_maps(codes[f"raw_tracepoint__{name}"], ids)
             closing.enter_context(_attached(name, code))
 
-    def read(self) -> Reading:
+    def read(self) -> Tally:
         """What was counted since the beginning."""
         counts: dict[What, int] = {}
         cpus = struct.Struct(f"={maps.possible_cpus()}Q")
@@ -136,7 +136,7 @@ class Monitor:
             for key, value in zip(_WHAT.iter_unpack(keys), cpus.iter_unpack(values), strict=True):
                 counts[What(*key)] = sum(value)
         lost = maps.lookup(self._lost, self._lost_shape, bytes(4))
-        return Reading(now, counts, sum(cpus.unpack(lost)))
+        return Tally(now, counts, sum(cpus.unpack(lost)))
 
 
 def _kernel() -> tuple[list[str], list[str]]:

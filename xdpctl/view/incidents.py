@@ -12,7 +12,7 @@ from .style import Style, printable, say, short
 from .table import Column, Table, picture
 
 if TYPE_CHECKING:
-    from ..traffic.incidents import Incident, Program
+    from ..traffic.incidents import Incident, NamedProgram
 
 
 _COLUMNS = (
@@ -53,7 +53,7 @@ def incident_data(one: Incident) -> dict[str, Any]:
     }
 
 
-def _who(program: Program) -> str:
+def _who(program: NamedProgram) -> str:
     """Whose doing it was. A root answers for its members: the kernel does not tell which."""
     if not program.name:
         return f"program {program.id}, which is gone"

@@ -127,10 +127,17 @@ def documents(
             # Named by verdicts.
             document[field] = list(document[field].values())
     yield {"command": "stats", "interfaces": [look]}
-    program = incidents.Program(7, "xdp_dispatcher", "ext", (member,))
+    program = incidents.NamedProgram(7, "xdp_dispatcher", "ext", (member,))
     for to in (incidents.INTERFACE, incidents.ENTRY, incidents.CPU):
         incident = incidents.Incident(
-            "redirect", "why", 1, 2, 0.5, program=program, map=incidents.Map(5, "m"), to=(to, 1)
+            "redirect",
+            "why",
+            1,
+            2,
+            0.5,
+            program=program,
+            map=incidents.NamedMap(5, "m"),
+            to=(to, 1),
         )
         yield {"time": 1.0, **incident_data(incident)}
     yield printed()
