@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 LONGEST = 1_000_000.0
 """Seconds, some eleven days: the system calls that wait take no times without end."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from ..errors import UsageError
 from .options import PROGRAM_OPTIONS, ChangingCommand, ProgramOptions
 
-Given = tuple[click.Option, Any]
+Given = tuple[click.Option, object]
 """An option with its value, as it was given once."""
 
 
@@ -42,7 +42,7 @@ def leading(command: click.Command, context: click.Context, words: Sequence[str]
     return Leading(taken[:-1] if ended else taken, given, list(rest), ended)
 
 
-def _in_order(values: dict[str, Any], order: Sequence[click.Parameter]) -> Iterator[Given]:
+def _in_order(values: dict[str, object], order: Sequence[click.Parameter]) -> Iterator[Given]:
     several = {name: iter(value) for name, value in values.items() if isinstance(value, list)}
     for option in order:
         assert isinstance(option, click.Option)

@@ -13,10 +13,11 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import XdpctlError
 from ..host.child import forked
+from ..host.text import Json
 from ..kernel import abi, asm, libbpf, libc, netlink, uapi, xdp
 from ..kernel.link import Link
 from ..kernel.program import Program
@@ -156,7 +157,7 @@ def attached(answer: bytes) -> Attached:
     return Attached(device, **{name: Experiment(*values) for name, values in message.items()})
 
 
-def _attach_all(frags: bool) -> dict[str, Any]:
+def _attach_all(frags: bool) -> Json:
     libc.unshare(libc.CLONE_NEWNET)
     with contextlib.ExitStack() as closing:
         one, other = (closing.enter_context(load()) for _ in range(2))

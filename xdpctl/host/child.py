@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..errors import BadObjectError, Interrupted, KernelError, XdpctlError
 from ..kernel import libc
 from . import signals
+from .text import Json
 
 _CPU_SECONDS = 120
 
@@ -51,8 +52,8 @@ def _run(parent: int, work: Callable[[], object]) -> NoReturn:
 
 
 def in_child(
-    path: str, work: Callable[[], tuple[Any, list[int]]], library: str = "libbpf"
-) -> tuple[Any, list[int]]:
+    path: str, work: Callable[[], tuple[Json, list[int]]], library: str = "libbpf"
+) -> tuple[Json, list[int]]:
     """Run `work` in a forked process; returns its answer (JSON values) and its descriptors.
 
     `library` is what works there on the file of a path. Raises KernelError as `work` does,
@@ -100,7 +101,7 @@ def in_child(
 
 
 def _child(
-    parents: socket.socket, out: socket.socket, work: Callable[[], tuple[Any, list[int]]]
+    parents: socket.socket, out: socket.socket, work: Callable[[], tuple[Json, list[int]]]
 ) -> None:
     import resource
 
@@ -108,7 +109,7 @@ def _child(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     fds: list[int] = []
-    message: dict[str, Any]
+    message: Json
     try:
         answer, fds = work()
         message = {"answer": answer}

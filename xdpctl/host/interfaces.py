@@ -7,10 +7,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import NotFoundError, XdpctlError, choices
 from ..kernel import netlink
+from .text import Json
 
 _SO_NETNS_COOKIE = 71
 
@@ -82,7 +83,7 @@ class Failure(NamedTuple):
     interface: Interface
     error: XdpctlError
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """The failure as ``--json`` prints it."""
         return {"interface": self.interface.name, "error": self.error.as_dict()}
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+Json = dict[str, Any]
+"""A JSON document with keys, or such a part of one; its schema (xdpctl/schema) has the types."""
+
 
 def decoded(data: bytes) -> str:
     """Bytes from outside as text, whatever they are; `os.fsencode` gives them back."""

@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..host import rights
 from ..host.child import in_child
+from ..host.text import Json
 from ..kernel import asm, libbpf
 from ..model.source import Image
 from . import clang
@@ -117,7 +118,7 @@ def compiled(
     rights.require()  # the maps are made with the code
     pins = [pin for pin in _pins(text) if not os.path.lexists(pin)]
 
-    def work() -> tuple[Any, list[int]]:
+    def work() -> tuple[Json, list[int]]:
         directory = os.path.dirname(os.path.abspath(path))
         # BCC compiles elsewhere: what is relative would be so to another directory.
         places = [f"-I{os.path.abspath(one[2:])}" if one[:2] == "-I" else one for one in flags]
@@ -165,7 +166,7 @@ def functions(
     """
     rights.require()
 
-    def work() -> tuple[Any, list[int]]:
+    def work() -> tuple[Json, list[int]]:
         module, lib = _compile(text, flags)
         fds = [lib.bpf_table_fd(module.module, name.encode()) for name in tables]
         places = {fd: place for place, fd in enumerate(fds)}
@@ -176,7 +177,7 @@ def functions(
     return {name: bytes.fromhex(code) for name, code in answer.items()}
 
 
-def _in_child(path: str, work: Callable[[], tuple[Any, list[int]]]) -> tuple[Any, list[int]]:
+def _in_child(path: str, work: Callable[[], tuple[Json, list[int]]]) -> tuple[Json, list[int]]:
     try:
         return in_child(path, work, "BCC")
     except KernelError as error:

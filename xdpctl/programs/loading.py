@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
+from ..host.text import Json
 from ..kernel import abi, asm, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.maps import Map
@@ -99,7 +100,7 @@ def load(
     if source.image:
         return _load_image(source, source.image, target, device)
 
-    def work() -> tuple[Any, list[int]]:
+    def work() -> tuple[Json, list[int]]:
         try:
             return _load(source, frags, target, apart=apart, device=device)
         except KernelError as error:
@@ -118,7 +119,7 @@ def load(
     return _received(answer, iter(fds))
 
 
-def _received(answer: Mapping[str, Any], fds: Iterator[int]) -> Loaded:
+def _received(answer: Json, fds: Iterator[int]) -> Loaded:
     """What the child has loaded: its words, and its descriptors in the order of `_load`."""
     program = Program(next(fds))
     arrays, maps = ({name: Map(next(fds)) for name in answer[kind]} for kind in ("arrays", "maps"))
@@ -136,7 +137,7 @@ def _load(
     *,
     apart: bool = False,
     device: Device | None = None,
-) -> tuple[Any, list[int]]:
+) -> tuple[Json, list[int]]:
     """In the child: have libbpf load a program; its program arrays and maps, and descriptors.
 
     If a first way ended by a `fault`, the program may lack BTF, or have what does not fit the

@@ -10,11 +10,11 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import BadObjectError, KernelError, NotFoundError, UsageError, meant
 from ..host import files
 from ..host.child import in_child
+from ..host.text import Json
 from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
 from ..kernel.object import Object
@@ -278,7 +278,7 @@ def _choose(
 def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], bool]:
     """The programs of an object file, and whether it has maps that ask to be pinned."""
 
-    def work() -> tuple[Any, list[int]]:
+    def work() -> tuple[Json, list[int]]:
         parsed = open_object(path, data)
         tune(parsed, tuning)
         pins = any(one.pin_path for one in parsed.maps)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..host.text import Json
 from ..model.chain import format_actions
 from ..model.difference import changed_words
 from ..model.kinds import TRAITS
@@ -32,7 +33,7 @@ def step_printer(shown: bool) -> Callable[[Step], None]:
     return (lambda step: say(step_line(step), flush=True)) if shown else (lambda _step: None)
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
+def plan_data(plan: Plan) -> Json:
     return {
         "flip": plan.flip,
         "mode": plan.mode,
@@ -79,7 +80,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def report_data(command: str, report: Report) -> dict[str, Any]:
+def report_data(command: str, report: Report) -> Json:
     tried = _tried(report)
     return {
         "command": command,

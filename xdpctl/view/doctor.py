@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..doctor.check import Check, Diagnosis
 from ..doctor.checks import verdict
+from ..host.text import Json
 from .style import Span, on_terminal, paint, say
 from .table import Column, Table, show
 
@@ -14,7 +14,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 _COLUMNS = (Column("", head=True), Column("Check", head=True), Column("Found", prose=True))
 
 
-def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
+def diagnosis_data(diagnosis: Diagnosis) -> Json:
     """The fields of ``doctor --json`` beside the command."""
     return {
         "works": diagnosis.kind is not None,

@@ -7,9 +7,9 @@ rest of a document is made by the module of its command's screen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..host.text import plain
+from ..host.text import Json, plain
 from ..model.chain import ON_END, ON_VACANT, Member, Rules, action_names
 from .style import Style
 
@@ -22,12 +22,12 @@ SCHEMA = 1
 """Version of the JSON documents: raised when a field changes its meaning or goes."""
 
 
-def show(command: str, fields: Mapping[str, Any]) -> None:
+def show(command: str, fields: Json) -> None:
     """Print the one document of a command."""
     _print({"command": command, **fields})
 
 
-def show_change(command: str, fields: Mapping[str, Any], style: Style) -> None:
+def show_change(command: str, fields: Json, style: Style) -> None:
     """Print the document of a command that changes something, or would with --dry-run."""
     show(command, {**fields, "dry_run": style.dry_run})
 
@@ -37,16 +37,16 @@ def show_error(error: XdpctlError) -> None:
     _print({"error": error.as_dict()})
 
 
-def line(fields: Mapping[str, Any]) -> None:
+def line(fields: Json) -> None:
     """Print one of many documents, on a line of its own."""
     print(_text(fields), flush=True)
 
 
-def _print(fields: Mapping[str, Any]) -> None:
+def _print(fields: Json) -> None:
     print(_text(fields, indent=2))
 
 
-def _text(fields: Mapping[str, Any], indent: int | None = None) -> str:
+def _text(fields: Json, indent: int | None = None) -> str:
     import json
 
     # Half of a surrogate pair, as Python has a byte that is no text, is not valid JSON.
@@ -56,7 +56,7 @@ def _text(fields: Mapping[str, Any], indent: int | None = None) -> str:
 # --- what documents share -----------------------------------------------------------------------
 
 
-def member_data(member: Member) -> dict[str, Any]:
+def member_data(member: Member) -> Json:
     """A program of a chain."""
     return {
         "id": member.id or None,
@@ -72,7 +72,7 @@ def member_data(member: Member) -> dict[str, Any]:
     }
 
 
-def pending_data(pending: Pending | None) -> dict[str, Any] | None:
+def pending_data(pending: Pending | None) -> Json | None:
     """A change that waits for its confirmation."""
     return pending and {
         "generation": pending.number,
@@ -81,7 +81,7 @@ def pending_data(pending: Pending | None) -> dict[str, Any] | None:
     }
 
 
-def rules_data(rules: Rules) -> dict[str, Any]:
+def rules_data(rules: Rules) -> Json:
     """The rules of an interface."""
     return {
         "counted": bool(rules.counted),

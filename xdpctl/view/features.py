@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..doctor.features import RX_METADATA, XDP_ACT, XSK, Features, Flags
+from ..host.text import Json
 from .style import Span, on_terminal, printable, say
 from .table import Column, Table, show
 
@@ -25,7 +25,7 @@ def _set(flags: Flags, value: int | None) -> list[str] | None:
     return [name for name, is_set in flags.answers(value).items() if is_set]
 
 
-def features_data(one: Features) -> dict[str, Any]:
+def features_data(one: Features) -> Json:
     """An interface as ``features --json`` gives it: the names of the flags that are set."""
     return {
         "interface": one.interface.name,

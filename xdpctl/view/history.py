@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bpffs.history import is_there
+from ..host.text import Json
 from ..model.difference import differences
 from ..model.generation import REASONS, Generation, WentBack
 from . import document
@@ -160,7 +161,7 @@ def _listed(members: Sequence[Member]) -> str:
     return ", ".join(f"{member.known_as} (id {member.id})" for member in members)
 
 
-def _past_data(past: Past) -> dict[str, Any]:
+def _past_data(past: Past) -> Json:
     return {
         "interface": past.state.interface.name,
         "generations": [_generation_data(one, after) for one, after in past.ended()],
@@ -169,7 +170,7 @@ def _past_data(past: Past) -> dict[str, Any]:
     }
 
 
-def _went_data(back: WentBack) -> dict[str, Any]:
+def _went_data(back: WentBack) -> Json:
     return {
         "generation": back.number,
         "time": back.time,
@@ -180,7 +181,7 @@ def _went_data(back: WentBack) -> dict[str, Any]:
     }
 
 
-def _generation_data(one: Generation, after: Chain) -> dict[str, Any]:
+def _generation_data(one: Generation, after: Chain) -> Json:
     return {
         "generation": one.number,
         "replaced_at": one.time,

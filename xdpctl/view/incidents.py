@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..host.text import Json
 from . import document
 from .live import Screen, intervals
 from .style import Style, printable, say, short
@@ -25,7 +26,7 @@ _COLUMNS = (
 )
 
 
-def incident_data(one: Incident) -> dict[str, Any]:
+def incident_data(one: Incident) -> Json:
     """A kind of packets as ``monitor --json`` gives it."""
     program, to = one.program, one.to
     return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..host.text import Json
 from ..model.chain import ACTIONS, XDP_PASS, format_actions
 from .status import NOTHING, interface_remarks, oddity
 from .status import data as status_data
@@ -35,7 +36,7 @@ class _Strokes(NamedTuple):
 _ASCII = _Strokes("|", "+-", "+-->", "v", "x", "`-")
 
 
-def data(seen: State | Failure, counts: Counts) -> dict[str, Any]:
+def data(seen: State | Failure, counts: Counts) -> Json:
     """An interface as ``show --json`` gives it: as `status.data`, with what was counted."""
     found = status_data(seen)
     for slot in found.get("programs", ()):

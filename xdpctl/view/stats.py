@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..host.text import Json
 from ..model.chain import ACTIONS
 from . import document, table
 from .live import Screen
@@ -60,7 +61,7 @@ class Look(NamedTuple):
         return sum(counted.at_end for _slot, counted, _rate in self.programs())
 
 
-def data(look: Look) -> dict[str, Any]:
+def data(look: Look) -> Json:
     """A look as ``stats --json`` gives it."""
     return {
         "interface": look.state.interface.name,

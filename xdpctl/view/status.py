@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import RaceError, errno_name
 from ..host.interfaces import Failure
+from ..host.text import Json
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
 from ..model.kinds import TRAITS
 from . import document, table
@@ -35,12 +36,12 @@ _COLUMNS = (
 )
 
 
-def data(seen: State | Failure) -> dict[str, Any]:
+def data(seen: State | Failure) -> Json:
     """An interface as ``status --json`` gives it, or that it could not be read."""
     return seen.as_dict() if isinstance(seen, Failure) else state_data(seen)
 
 
-def state_data(state: State) -> dict[str, Any]:
+def state_data(state: State) -> Json:
     """An interface as it was read."""
     root = state.root
     return {
@@ -70,7 +71,7 @@ def state_data(state: State) -> dict[str, Any]:
     }
 
 
-def _slot_data(slot: Slot) -> dict[str, Any]:
+def _slot_data(slot: Slot) -> Json:
     return {
         "slot": slot.number,
         "function": slot.function,
@@ -141,7 +142,7 @@ def live(
         for one in _failures(seen):
             print(f"xdpctl: {failure_text(one, style)}", file=sys.stderr)
 
-    def state(seen: Sequence[State | Failure]) -> list[dict[str, Any]]:
+    def state(seen: Sequence[State | Failure]) -> list[Json]:
         return [data(one) for one in seen]
 
     def picture(seen: Sequence[State | Failure]) -> list[Line]:

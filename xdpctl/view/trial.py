@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..host.text import Json
 from ..model.chain import ACTIONS, XDP_PASS, verdict_name
 from . import table
 from .style import say, short
@@ -60,7 +61,7 @@ def _tally(codes: Iterable[int]) -> list[tuple[str, int]]:
     return [(verdict_name(code), number) for code, number in sorted(Counter(codes).items())]
 
 
-def _slots(trial: Trial) -> list[dict[str, Any]]:
+def _slots(trial: Trial) -> list[Json]:
     """What each program said, in slot order."""
     fates = [one.after for one in trial.outcomes if one.after]
     return [
@@ -81,14 +82,14 @@ def _slots(trial: Trial) -> list[dict[str, Any]]:
     ]
 
 
-def _verdicts(fates: Iterable[Fate | None]) -> list[dict[str, Any]]:
+def _verdicts(fates: Iterable[Fate | None]) -> list[Json]:
     return [
         {"verdict": name, "packets": number}
         for name, number in _tally(one.verdict for one in fates if one)
     ]
 
 
-def data(trial: Trial) -> dict[str, Any]:
+def data(trial: Trial) -> Json:
     """A trial as ``test --json`` gives it."""
     return {
         "verdicts": _verdicts(one.after for one in trial.outcomes),
@@ -101,8 +102,8 @@ def data(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _fate_data(one: Outcome) -> dict[str, Any]:
-    def side(fate: Fate | None) -> dict[str, Any] | None:
+def _fate_data(one: Outcome) -> Json:
+    def side(fate: Fate | None) -> Json | None:
         if fate is None:
             return None
         return {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,11 +34,13 @@ def _asked(context: click.Context) -> TrialOptions:
     return asked
 
 
-def _packets(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+def _packets(
+    context: click.Context, parameter: click.Parameter, value: Sequence[str] | bool
+) -> None:
     """Take packets from where an option says, each time that it stands there."""
     packets = _asked(context).packets
     _asked(context).given |= bool(value)
-    if parameter.name == "builtin":
+    if isinstance(value, bool):  # --builtin
         packets += frames.builtin() if value else []
         return
     for text in value:
