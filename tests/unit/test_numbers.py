@@ -18,7 +18,7 @@ from xdpctl.cli import xdp_loader
 from xdpctl.cli.group import COMMANDS, cli
 from xdpctl.cli.run import run
 from xdpctl.model.generation import Generation
-from xdpctl.model.labels import Label, Origin
+from xdpctl.model.labels import Asked, Origin
 from xdpctl.model.terms import Pending
 
 NINES = "9" * 5000
@@ -121,7 +121,7 @@ def test_generations_with_numbers_out_of_range() -> None:
             assert all(0 <= number < 1 << 32 for number in numbers), SEED
 
 
-@pytest.mark.parametrize("parse", [Pending.parse, Origin.parse, Label.parse])
+@pytest.mark.parametrize("parse", [Pending.parse, Origin.parse, Asked.parse])
 def test_other_records(parse: Callable[[str], object]) -> None:
     chance = random.Random(SEED)
     for _time in range(2000):

@@ -7,7 +7,7 @@ import os
 import re
 
 from ..model.chain import USUAL, Rules
-from ..model.labels import Label, Made, Origin
+from ..model.labels import Asked, Made, Origin
 from . import pin
 from .places import Places
 
@@ -45,14 +45,14 @@ class Notes(Places):
 
     # --- what their user said of them -----------------------------------------------------------
 
-    def labels(self, root_id: int) -> dict[int, Label]:
+    def labels(self, root_id: int) -> dict[int, Asked]:
         """What was said of the programs of a root, by slot."""
-        return {slot: Label.parse(text) for slot, text in self._texts("label", root_id).items()}
+        return {slot: Asked.parse(text) for slot, text in self._texts("label", root_id).items()}
 
-    def label(self, root_id: int, slot: int, label: Label) -> None:
+    def label(self, root_id: int, slot: int, asked: Asked) -> None:
         """Note what was said of a program."""
         with pin.failing("make a record in", self.bpffs.path):
-            os.symlink(str(label), f"{self.directory}/label-{root_id}-{slot}")
+            os.symlink(str(asked), f"{self.directory}/label-{root_id}-{slot}")
 
     def rules(self, root_id: int) -> Rules:
         """A root's verdicts where no program has one."""

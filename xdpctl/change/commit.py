@@ -25,7 +25,7 @@ from ..host import rights, signals
 from ..kernel import libbpf, libc
 from ..model.chain import USUAL
 from ..model.generation import Generation, WentBack
-from ..model.labels import Label, Origin
+from ..model.labels import Asked, Origin
 from ..model.plan import Plan
 from ..model.state import Foreign, Root, Slot
 from ..model.terms import Pending, Terms, now
@@ -202,9 +202,9 @@ class Commit:
                     member = made.members[slot]
                     if member.id in origins:
                         self.paths.borrow(made.root.id, slot, origins[member.id])
-                    label = Label(member.label, member.before, member.after)
-                    if label != Label():
-                        self.paths.label(made.root.id, slot, label)
+                    asked = Asked(member.label, member.before, member.after)
+                    if asked != Asked():
+                        self.paths.label(made.root.id, slot, asked)
                     if link is not None and not member.held:
                         link.pin(self.paths.link(made.root.id, slot))
                     if not member.array_id:  # else its process keeps it, and nobody else may

@@ -45,15 +45,15 @@ class Origin(NamedTuple):
         return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
 
 
-class Label(NamedTuple):
-    """What the user said of a program: what it is called, and what it runs before and after."""
+class Asked(NamedTuple):
+    """What the user asked for a program: its label, and what it runs before and after."""
 
     label: str = ""
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Label:
+    def parse(cls, text: str) -> Asked:
         label, before, after = (*text.split(" "), "", "", "")[:3]
         return cls(label, *(tuple(filter(None, names.split(","))) for names in (before, after)))
 

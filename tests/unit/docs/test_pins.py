@@ -21,7 +21,7 @@ from xdpctl.kernel import libbpf
 from xdpctl.kernel.descriptor import Descriptor
 from xdpctl.model.chain import Chain, Rules
 from xdpctl.model.generation import Generation
-from xdpctl.model.labels import Label, Made, Origin
+from xdpctl.model.labels import Asked, Made, Origin
 from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
 from xdpctl.model.terms import Pending, Terms
@@ -43,7 +43,7 @@ def test_the_names_in_bpffs_are_those_of_the_table(
             paths.borrow(root, 1, Origin(32, 0, ""))
             for counting_pin in (paths.counts, paths.masks, paths.counter(9, "exit")):
                 pin_a_file(0, counting_pin)
-            paths.label(root, 1, Label("fw", ("a", "b")))
+            paths.label(root, 1, Asked("fw", ("a", "b")))
             paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(None, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))
