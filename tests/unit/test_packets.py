@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import running
-from xdpctl.traffic.trace import Packet, Step
+from xdpctl.traffic.trace import Answer, TracedPacket
 from xdpctl.view import packets
 from xdpctl.view.style import Style
 
 EVIL = running("evil\x1b[2J", 12)
 
 
-def of(path: tuple[tuple[Any, int], ...], verdict: int, last: Any) -> Packet:
-    steps = tuple(Step(member, answer) for member, answer in path)
-    return Packet(10**18 + 5, b"\1\2", 60, verdict, steps, last)
+def of(path: tuple[tuple[Any, int], ...], verdict: int, last: Any) -> TracedPacket:
+    steps = tuple(Answer(member, answer) for member, answer in path)
+    return TracedPacket(10**18 + 5, b"\1\2", 60, verdict, steps, last)
 
 
 def test_a_packet_and_its_comment(capsys: pytest.CaptureFixture[str]) -> None:

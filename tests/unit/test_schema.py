@@ -161,8 +161,8 @@ def looks(printed: Printed) -> Documents:
 def traffic(printed: Printed) -> Documents:
     """What is printed of packets."""
     for last in (COUNT, None):
-        path = (trace.Step(COUNT, 2), trace.Step(COUNT, 200))
-        packets.packet(trace.Packet(10**18, b"abc", 3, 2, path, last), JSON)
+        path = (trace.Answer(COUNT, 2), trace.Answer(COUNT, 200))
+        packets.packet(trace.TracedPacket(10**18, b"abc", 3, 2, path, last), JSON)
         yield "trace", printed()[0]
     program = incidents.NamedProgram(7, "xdp_dispatcher", "ext", (COUNT,))
     lost = incidents.Incident("exception", "XDP_ABORTED", 1, 2, 0.5, verdict="XDP_ABORTED")

@@ -133,9 +133,9 @@ def past() -> history.Past:
 
 
 def packet() -> None:
-    path = (trace.Step(FIREWALL, XDP_PASS), trace.Step(COUNT, XDP_DROP))
-    packets.packet(trace.Packet(10**18, b"abc", 60, XDP_DROP, path, COUNT), Style())
-    packets.packet(trace.Packet(10**18, b"abc", 60, XDP_PASS, path[:1], None), Style())
+    path = (trace.Answer(FIREWALL, XDP_PASS), trace.Answer(COUNT, XDP_DROP))
+    packets.packet(trace.TracedPacket(10**18, b"abc", 60, XDP_DROP, path, COUNT), Style())
+    packets.packet(trace.TracedPacket(10**18, b"abc", 60, XDP_PASS, path[:1], None), Style())
 
 
 SHOWN: dict[str, Callable[[], None]] = {

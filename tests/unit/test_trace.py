@@ -17,7 +17,7 @@ from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.state import State
 from xdpctl.traffic import trace, trace_code
-from xdpctl.traffic.trace import Packet, Step, Trace
+from xdpctl.traffic.trace import Answer, Trace, TracedPacket
 from xdpctl.traffic.trace_code import ALL, Wanted
 
 PATHS, PLACES, EVENTS = 40, 41, 42
@@ -71,7 +71,7 @@ class Path:
         self.sent.append(out + FRAME[: flags >> 32])
         return 0
 
-    def packets(self, members: Sequence[Member]) -> list[Packet]:
+    def packets(self, members: Sequence[Member]) -> list[TracedPacket]:
         session = Trace(Bpffs("/bpffs"), INTERFACE, self.wanted)
         session._offset = 0
         session._members = {3 + at: member for at, member in enumerate(members)}
@@ -91,10 +91,10 @@ def test_a_path_ends_with_the_last_word() -> None:
     path.answers(0)
     path.answers(2, 2, 2)
     first, second, third = path.packets(MEMBERS)
-    assert first.path == (Step(FIRST, 2), Step(SECOND, 1), Step(THIRD, 3))
+    assert first.path == (Answer(FIRST, 2), Answer(SECOND, 1), Answer(THIRD, 3))
     assert (first.verdict, first.last) == (3, THIRD)
     assert (first.time, first.length, first.data) == (12345, 100, FRAME)
-    assert (second.path, second.verdict, second.last) == ((Step(FIRST, 0),), 0, FIRST)
+    assert (second.path, second.verdict, second.last) == ((Answer(FIRST, 0),), 0, FIRST)
     assert (third.verdict, third.last, len(third.path)) == (2, None, 3)
 
 
@@ -135,7 +135,7 @@ def test_nothing_is_shown_before_all_are_traced() -> None:
     path.answer(4, 1)  # on its way past the first one when that began to be traced
     path.answers(2, 1)
     (only,) = path.packets(MEMBERS)
-    assert only.path == (Step(FIRST, 2), Step(SECOND, 1))
+    assert only.path == (Answer(FIRST, 2), Answer(SECOND, 1))
 
 
 def test_a_path_without_its_beginning_or_end_is_not_shown() -> None:

@@ -34,14 +34,14 @@ _PAGES = 64
 """Pages of the buffer a CPU."""
 
 
-class Step(NamedTuple):
+class Answer(NamedTuple):
     """What a program answered."""
 
     member: Member
     verdict: int
 
 
-class Packet(NamedTuple):
+class TracedPacket(NamedTuple):
     """A packet as it was at the last word; `time` in ns since 1970, `data` its first bytes.
 
     `last` is the program that had the last word; None for the end of the chain.
@@ -51,7 +51,7 @@ class Packet(NamedTuple):
     data: bytes
     length: int
     verdict: int
-    path: tuple[Step, ...]
+    path: tuple[Answer, ...]
     last: Member | None
 
 
@@ -68,7 +68,9 @@ class Trace:
         self._next = 0
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def packets(self, on_start: Callable[[], None] = lambda: None) -> Generator[Packet, None, None]:
+    def packets(
+        self, on_start: Callable[[], None] = lambda: None
+    ) -> Generator[TracedPacket, None, None]:
         """Packets without an end; `on_start` is called once the chain is traced.
 
         Raises any XdpctlError.
@@ -168,7 +170,7 @@ class Trace:
 
     # --- packets --------------------------------------------------------------------------------
 
-    def _packet(self, sample: bytes) -> Packet | None:
+    def _packet(self, sample: bytes) -> TracedPacket | None:
         """A packet; None where its path is not known, since the programs are gone."""
         when, length, verdict, count, fate_ = HEAD.unpack_from(sample)
         at = HEAD.size
@@ -176,11 +178,11 @@ class Trace:
         for place, answer in struct.iter_unpack("=II", sample[at : at + 8 * count]):
             if place not in self._members:
                 return None
-            steps.append(Step(self._members[place], answer))
+            steps.append(Answer(self._members[place], answer))
         at += 8 * count
         data = sample[at : at + min(length, self.wanted.snap)]
         last = steps[-1].member if steps and not fate_ else None
-        return Packet(when + self._offset, data, length, verdict, tuple(steps), last)
+        return TracedPacket(when + self._offset, data, length, verdict, tuple(steps), last)
 
 
 def _check(state: State) -> None:

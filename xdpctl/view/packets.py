@@ -10,21 +10,21 @@ from . import document
 from .style import Style, on_terminal, printable, say, short, width
 
 if TYPE_CHECKING:
-    from ..traffic.trace import Packet
+    from ..traffic.trace import TracedPacket
 
 
-def comment(packet: Packet) -> str:
+def comment(packet: TracedPacket) -> str:
     """A packet's path in words: what each program answered, and who had the last word."""
     return "; ".join(_steps(packet, verdict_name))
 
 
-def _steps(packet: Packet, name: Callable[[int], str]) -> Iterator[str]:
+def _steps(packet: TracedPacket, name: Callable[[int], str]) -> Iterator[str]:
     for step in packet.path:
         yield f"{printable(step.member.known_as)} (id {step.member.id}): {name(step.verdict)}"
     yield "the last word" if packet.last else f"end of the chain: {name(packet.verdict)}"
 
 
-def _lines(head: str, packet: Packet) -> Iterator[str]:
+def _lines(head: str, packet: TracedPacket) -> Iterator[str]:
     """A packet on a line; where a terminal has no room for that, a step on each line."""
     steps = [*_steps(packet, lambda verdict: short(verdict_name(verdict)))]
     line = f"{head} {'; '.join(steps)}"
@@ -35,7 +35,7 @@ def _lines(head: str, packet: Packet) -> Iterator[str]:
     yield from (f"  {step}" for step in steps)
 
 
-def packet(packet: Packet, style: Style) -> None:
+def packet(packet: TracedPacket, style: Style) -> None:
     """Print a packet: a line, or a document."""
     import datetime
 

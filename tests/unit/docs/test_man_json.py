@@ -120,8 +120,8 @@ def documents(
     yield {"command": "features", "interfaces": [features.features_data(Features(INTERFACE, 1))]}
     read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
     look = stats.data(stats.Look(state, read))
-    path = (trace.Step(member, 2),)
-    packets.packet(trace.Packet(10**18, b"abc", 3, 2, path, member), style)
+    path = (trace.Answer(member, 2),)
+    packets.packet(trace.TracedPacket(10**18, b"abc", 3, 2, path, member), style)
     for document in (look["programs"][0],):
         for field in ("verdicts", "last_word"):
             # Named by verdicts.

@@ -22,7 +22,7 @@ from ..numbers import Count, Number
 from ..settings import Settings, common_options
 
 if TYPE_CHECKING:
-    from ...traffic.trace import Packet
+    from ...traffic.trace import TracedPacket
 
 
 @click.command("trace")
@@ -94,7 +94,7 @@ def command(
     trace = Trace(bpffs, found, Wanted(verdicts, sample, snap))
     shown = 0
 
-    def limited() -> Iterator[Packet]:
+    def limited() -> Iterator[TracedPacket]:
         nonlocal shown
         for packet in itertools.islice(packets, count):
             yield packet
@@ -130,7 +130,7 @@ def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
         raise XdpctlError(f"cannot write {path}", why=str(error.strerror)) from error
 
 
-def _write(file: BinaryIO, one: Packet) -> None:
+def _write(file: BinaryIO, one: TracedPacket) -> None:
     block = pcapng.packet(one.time, one.data, one.length, views.comment(one), one.verdict)
     file.write(block)
     file.flush()
