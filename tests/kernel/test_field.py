@@ -29,6 +29,8 @@ FIELD: dict[str, tuple[str, ...]] = {
     "global": (),
     "hops": (),
     "kfunc": ("bpf_dynptr_from_xdp",),
+    "legacies": (),
+    "legacyjumps": (),
     "mapflags": (),
     "mapkinds": (),
     "maps40": (),
@@ -45,8 +47,8 @@ FIELD: dict[str, tuple[str, ...]] = {
 }
 """The objects, of tests/bpf/<name>.c, each with the kernel functions that it calls."""
 
-CALLING = ("hops", "tailcall")
-OURS = (*CALLING, "devpinned", "metadata", "pinned", "timer")
+CALLING = ("hops", "legacyjumps", "tailcall")
+OURS = (*CALLING, "devpinned", "legacies", "metadata", "pinned", "timer")
 """What iproute2 cannot load, or pins elsewhere."""
 UNTRIED = (*CALLING, "mapflags", "metadata")
 """Neither queues nor program arrays can be copied, and the kernel makes no test runs of what is

@@ -33,8 +33,8 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 BASES = (
-    *("config", "core", "count", "devmap", "frags", "global", "legacy", "longname", "mapkinds"),
-    *("maps40", "metadata", "oddsection", "subprogs", "twins", "xsk"),
+    *("config", "core", "count", "devmap", "frags", "g0_legacies", "global", "legacies", "legacy"),
+    *("longname", "mapkinds", "maps40", "metadata", "oddsection", "subprogs", "twins", "xsk"),
 )
 EXTREMES = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 UNFIT = (b"\x1b[31m", b"\n", b"\x00", b"\xff\xfe", "\u202e".encode(), b"\r", b"%s%n", b"a" * 300)

@@ -11,6 +11,7 @@ EVEN, ODD = net.udps(10, size=100), net.udps(10, start=100, size=101)
 # What loads, and which map has its count; all of them pass frames of even length.
 LITTLE = {
     "g0_global": "g0_globa.bss",
+    "g0_legacies": "packets",
     "stripped_global": "stripped.bss",
     "noext_count": "packets",
     "noext_subprogs": "packets",
@@ -56,11 +57,9 @@ def test_tail_calls(tool: Tool, veth: net.Veth, objects: Objects) -> None:
 
 
 def test_what_cannot_be_loaded(tool: Tool, veth: net.Veth, objects: Objects) -> None:
-    """Maps that are described in BTF, without BTF, and maps from before it; and what to do."""
+    """Maps that are described in BTF, without BTF, and what to do."""
     tool("load", veth.dev, objects["count"])
     with unchanged(tool, veth):
         result = tool.try_("load", veth.dev, objects["stripped_count"])
         assert (result.code, "clang -g" in result.err) == (4, True), result.err
         assert "describes its maps in BTF, which it lacks" in result.err
-        result = tool.try_("load", veth.dev, objects["legacy"])
-        assert (result.code, "legacy definitions" in result.err) == (4, True), result.err

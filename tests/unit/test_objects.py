@@ -332,15 +332,6 @@ def test_an_object_that_kills_libbpf_is_called_corrupt(tmp_path: Path) -> None:
     assert killed
 
 
-def test_legacy_maps() -> None:
-    """What they are, and what becomes of them; libbpf's words with -v."""
-    with pytest.raises(BadObjectError) as caught:
-        objects.member(built("legacy"))
-    assert "legacy definitions" in caught.value.why
-    assert '".maps"' in caught.value.hint
-    assert "'maps'" in caught.value.details
-
-
 def test_maps_that_want_btf() -> None:
     """Libbpf's words, and what to do about them."""
     with pytest.raises(BadObjectError) as caught:

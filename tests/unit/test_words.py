@@ -59,12 +59,6 @@ OPENING: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "lacks",
         "clang -g",
     ),
-    "legacy maps": (
-        'struct { int type; } packets SEC("maps");' + PROGRAM.format("", "2"),
-        (),
-        "legacy definitions",
-        "libbpf before 1.0",
-    ),
 }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from ctypes import c_uint32
 
 from ..errors import KernelError
@@ -18,6 +18,7 @@ BTF_KIND_INT, BTF_KIND_ENUM, BTF_KIND_VOLATILE, BTF_KIND_CONST = 1, 6, 9, 10
 BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_ENUM64 = 14, 15, 19
 BTF_INT_SIGNED = 1 << 0
 BTF_FUNC_STATIC, BTF_FUNC_GLOBAL = 0, 1
+BTF_VAR_GLOBAL_ALLOCATED = 1
 
 _CONTEXT = ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index", "egress_ifindex")
 """The words of struct xdp_md (<linux/bpf.h>)."""
@@ -38,6 +39,13 @@ class Btf:
     def of_kernel(cls) -> Btf:
         """The types of the running kernel (/sys/kernel/btf/vmlinux)."""
         return cls(libbpf.pointer("btf__load_vmlinux_btf"))
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Btf:
+        """What an object has in its section .BTF, or a beginning without types of no bytes."""
+        if not data:
+            return cls(libbpf.pointer("btf__new_empty"))
+        return cls(libbpf.pointer("btf__new", data, len(data)))
 
     def __enter__(self) -> Btf:
         return self
@@ -97,6 +105,46 @@ class Btf:
                 return place + deeper
         return None
 
+    def add(self, what: str, *values: object) -> int:
+        """Add a type, or a part of the last one: btf__add_<what>; returns a new type's id.
+
+        What `type` and `records` gave before may be elsewhere afterwards.
+        """
+        return libbpf.call(f"btf__add_{what}", self._handle, *values)
+
+    def packed(self) -> bytes:
+        """All of it, as a section .BTF has it."""
+        size = c_uint32(0)
+        start = libbpf.pointer("btf__raw_data", self._handle, ctypes.byref(size))
+        return ctypes.string_at(start, size.value)
+
+    def take_out(self, section: int, kept: Collection[int] = ()) -> None:
+        """Have a section of data and its variables be types that mean nothing, of the same length.
+
+        All of its variables but those to be `kept`.
+
+        So the numbers of all types stay. libbpf does the same for kernels without these kinds: a
+        structure in place of the section, a number of one byte in place of each variable.
+        """
+        found = self.type(section)
+        start = ctypes.addressof(found) + ctypes.sizeof(abi.BtfType)
+        members = (c_uint32 * (3 * found.vlen)).from_address(start)
+        for index in range(found.vlen):
+            variable = self.type(members[3 * index])
+            if variable.kind == BTF_KIND_VAR and members[3 * index] not in kept:
+                variable.info, variable.size_or_type = BTF_KIND_INT << 24, 1
+                linkage = ctypes.addressof(variable) + ctypes.sizeof(abi.BtfType)
+                c_uint32.from_address(linkage).value = 8  # bits
+            members[3 * index : 3 * index + 3] = [0, members[3 * index], 8 * index]
+        found.name_off, found.size_or_type = 0, found.vlen
+        found.info = BTF_KIND_STRUCT << 24 | found.vlen
+
+    def load(self) -> int:
+        """Load it into the kernel; returns its descriptor, which closes with it."""
+        libbpf.call("btf__load_into_kernel", self._handle)
+        fd: int = libbpf.lib().btf__fd(self._handle)
+        return fd
+
     def write_c(self, fd: int) -> None:
         """Write all types to a file, as C. Raises KernelError.
 
@@ -140,25 +188,16 @@ def of_functions(names: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
     The first function is one of an XDP program, `int f(struct xdp_md *ctx)`. The others are static
     ones: the verifier looks at their code where they are called, not at their types.
     """
-    library = libbpf.lib()
-    handle = libbpf.pointer("btf__new_empty")
-
-    def add(what: str, *values: object) -> int:
-        return libbpf.call(f"btf__add_{what}", handle, *values)
-
-    try:
-        number = add("int", b"int", 4, BTF_INT_SIGNED)
-        word = add("int", b"unsigned int", 4, 0)
-        context = add("struct", b"xdp_md", 4 * len(_CONTEXT))
+    with Btf.of_bytes(b"") as btf:
+        number = btf.add("int", b"int", 4, BTF_INT_SIGNED)
+        word = btf.add("int", b"unsigned int", 4, 0)
+        context = btf.add("struct", b"xdp_md", 4 * len(_CONTEXT))
         for index, name in enumerate(_CONTEXT):
-            add("field", name.encode(), word, 32 * index, 0)
-        pointer = add("ptr", context)
-        entry = add("func_proto", number)
-        add("func_param", b"ctx", pointer)
-        other = add("func_proto", number)
-        ids = [add("func", names[0].encode(), BTF_FUNC_GLOBAL, entry)]
-        ids += [add("func", name.encode(), BTF_FUNC_STATIC, other) for name in names[1:]]
-        libbpf.call("btf__load_into_kernel", handle)
-        yield library.btf__fd(handle), ids
-    finally:
-        library.btf__free(handle)  # closes the descriptor, too
+            btf.add("field", name.encode(), word, 32 * index, 0)
+        pointer = btf.add("ptr", context)
+        entry = btf.add("func_proto", number)
+        btf.add("func_param", b"ctx", pointer)
+        other = btf.add("func_proto", number)
+        ids = [btf.add("func", names[0].encode(), BTF_FUNC_GLOBAL, entry)]
+        ids += [btf.add("func", name.encode(), BTF_FUNC_STATIC, other) for name in names[1:]]
+        yield btf.load(), ids

@@ -70,7 +70,11 @@ class Loaded:
 
 
 def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
-    """In the child: have libbpf read an object."""
+    """In the child: have libbpf read an object. Raises KernelError."""
+    if b"maps\0" in data or b"maps/" in data:
+        from . import legacy_maps
+
+        data = legacy_maps.translated(data)
     # libbpf names internal maps after the object: the file's name up to its first dot.
     name = os.path.basename(path).split(".")[0]
     options = abi.ObjectOpenOpts(

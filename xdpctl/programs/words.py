@@ -17,6 +17,9 @@ from ..host.rights import explain_refusal
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
 
+LEGACY = "translating legacy maps"
+"""What a KernelError calls it; its log has the reason, a line a map."""
+
 _TARGET = "bpfel" if sys.byteorder == "little" else "bpfeb"
 
 
@@ -33,12 +36,6 @@ class _Case(NamedTuple):
 
 
 _CASES = (
-    _Case(
-        r"'maps'",  # the section's name, in each release's words
-        'its maps are legacy definitions, SEC("maps"), which libbpf reads up to 0.8',
-        'define them in SEC(".maps") and compile it again, with clang -g; as it is, '
-        "only a tool with a libbpf before 1.0 loads it",
-    ),
     _Case(
         r"failed to find BTF for extern '(.+?)'|'(.+?)' not found in .*symbol table",
         "it uses {1}, which is not defined in it and is not declared as one of the kernel's",
@@ -180,6 +177,13 @@ def refused(what: str, error: KernelError, *, ext: bool) -> XdpctlError:
 
 def _recognised(what: str, error: KernelError) -> XdpctlError | None:
     """One of the cases that are known."""
+    if error.call == LEGACY:
+        return BadObjectError(
+            what,
+            why=error.log,
+            hint='of legacy definitions, SEC("maps"), type, sizes, entries and flags are read; '
+            'define the maps in SEC(".maps"), and compile it again, with clang -g',
+        )
     said = libbpf_words(error)
     for case in _CASES:
         if found := re.search(case.pattern, said, re.MULTILINE):
