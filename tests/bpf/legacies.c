@@ -58,6 +58,8 @@ struct bpf_elf_map SEC("maps") longer = {
 	.id = 7,
 };
 
+const volatile __u32 verdict = XDP_PASS;
+
 static __u64 bump(void *map, __u64 more)
 {
 	__u32 zero = 0;
@@ -83,5 +85,5 @@ int legacies(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	if (bump(&a_map_whose_name_is_30_as_well, 1) > before)
 		return XDP_ABORTED; /* it counts on each CPU by itself */
-	return XDP_PASS;
+	return verdict;
 }

@@ -56,6 +56,7 @@ def test_every_map_of_an_object(name: str) -> None:
         "hidden": MapShape(2, 4, 8, 1, 0),
         "apart": MapShape(2, 4, 8, 1, 0),
         "longer": MapShape(9, 4, 8, 32, 0),
+        "x.rodata": MapShape(2, 4, 4, 1, 0x480),
     }
 
 
