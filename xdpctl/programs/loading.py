@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
@@ -27,6 +28,10 @@ from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 from .tails import Arrays, Replaced
 from .tuning import tune
 from .words import refused
+
+MAY_BE_LEGACY = re.compile(rb"maps(?<!\.maps)[\0/]")
+"""The name of a section of legacy maps. Beside .maps it may share that text among the names of
+sections, but then it is in BTF as well."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Loaded:
 
 def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
     """In the child: have libbpf read an object. Raises KernelError."""
-    if b"maps\0" in data or b"maps/" in data:
+    if MAY_BE_LEGACY.search(data):
         from . import legacy_maps
 
         data = legacy_maps.translated(data)
