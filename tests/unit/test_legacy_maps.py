@@ -166,7 +166,7 @@ def test_the_run_configuration_is_read(tmp_path: Path) -> None:
 # --- what is refused ----------------------------------------------------------------------------
 
 REFUSED = {
-    "inner maps": ("elf", "{12, 4, 4, 1, 0, 0, 0, 3}", "map m: what the maps in it are to be"),
+    "inner maps": ("elf", "{12, 4, 4, 1, 0, 0, 0, 3}", "map m: it holds maps"),
     "an inner map": ("elf", "{1, 4, 4, 1, 0, 0, 0, 3}", "map m: inner_id is 3"),
     "its place": ("elf", "{1, 4, 4, 1, 0, 0, 0, 0, 2}", "map m: inner_idx is 2"),
     "a pin of iproute2's": ("elf", "{1, 4, 4, 1, 0, 0, 2}", "map m: pinning is 2"),

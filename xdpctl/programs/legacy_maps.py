@@ -98,7 +98,7 @@ class _Definition(NamedTuple):
         if not kind:
             yield "its definition has no type"
         if kind in _MAPS_OF_MAPS:
-            yield "what the maps in it are to be is not said as libbpf reads it"
+            yield "it holds maps, and what these are to be is said nowhere that libbpf reads"
         if self.is_pinned:
             del more["pinning"]
         number = more.pop("id", 0)
@@ -107,7 +107,7 @@ class _Definition(NamedTuple):
         ):
             yield f"id is {number}, so iproute2 fills it with the programs of sections {number}/..."
         for name, value in more.items():
-            yield f"{name} is {value} in its definition, which only its own loader can tell"
+            yield f"{name} is {value}, which means something to the loader that it was written for"
             return
 
 
@@ -174,7 +174,9 @@ class _Object:
             data = contents[start:past]
             one = _Definition(self.names[number], number, section.index, start, data)
             if not end <= start < past <= len(contents):
-                raise _refused(f"{one}: its definition is not one of its own in section {where}")
+                raise _refused(
+                    f"{one}: its definition overlaps another, or is not in section {where}"
+                )
             found.append(one)
             if any(contents[end:start]):
                 break
