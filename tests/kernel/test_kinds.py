@@ -232,6 +232,7 @@ def test_a_programs_own_fault_stays_its_own(tool: Tool, veth: net.Veth, objects:
             assert result.code == 5, result.err
             assert "the verifier refused refuse of" in result.err
             assert "invalid access to packet" in result.err
+            assert "before a comparison with data_end" in result.err
             assert "EXT" not in result.err.partition("why:")[0]
 
 

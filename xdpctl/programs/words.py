@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..errors import BadObjectError, KernelError, UnsupportedError, VerifierError, XdpctlError
 from ..host.rights import explain_refusal
+from . import plain
 
 LOG_LINES = 12
 """How many lines of the verifier's log an error shows."""
@@ -202,6 +203,11 @@ def _advice(log: str) -> str:
 
 
 def reason(log: str) -> str:
+    """Why the verifier refused a program: its last words, and what they mean if that is known."""
+    return "\n".join(filter(None, [_last_words(log), plain.sentence(log)]))
+
+
+def _last_words(log: str) -> str:
     """The part of a verifier's log that says why: its end, but for newer kernels (seen on 7.3).
 
     Those explain the reason in a report behind it, which starts with "Verification failed".
