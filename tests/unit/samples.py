@@ -245,3 +245,10 @@ def sent_while_blocking(
         return before
 
     return call
+
+
+@contextlib.contextmanager
+def standard_input(patch: pytest.MonkeyPatch, path: str) -> Iterator[None]:
+    with open(path, encoding="utf-8", errors="surrogateescape") as stdin:
+        patch.setattr("sys.stdin", stdin)
+        yield

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import DROP, PASS, TX, built, running, state_of
+from tests.unit.samples import DROP, PASS, TX, built, running, standard_input, state_of
 from xdpctl.cli.commands import apply
 from xdpctl.cli.run import run
 from xdpctl.errors import BadObjectError, XdpctlError
@@ -314,6 +314,30 @@ def test_what_is_no_file(here: Path, path: str, code: int) -> None:
     ):
         pass
     assert caught.value.exit_code == code
+
+
+def test_a_file_from_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its paths are relative to the working directory; it is called what it is; it has a limit."""
+    monkeypatch.chdir(here)
+    (here / "chain.toml").write_text(COUNT)
+    with standard_input(monkeypatch, "chain.toml"), chainfile.opened("-", "/bpffs") as written:
+        ((member, _maps),) = written.members
+        assert (member.name, source(member).path) == ("count", "count.o")
+    for text, said in (
+        ("[[program]]", "standard input: program 1: no file"),
+        ("x" * (LIMIT + 1), "standard input is no chain file"),
+        ("", "standard input is empty"),
+    ):
+        (here / "chain.toml").write_text(text)
+        with (
+            standard_input(monkeypatch, "chain.toml"),
+            pytest.raises(BadObjectError, match=said),
+            chainfile.opened("-", "/bpffs"),
+        ):
+            pass
+    (here / "-").write_text(PASSES)  # a file of that name has to be named otherwise
+    with chainfile.opened("./-", "/bpffs") as written:
+        assert [member.name for member, _maps in written.members] == ["pass"]
 
 
 # --- the command line ---------------------------------------------------------------------------

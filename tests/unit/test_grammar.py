@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.samples import built, running, state_of
+from tests.unit.samples import built, running, standard_input, state_of
 from xdpctl import __version__
 from xdpctl.cli.commands import load
 from xdpctl.cli.options import ChangeOptions
@@ -44,13 +43,6 @@ class Loaded:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     monkeypatch.chdir(Path(built("count")).parent)
     return Loaded(monkeypatch)
-
-
-@contextlib.contextmanager
-def standard_input(patch: pytest.MonkeyPatch, path: str) -> Iterator[None]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as stdin:
-        patch.setattr("sys.stdin", stdin)
-        yield
 
 
 @pytest.mark.parametrize(
@@ -103,7 +95,8 @@ def test_what_is_no_object_on_standard_input(
 ) -> None:
     """A terminal would be waited for; what never ends is not read to its end."""
     for path, code, text in (
-        ("/dev/null", 4, "<stdin> is not an ELF"),
+        ("/dev/null", 4, "standard input is empty"),
+        (__file__, 4, "<stdin> is not an ELF"),
         ("/dev/zero", 4, "standard input is too large"),
     ):
         with standard_input(monkeypatch, path):

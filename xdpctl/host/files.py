@@ -21,7 +21,7 @@ OBJECT = 64 << 20
 SOURCE = 8 << 20
 """The most bytes that an object file and a C source have; chain files have a limit of their own."""
 
-STANDARD_INPUT = "-"
+STANDARD_INPUT, INPUT_NAME = "-", "standard input"
 _AT_ONCE = 1 << 20
 _MOST_NAMES = 1000
 _KINDS = (
@@ -90,21 +90,28 @@ def read(path: str, limit: int, *, most: int | None = None, number: int = 0) -> 
             os.close(fd)
 
 
-def read_input(limit: int) -> bytes:
-    """All that comes from standard input. Raises BadObjectError, and UsageError for a terminal."""
-    name = "standard input"
+def read_input(limit: int, what: str = "an object") -> bytes:
+    """All that comes from standard input, which is to be `what`.
+
+    Raises BadObjectError, also if nothing comes, and UsageError for a terminal.
+    """
+    name = INPUT_NAME
     with _failing(name, 0):
         fd = os.dup(sys.stdin.fileno())
         try:
             if os.isatty(fd):
-                raise UsageError(
-                    "standard input is a terminal", hint="pipe an object into the command"
-                )
+                raise UsageError(f"{name} is a terminal", hint=f"pipe {what} into the command")
             found = bytearray()
             for piece in chunks(fd):
                 found += piece
                 if len(found) > limit:
                     raise _too_large(name, "it has more", limit, 0)
+            if not found:
+                raise BadObjectError(
+                    f"{name} is empty",
+                    why="nothing is piped into the command, or it was read for another -",
+                    hint=f"pipe {what} into the command, and give - once",
+                )
             return bytes(found)
         finally:
             os.close(fd)

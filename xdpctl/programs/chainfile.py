@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import BadObjectError, UsageError, XdpctlError, choices
+from ..host import files
 from ..model.chain import (
     MAX_PRIORITY,
     ON_END,
@@ -65,11 +66,14 @@ class Written:
 def opened(path: str, bpffs: str) -> Iterator[Written]:
     """What a file says, and the programs that it names, for as long as the block takes.
 
-    Paths in it are relative to its directory; maps that ask for it are pinned in `bpffs` unless it
-    says where. Raises NotFoundError, BadObjectError and what `objects.member` raises; `what` then
-    begins with where in the file that is.
+    ``-`` is standard input. Paths in a file are relative to its directory, those in standard input
+    to the working directory; maps that ask for it are pinned in `bpffs` unless it says where.
+    Raises NotFoundError, BadObjectError and what `objects.member` raises; `what` then begins with
+    where in the file that is.
     """
     document = _parsed(path)
+    if path == files.STANDARD_INPUT:
+        path = files.INPUT_NAME  # which is in no directory
     if "program" not in document:
         raise BadObjectError(
             f"{path} names no program",
@@ -100,7 +104,10 @@ def opened(path: str, bpffs: str) -> Iterator[Written]:
 
 
 def _parsed(path: str) -> dict[str, Any]:
-    data = objects.read(path, LIMIT + 1)
+    if path == files.STANDARD_INPUT:
+        data, path = files.read_input(LIMIT + 1, "a chain file"), files.INPUT_NAME
+    else:
+        data = objects.read(path, LIMIT + 1)
     if len(data) > LIMIT:
         raise BadObjectError(f"{path} is no chain file", why=f"it has more than {LIMIT >> 20} MiB")
     try:

@@ -24,7 +24,7 @@ def command(
 
     It is one change: every packet meets the old chain or the new one. A program that is called like
     one that runs takes its place and its maps. An option here has precedence over the file, which
-    xdpctl-chain(5) describes.
+    xdpctl-chain(5) describes; - is standard input.
 
     \b
     Examples:
