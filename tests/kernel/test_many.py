@@ -233,3 +233,34 @@ def test_names(tool: Tool, objects: Objects) -> None:
             told = tool("status", pattern, "--json").json["interfaces"]
             assert [one["interface"] for one in told] == [other.dev]
         assert tool.try_("status", "an-alternative-name-of-nobody-at-all").code == 3
+
+
+def test_a_pinned_map_that_interfaces_come_to_share(tool: Tool, objects: Objects) -> None:
+    """It is told by whom it is used, by the kernel's word; not of a map that stays one's own."""
+    with net.Veth(name="own0") as own, net.Veth(name="other0") as other:
+        first = tool("load", other.dev, objects["pinned"])
+        again = tool("load", other.dev, objects["pinned"], "--name", "seen")
+        assert "is shared with" not in first.err + again.err
+        where = tool.bpffs / "packets"
+        assert (
+            f"{own.dev}: map packets of pinned is shared with pinned on {other.dev}, seen on "
+            f"{other.dev} (pinned at {where})"
+        ) in tool("load", own.dev, objects["pinned"]).err
+        tool("unload", own.dev, "--all")
+        document = tool("load", own.dev, objects["count"], objects["pinned"], "--json")
+        (new,) = (one for one in document.json["programs"] if one["name"] == "pinned")
+        assert document.json["shared_maps"] == [
+            {
+                "program": new["id"],
+                "map": "packets",
+                "map_id": oracle.pinned_map(where).id,
+                "pin": str(where),
+                "with": {"interface": other.dev, "id": program, "name": name},
+            }
+            for program, name in zip(tool.ids(other.dev), ("pinned", "seen"), strict=True)
+        ]
+        assert document.err == ""
+        tool("unload", "--all", f"{own.dev},{other.dev}")
+        assert "is shared with" not in tool("load", own.dev, objects["pinned"]).err
+        tool("unload", "--all", own.dev)
+        where.unlink()

@@ -11,7 +11,7 @@ from tests.unit.terminal import document
 from xdpctl.change.report import Report, Step
 from xdpctl.model.chain import Chain
 from xdpctl.model.labels import Origin
-from xdpctl.model.source import EmptyArray
+from xdpctl.model.source import EmptyArray, SharedMap
 from xdpctl.model.state import State
 from xdpctl.view import change
 from xdpctl.view.document import show_change
@@ -71,6 +71,31 @@ def test_a_change_tells_of_empty_arrays(capsys: pytest.CaptureFixture[str]) -> N
     ]
     arrays = change.report_data("load", report)["empty_arrays"]
     assert arrays[0] == {"program": 11, "array": "jumps", "fitting": ["dropper", "passer"]}
+
+
+def test_a_change_tells_whose_maps_it_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a map, with some of the programs; all of them in a document."""
+    report = report_of(state_of([running("mine", 11)]), chain_of(running("mine", 11)))
+    report.members, report.root_id = (running("mine", 11),), 600
+    where = ("packets", 70, "/bpffs/packets")
+    report.shared = [SharedMap(11, *where, 20 + n, "count", f"veth{n}") for n in range(5)]
+    report.shared.append(SharedMap(11, "flows", 71, "/bpffs/flows", 20, "it", "veth0"))
+    change.change("load", report, Style())
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "xdpctl: veth7: map packets of mine is shared with count on veth0, count on veth1, count "
+        "on veth2 and 2 more (pinned at /bpffs/packets)",
+        "xdpctl: veth7: map flows of mine is shared with it on veth0 (pinned at /bpffs/flows)",
+    ]
+    shared = change.report_data("load", report)["shared_maps"]
+    assert shared[5] == {
+        "program": 11,
+        "map": "flows",
+        "map_id": 71,
+        "pin": "/bpffs/flows",
+        "with": {"interface": "veth0", "id": 20, "name": "it"},
+    }
+    change.change("load", report, Style(quiet=True))
+    assert "shared" not in capsys.readouterr().err
 
 
 def test_a_change_of_a_fused_root_in_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ Attempt = tuple[tuple[int, str] | None, KernelError | None]
 
 NOTHING: dict[str, Any] = {
     "arrays": [],
+    "pinned": [],
     "maps": [],
     "callees": [],
     "empty": {},

@@ -33,7 +33,7 @@ from xdpctl.kernel.records import Handle
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
-from xdpctl.model.source import EmptyArray
+from xdpctl.model.source import EmptyArray, SharedMap
 from xdpctl.model.state import Off, State
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
@@ -94,6 +94,7 @@ def report(*, tried: bool = False) -> Report:
     done.gone = (COUNT,)
     done.unsettled = "it is busy"
     done.empty = [EmptyArray(10, "jumps", ("dropper",))]
+    done.shared = [SharedMap(10, "packets", 70, "/bpffs/packets", 12, "count", "veth8")]
     if not tried:
         return done
     fate = Fate(XDP_PASS, 0, (XDP_PASS, 31), b"shorter", (0,))

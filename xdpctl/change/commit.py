@@ -20,13 +20,21 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..errors import OutputError, UnsupportedError, XdpctlError
+from ..errors import (
+    BpffsError,
+    OutputError,
+    RaceError,
+    UnsupportedError,
+    VanishedError,
+    XdpctlError,
+)
 from ..host import rights, signals
 from ..kernel import libbpf, libc
 from ..model.chain import USUAL
 from ..model.generation import Generation, WentBack
 from ..model.labels import Asked, Origin
 from ..model.plan import Plan
+from ..model.source import SharedMap
 from ..model.state import Foreign, Root, Slot
 from ..model.terms import Pending, Terms, now
 from ..roots import counting, kinds
@@ -144,7 +152,18 @@ class Commit:
         self.report.holds = made.holds
         self.report.renewed = made.renewed
         self.report.empty = [one for one in made.empty if one.program in made.places]
+        self.report.shared = self.shared(made)
         return made
+
+    def shared(self, made: Construction) -> list[SharedMap]:
+        """Whose maps the new members share, as far as that can be read: it is only told."""
+        reused = [one for one in made.reused if one.program in made.places]
+        if reused:
+            from ..observe.sharers import sharers
+
+            with contextlib.suppress(OSError, RaceError, VanishedError, BpffsError):
+                return list(sharers(self.bpffs, self.state.interface, reused))
+        return []
 
     def remember(self, undo: contextlib.ExitStack) -> None:
         """Record the chain that runs, keep what leaves it, and see to it that it comes back."""

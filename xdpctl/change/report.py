@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..kernel.descriptor import Descriptor
 from ..model.chain import Member
 from ..model.plan import Plan
-from ..model.source import EmptyArray
+from ..model.source import EmptyArray, SharedMap
 from ..model.state import State
 from ..model.terms import Pending
 from .settle import Rehooked
@@ -31,8 +31,9 @@ class Report:
     another link now, `holds` what holds the held members, by program id, for the caller to close,
     `renewed` the new ids of programs that a change of the root's kind made anew, by the old ones,
     `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
-    going back, `unsettled` why something was left to the next command once the change was live, and
-    `empty` the program arrays of new members that have nothing in them.
+    going back, `unsettled` why something was left to the next command once the change was live,
+    `empty` the program arrays of new members that have nothing in them, and `shared` the maps that
+    new members found pinned, with the programs of other interfaces that use them as well.
     """
 
     plan: Plan
@@ -48,3 +49,4 @@ class Report:
     gone: tuple[Member, ...] = ()
     unsettled: str = ""
     empty: list[EmptyArray] = field(default_factory=list)
+    shared: list[SharedMap] = field(default_factory=list)

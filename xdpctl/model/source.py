@@ -110,6 +110,27 @@ class EmptyArray(NamedTuple):
     fitting: tuple[str, ...]
 
 
+class ReusedMap(NamedTuple):
+    """A map of a program that was pinned already when the program was loaded; `name` is whole."""
+
+    program: int
+    name: str
+    map_id: int
+    pin: str
+
+
+class SharedMap(NamedTuple):
+    """The same, with a program of another interface that uses it as well."""
+
+    program: int
+    name: str
+    map_id: int
+    pin: str
+    other: int
+    other_name: str
+    interface: str
+
+
 class Tuning(NamedTuple):
     """What a loader of its own would set in an object.
 

@@ -43,6 +43,7 @@ class Loaded:
     it puts into no array itself, by name. `empty` has the names of arrays that have nothing in them
     and are in use, each with the programs of the object that could go there. `replaced` is what
     loading has changed in arrays of others, each with the program that was there, if any.
+    `pinned` has the maps that were pinned already: each one's name, id and path.
     """
 
     program: Program
@@ -51,6 +52,7 @@ class Loaded:
     callees: dict[str, Program] = field(default_factory=dict)
     empty: dict[str, list[str]] = field(default_factory=dict)
     replaced: list[tuple[Replaced, Program | None]] = field(default_factory=list)
+    pinned: list[tuple[str, int, str]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,8 @@ def _received(answer: Json, fds: Iterator[int]) -> Loaded:
     callees = {name: Program(next(fds)) for name in answer["callees"]}
     replaced = [Replaced(*one) for one in answer["replaced"]]
     before = [(one, Program(next(fds)) if one.program else None) for one in replaced]
-    return Loaded(program, arrays, maps, callees, answer["empty"], before)
+    pinned = [(str(name), int(number), str(path)) for name, number, path in answer["pinned"]]
+    return Loaded(program, arrays, maps, callees, answer["empty"], before, pinned)
 
 
 def _load(
@@ -182,7 +185,7 @@ def _load(
         if wrong:
             why = "\n".join(f"{name} stays what it is in the map that is shared" for name in wrong)
             raise KernelError(SHARING, errno.EINVAL, why)
-    use_pins(parsed)
+    pinned = use_pins(parsed)
     others = sharing.reused_arrays(parsed)
     arrays.look()
     try:
@@ -204,8 +207,13 @@ def _load(
     for named in (arrays.found, maps, filled.kept):
         fds += [one.fd for one in named.values()]
     fds += arrays.holding(filled.replaced)
-    answer = {"arrays": list(arrays.found), "maps": list(maps), "callees": list(filled.kept)}
-    return {**answer, "empty": filled.empty, "replaced": filled.replaced}, fds
+    answer: Json = {
+        "arrays": list(arrays.found),
+        "maps": list(maps),
+        "callees": list(filled.kept),
+    }
+    answer |= {"empty": filled.empty, "replaced": filled.replaced, "pinned": pinned}
+    return answer, fds
 
 
 def _kept(

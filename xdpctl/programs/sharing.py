@@ -76,12 +76,13 @@ def without_entries(parsed: Object) -> str:
     return "".join(f"\nmap '{name}' has 0 entries" for name in found)
 
 
-def use_pins(parsed: Object) -> None:
-    """Have an object use what is pinned where its maps want to be pinned.
+def use_pins(parsed: Object) -> list[tuple[str, int, str]]:
+    """Have an object use what is pinned where its maps want to be pinned; returns those maps.
 
-    libbpf does so by itself, but takes the flags that the kernel adds to device maps for a
-    difference until 1.6. Raises KernelError of PINNED.
+    Each as its name, its id and the path. libbpf does so by itself, but takes the flags that the
+    kernel adds to device maps for a difference until 1.6. Raises KernelError of PINNED.
     """
+    used = list[tuple[str, int, str]]()
     for found in parsed.maps:
         name, where = found.name, found.pin_path
         if not where or not os.path.lexists(where):
@@ -96,11 +97,14 @@ def use_pins(parsed: Object) -> None:
                 PINNED, error.errno or 0, f"map {name}: {where}: {error.log}"
             ) from error
         with libbpf.owned(fd):
-            if differs := difference(found, libbpf.map_info(fd)):
+            info = libbpf.map_info(fd)
+            if differs := difference(found, info):
                 differs = differs.replace("as it runs", f"at {where}")
                 raise KernelError(PINNED, errno.EINVAL, f"map {name}: {differs}")
             found.reuse(fd)
             found.leave_unpinned()
+        used.append((name, info.id, where))
+    return used
 
 
 def map_at(path: str) -> int:

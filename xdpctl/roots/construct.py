@@ -26,7 +26,7 @@ from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
-from ..model.source import EmptyArray
+from ..model.source import EmptyArray, ReusedMap
 from ..model.state import Place
 from ..programs import image, loading, words
 from ..programs.binding import Device
@@ -73,6 +73,7 @@ class Construction:
     loaded: set[int] = field(default_factory=set)
     noted: set[int] = field(default_factory=set)
     empty: list[EmptyArray] = field(default_factory=list)
+    reused: list[ReusedMap] = field(default_factory=list)
     counting: Counting | None = None
 
     @property
@@ -151,6 +152,7 @@ class Construction:
         self.maps |= loaded.maps
         empty = loaded.empty.items()
         self.empty += [EmptyArray(info.id, array, tuple(fitting)) for array, fitting in empty]
+        self.reused += [ReusedMap(info.id, *one) for one in loaded.pinned]
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
 

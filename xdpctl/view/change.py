@@ -103,6 +103,20 @@ def report_data(command: str, report: Report) -> Json:
             {"program": one.program, "array": one.array, "fitting": list(one.fitting)}
             for one in report.empty
         ],
+        "shared_maps": [
+            {
+                "program": one.program,
+                "map": one.name,
+                "map_id": one.map_id,
+                "pin": one.pin,
+                "with": {
+                    "interface": one.interface,
+                    "id": one.other,
+                    "name": one.other_name,
+                },
+            }
+            for one in report.shared
+        ],
         "trial": trial.data(tried) if tried else None,
     }
 

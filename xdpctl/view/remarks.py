@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import errno_name
+from ..errors import errno_name, listed
 from ..model.chain import Member
 from ..model.kinds import TRAITS
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..change.report import Report
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+_SHARERS = 3
+"""How many programs are named that share a map."""
 _COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -33,6 +35,7 @@ def place(members: Sequence[Member], slot: int) -> str:
 def remarks(report: Report) -> Iterator[str]:
     """What the plan does not show: why a root is fused, code that runs twice, and so on."""
     plan, members = report.plan, report.members
+    yield from _shared(report)
     if TRAITS[plan.kind].alone:
         return
     old = report.before.root
@@ -61,6 +64,20 @@ def remarks(report: Report) -> Iterator[str]:
                 f"the priority of {member.known_as} has no effect: --before and --after decide its "
                 f"place (xdpctl set {plan.interface} {member.known_as} --anywhere ends that)"
             )
+
+
+def _shared(report: Report) -> Iterator[str]:
+    """Maps that new programs found pinned and that programs of other interfaces use."""
+    called = {member.id: member.known_as for member in report.members}
+    sharing = dict[tuple[int, str, str], list[str]]()
+    for one in report.shared:
+        key = (one.program, one.name, one.pin)
+        sharing.setdefault(key, []).append(f"{one.other_name} on {one.interface}")
+    for (program, name, path), others in sharing.items():
+        yield (
+            f"map {name} of {called[program]} is shared with {listed(others, _SHARERS)} "
+            f"(pinned at {path})"
+        )
 
 
 def _twice(report: Report) -> Iterator[str]:

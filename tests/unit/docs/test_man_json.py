@@ -29,7 +29,7 @@ from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
 from xdpctl.model.plan import make_plan
-from xdpctl.model.source import EmptyArray
+from xdpctl.model.source import EmptyArray, SharedMap
 from xdpctl.model.terms import Pending, Terms
 from xdpctl.observe.reading import View
 from xdpctl.roots import counting
@@ -76,6 +76,7 @@ def documents(
     report.rehooked.append(Rehooked("/bpffs/app", 101))
     report.renewed[9] = 90
     report.empty.append(EmptyArray(9, "jumps", ("dropper",)))
+    report.shared.append(SharedMap(9, "packets", 70, "/packets", 12, "count", "veth8"))
     fate = Fate(XDP_PASS, None, (XDP_PASS, XDP_PASS), b"shorter", (0,))
     outcome = Outcome(Packet("packet-1", b"long enough"), fate, fate)
     report = Tried.of(report, Trial(plan.target, state.chain, (outcome,)))
