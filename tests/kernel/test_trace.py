@@ -73,6 +73,33 @@ def test_paths(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> 
 
 
 @kinds("ext")
+def test_several_interfaces(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """The packets of both, each with its interface; also in one file, which others read."""
+    with net.Veth() as other:
+        both = f"{veth.dev},{other.dev}"
+        tool("load", both, objects["count"])
+        running = oracle.snapshot()
+        file = tmp_path / "trace.pcapng"
+        with net.Flood(veth, rate=200), net.Flood(other, rate=200):
+            seen = documents(tool("trace", both, "-c", 40, "--json"))
+            tool("trace", both, "-c", 40, "-w", file)
+        assert not oracle.settle(running).added(running)
+        ids = {veth.dev: tool.ids(veth.dev), other.dev: tool.ids(other.dev)}
+        for packet in seen:
+            assert [step["id"] for step in packet["path"]] == ids[packet["interface"]]
+        assert {packet["interface"] for packet in seen} == set(ids)
+        data = file.read_bytes()
+        assert veth.dev.encode() in data
+        assert other.dev.encode() in data
+        read = subprocess.run(["tcpdump", "-nr", file], capture_output=True, text=True, check=True)
+        assert len(read.stdout.splitlines()) == 40
+        # Nothing else is left of a trace that one of the interfaces refuses.
+        tool("unload", other.dev, "--all")
+        assert tool.try_("trace", both, "-w", tmp_path / "none").code == 3
+        assert not (tmp_path / "none").exists()
+
+
+@kinds("ext")
 def test_follows_the_chain_and_goes_with_its_process(
     tool: Tool, veth: net.Veth, objects: Objects
 ) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import pathlib
 import struct
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from tests.unit.machine import Machine, Pointer
-from tests.unit.samples import DROP, INTERFACE, PASS, running, state_of
+from tests.unit.samples import DROP, INTERFACE, LOOPBACK, PASS, running, state_of
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.cli.run import run
 from xdpctl.errors import Interrupted, NotFoundError, UnsupportedError, XdpctlError
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import uapi
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.state import State
@@ -176,29 +181,128 @@ def test_what_cannot_be_traced(state: State, error: type[XdpctlError]) -> None:
     assert "xdpctl" in caught.value.hint
 
 
-@pytest.mark.parametrize("there", [b"what was there", None])
-def test_a_trace_that_is_refused_leaves_no_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, there: bytes | None
-) -> None:
-    """Whatever refuses it, and one that is there is as it was."""
-    file = tmp_path / "trace.pcapng"
-    if there is not None:
-        file.write_bytes(there)
+@pytest.fixture
+def quiet_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace that traces nothing, and whose first wait for packets is interrupted."""
     monkeypatch.setattr("xdpctl.host.rights.require", lambda: None)
     monkeypatch.setattr(Trace, "_open", lambda _self: None)
-
-    def refuse(_self: Trace) -> None:
-        raise UnsupportedError("the kernel refused")
-
-    monkeypatch.setattr(Trace, "_follow", refuse)
-    assert run(["trace", "lo", "--bpffs", str(tmp_path), "-w", str(file)]) == 7
-    assert (file.read_bytes() if file.exists() else None) == there
-    # Once it is traced, the file is there before the first packet.
-    monkeypatch.setattr(Trace, "_follow", lambda _self: None)
+    monkeypatch.setattr(Trace, "follow", lambda _self: None)
 
     def stop(*_arguments: object) -> None:
         raise Interrupted(2)
 
     monkeypatch.setattr("xdpctl.host.signals.blocked", stop)
-    run(["trace", "lo", "--bpffs", str(tmp_path), "-w", str(file)])
-    assert file.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
+
+
+@pytest.mark.usefixtures("quiet_kernel")
+@pytest.mark.parametrize("there", [b"what was there", None])
+def test_a_trace_that_is_refused_leaves_no_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, there: bytes | None
+) -> None:
+    """Whatever refuses it, also the second interface; and one that is there is as it was."""
+    file = tmp_path / "trace.pcapng"
+    if there is not None:
+        file.write_bytes(there)
+    words = ["trace", "lo,lo", "--bpffs", str(tmp_path), "-w", str(file)]
+    begun: list[Trace] = []
+
+    def refuse(self: Trace) -> None:
+        begun.append(self)
+        if len(begun) == 2:
+            raise UnsupportedError("the kernel refused")
+
+    monkeypatch.setattr(Trace, "follow", refuse)
+    monkeypatch.setattr(Interface, "matching", lambda _name: [INTERFACE, LOOPBACK])
+    assert run(words) == 7
+    assert len(begun) == 2
+    assert (file.read_bytes() if file.exists() else None) == there
+    # Once all are traced, the file is there before the first packet.
+    run(words)
+    data = file.read_bytes()
+    assert data.startswith(b"\x0a\x0d\x0d\x0a")
+    assert INTERFACE.name.encode() in data
+    assert b"lo" in data
+
+
+@pytest.mark.usefixtures("quiet_kernel")
+def test_a_file_that_cannot_be_begun_is_not_made(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """For want of room, for instance; and the error names it."""
+    full = tmp_path / "full"
+    os.symlink("/dev/full", full)
+    file = tmp_path / "trace.pcapng"
+    words = ["trace", "lo", "--bpffs", str(tmp_path), "-w"]
+    assert run([*words, str(full)]) == 1
+    assert f"cannot write {full}" in capsys.readouterr().err
+    assert full.is_symlink()
+
+    def fail(*_words: object) -> bytes:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr("xdpctl.traffic.pcapng.head", fail)
+    assert run([*words, str(file)]) == 1
+    assert not file.exists()
+    assert run([*words, str(tmp_path)]) == 1
+    assert "directory" in capsys.readouterr().err
+
+
+class Source(Trace):
+    """Packets of an interface that are there already; its chain goes after some looks at it."""
+
+    def __init__(self, interface: Interface, times: Sequence[int], looks: int) -> None:
+        super().__init__(Bpffs("/bpffs"), interface, ANY)
+        self.left, self.looks, self.closed = list(times), looks, False
+
+    def _open(self) -> None:
+        pass
+
+    def follow(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise NotFoundError(f"no chain runs on {self.interface.name}")
+
+    @property
+    def buffer(self) -> Any:
+        return self
+
+    def packets(self) -> list[Packet]:
+        taken, self.left = self.left, []
+        return [Packet(one, b"", 0, 2, (), None, self.interface.name) for one in taken]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_packets_of_several_interfaces_come_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose chain goes is left, and the others go on; the last one's error is raised."""
+    monkeypatch.setattr("xdpctl.kernel.perf.waited", lambda buffers, _seconds: buffers)
+    monkeypatch.setattr(trace, "_EVERY", 0.01)
+    first, second = Source(INTERFACE, [3, 1], 2), Source(LOOPBACK, [2, 4], 4)
+    ended: list[XdpctlError] = []
+    coming = trace.packets([first, second], on_end=ended.append)
+    found = [(packet.time, packet.interface) for packet in itertools.islice(coming, 4)]
+    assert not first.closed
+    with pytest.raises(NotFoundError, match="on lo"):
+        next(coming)
+    name = INTERFACE.name
+    assert found == [(1, name), (2, "lo"), (3, name), (4, "lo")]
+    assert [one.what for one in ended] == [f"no chain runs on {name}"]
+    assert first.closed
+    assert second.closed
+
+
+def test_a_pattern_means_the_interfaces_with_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those with nothing, or with a program of others that is in no chain."""
+    from xdpctl.cli.commands import trace as command
+
+    running = {INTERFACE: state_of([FIRST]), LOOPBACK: state_of([FIRST], owner="other")}
+    monkeypatch.setattr(Interface, "matching", lambda _name: [INTERFACE, LOOPBACK])
+    monkeypatch.setattr(command, "observe", lambda one, _bpffs: running[one])
+    assert command._running(Bpffs("/bpffs"), "a*") == [INTERFACE]
+    assert command._running(Bpffs("/bpffs"), "a,b") == [INTERFACE, LOOPBACK]
+    running[INTERFACE] = state_of(None)
+    with pytest.raises(NotFoundError, match="matches a"):
+        command._running(Bpffs("/bpffs"), "a*")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import select
+from collections.abc import Sequence
 
 from ..errors import KernelError
 from . import abi, libbpf
@@ -25,11 +27,16 @@ class PerfBuffer:
     def _miss(self, _context: int, _cpu: int, count: int) -> None:
         self.lost += count
 
-    def poll(self, seconds: float) -> list[bytes]:
-        """What there is, after a wait of so long at most if there is nothing yet."""
+    def fileno(self) -> int:
+        """What can be waited for."""
+        number: int = libbpf.lib().perf_buffer__epoll_fd(self._handle)
+        return number
+
+    def taken(self) -> list[bytes]:
+        """What there is."""
         self._samples.clear()
         try:
-            libbpf.call("perf_buffer__poll", self._handle, round(seconds * 1000))
+            libbpf.call("perf_buffer__poll", self._handle, 0)
         except KernelError as error:
             if error.errno != errno.EINTR:
                 raise
@@ -37,3 +44,12 @@ class PerfBuffer:
 
     def close(self) -> None:
         libbpf.lib().perf_buffer__free(self._handle)
+
+
+def waited(buffers: Sequence[PerfBuffer], seconds: float) -> list[PerfBuffer]:
+    """Those of some buffers that have something, after a wait of so long at most for the first."""
+    by_number = {one.fileno(): one for one in buffers}
+    polled = select.poll()  # select() takes no number from 1024 on
+    for number in by_number:
+        polled.register(number, select.POLLIN)
+    return [by_number[number] for number, _event in polled.poll(seconds * 1000)]

@@ -6,6 +6,7 @@ https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from ..host.text import printable
 
@@ -16,21 +17,27 @@ _COMMENT, _APPLICATION, _NAME, _RESOLUTION, _VERDICT = 1, 4, 2, 9, 7
 _NANOSECONDS, _XDP = bytes([9]), bytes([2])
 
 
-def head(application: str, interface: str, snap: int) -> bytes:
-    """What a file begins with: who writes it, and the interface that all packets are of."""
+def head(application: str, interfaces: Sequence[str], snap: int) -> bytes:
+    """What a file begins with: who writes it, and the interfaces that packets are of."""
     section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, _UNKNOWN_LENGTH)
     device = struct.pack("=HHI", _ETHERNET, 0, snap)
-    return _block(
-        _SECTION, section + _options((_APPLICATION, application.encode()))
-    ) + _block(
-        _INTERFACE,
-        device + _options((_NAME, _text(interface)), (_RESOLUTION, _NANOSECONDS)),
-    )  # fmt: skip
+    blocks = [_block(_SECTION, section + _options((_APPLICATION, application.encode())))]
+    for name in interfaces:
+        options = _options((_NAME, _text(name)), (_RESOLUTION, _NANOSECONDS))
+        blocks.append(_block(_INTERFACE, device + options))
+    return b"".join(blocks)
 
 
-def packet(nanoseconds: int, data: bytes, length: int, comment: str, verdict: int) -> bytes:
-    """A packet, or the beginning of one of this length; the time is since 1970."""
-    fixed = struct.pack("=IIIII", 0, nanoseconds >> 32, nanoseconds & 0xFFFFFFFF, len(data), length)
+def packet(
+    interface: int, nanoseconds: int, data: bytes, length: int, comment: str, verdict: int
+) -> bytes:
+    """A packet, or the beginning of one of this length; the time is since 1970.
+
+    `interface` is the place of its interface among those of the head, from 0 on.
+    """
+    fixed = struct.pack(
+        "=IIIII", interface, nanoseconds >> 32, nanoseconds & 0xFFFFFFFF, len(data), length
+    )
     options = _options((_COMMENT, _text(comment)), (_VERDICT, _XDP + struct.pack("=Q", verdict)))
     return _block(_PACKET, fixed + _padded(data) + options)
 

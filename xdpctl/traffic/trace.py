@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import struct
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
-from ..errors import KernelError, NotFoundError, UnsupportedError
+from ..errors import (
+    KernelError,
+    NotFoundError,
+    UnsupportedError,
+    VanishedError,
+    XdpctlError,
+)
 from ..host import signals
 from ..host.interfaces import Interface
 from ..host.rights import explain_refusal
@@ -44,7 +51,8 @@ class Answer(NamedTuple):
 class TracedPacket(NamedTuple):
     """A packet as it was at the last word; `time` in ns since 1970, `data` its first bytes.
 
-    `last` is the program that had the last word; None for the end of the chain.
+    `last` is the program that had the last word; None for the end of the chain. `interface` is the
+    name of the one that it came in by.
     """
 
     time: int
@@ -53,10 +61,11 @@ class TracedPacket(NamedTuple):
     verdict: int
     path: tuple[Answer, ...]
     last: Member | None
+    interface: str = ""
 
 
 class Trace:
-    """Packets of an interface, as they come."""
+    """What traces the packets of an interface, from `begin` until it is closed."""
 
     def __init__(self, bpffs: Bpffs, interface: Interface, wanted: Wanted) -> None:
         self.bpffs, self.interface, self.wanted = bpffs, interface, wanted
@@ -68,27 +77,25 @@ class Trace:
         self._next = 0
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def packets(
-        self, on_start: Callable[[], None] = lambda: None
-    ) -> Generator[TracedPacket, None, None]:
-        """Packets without an end; `on_start` is called once the chain is traced.
+    def begin(self) -> None:
+        """Trace the chain. Raises any XdpctlError."""
+        self._open()
+        self.follow()
 
-        Raises any XdpctlError.
-        """
-        with self._closing:
-            self._open()
-            self._follow()
-            on_start()
-            while True:
-                end = time.monotonic() + _EVERY
-                while (left := end - time.monotonic()) > 0:
-                    with signals.blocked():  # nothing may be raised inside of the library
-                        samples = self._buffer.poll(min(left, 0.1))
-                        self.lost = self._buffer.lost
-                    for sample in samples:
-                        if packet := self._packet(sample):
-                            yield packet
-                self._follow()
+    def close(self) -> None:
+        """Trace it no more; what it has seen by then is not lost, but not told either."""
+        self._closing.close()
+
+    @property
+    def buffer(self) -> perf.PerfBuffer:
+        """What its packets come by."""
+        return self._buffer
+
+    def packets(self) -> list[TracedPacket]:
+        """Those that have come."""
+        samples = self._buffer.taken()
+        self.lost = self._buffer.lost
+        return [packet for sample in samples if (packet := self._packet(sample))]
 
     def _open(self) -> None:
         def made(kind: int, name: str, size: int, elements: int = 1) -> Map:
@@ -104,8 +111,8 @@ class Trace:
 
     # --- the chain ------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        """Trace the programs that run now, and no others."""
+    def follow(self) -> None:
+        """Trace the programs that run now, and no others. Raises NotFoundError if none do."""
         state = observe(self.interface, self.bpffs)
         _check(state)
         members, rules = state.chain.members, state.chain.rules
@@ -182,13 +189,54 @@ class Trace:
         at += 8 * count
         data = sample[at : at + min(length, self.wanted.snap)]
         last = steps[-1].member if steps and not fate_ else None
-        return TracedPacket(when + self._offset, data, length, verdict, tuple(steps), last)
+        name = self.interface.name
+        return TracedPacket(when + self._offset, data, length, verdict, tuple(steps), last, name)
+
+
+def packets(
+    traces: Sequence[Trace],
+    on_start: Callable[[], None] = lambda: None,
+    on_end: Callable[[XdpctlError], None] = lambda _error: None,
+) -> Generator[TracedPacket, None, None]:
+    """The packets of interfaces, without an end; `on_start` is called once all chains are traced.
+
+    If no chain runs any more on one of several interfaces, the others go on, and `on_end` is called
+    with the error. Raises any XdpctlError, that of the last interface among them.
+    """
+    running = list(traces)
+    with contextlib.ExitStack() as closing:
+        for one in traces:
+            closing.callback(one.close)
+            one.begin()
+        on_start()
+        while True:
+            end = time.monotonic() + _EVERY
+            while (left := end - time.monotonic()) > 0:
+                with signals.blocked():  # nothing may be raised inside of the library
+                    ready = perf.waited([one.buffer for one in running], min(left, 0.1))
+                    found = [one.packets() for one in running if one.buffer in ready]
+                # One that came after another, to another CPU or interface, is shown after it.
+                yield from sorted(itertools.chain(*found), key=lambda packet: packet.time)
+            for one in list(running):
+                try:
+                    one.follow()
+                except (NotFoundError, VanishedError) as error:
+                    if len(running) == 1:
+                        raise
+                    running.remove(one)
+                    one.close()
+                    on_end(error)
+
+
+def has_chain(state: State) -> bool:
+    """Whether there are programs of a chain, of whatever kind its root is."""
+    return state.root is not None and state.root.config is not None and not state.chain.kept
 
 
 def _check(state: State) -> None:
     """Raise NotFoundError or UnsupportedError where there is nothing that can be traced."""
     root, name = state.root, state.interface.name
-    if root is None or root.config is None or state.chain.kept:
+    if root is None or not has_chain(state):
         what = "program" if state.chain.kept else "chain"
         raise NotFoundError(
             f"no {what} runs on {name}", hint=f"load a program first: xdpctl load {name} FILE"

@@ -35,14 +35,15 @@ def _lines(head: str, packet: TracedPacket) -> Iterator[str]:
     yield from (f"  {step}" for step in steps)
 
 
-def packet(packet: TracedPacket, style: Style) -> None:
-    """Print a packet: a line, or a document."""
+def packet(packet: TracedPacket, style: Style, *, several: bool = False) -> None:
+    """Print a packet: a line, which names the interface if there are `several`; or a document."""
     import datetime
 
     when = datetime.datetime.fromtimestamp(packet.time / 1e9, datetime.UTC).astimezone()
     if style.json:
         fields = {
             "time": packet.time / 1e9,
+            "interface": packet.interface,
             "length": packet.length,
             "verdict": verdict_name(packet.verdict),
             "last_word": packet.last.id if packet.last else None,
@@ -59,4 +60,5 @@ def packet(packet: TracedPacket, style: Style) -> None:
         }
         document.line(fields)
     else:
-        say(*_lines(f"{when:%H:%M:%S.%f} {packet.length} B:", packet), flush=True)
+        where = f"{printable(packet.interface)} " if several else ""
+        say(*_lines(f"{when:%H:%M:%S.%f} {where}{packet.length} B:", packet), flush=True)
