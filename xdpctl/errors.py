@@ -224,7 +224,13 @@ def listed(known: Iterable[str], most: int = 12) -> str:
 def choices(word: str, known: Iterable[str]) -> str:
     """What was meant by a word, and what there is."""
     names = list(known)
-    return " ".join(filter(None, [meant(word, names), f"there are {listed(names)}"]))
+    return " ".join(filter(None, [meant(word, names), there(names)]))
+
+
+def there(known: Iterable[str]) -> str:
+    """``there is eth0``, ``there are eth0, eth1``, or ``there are none``."""
+    names = list(known)
+    return f"there {'is' if len(names) == 1 else 'are'} {listed(names)}"
 
 
 def _one_line(name: str) -> str:

@@ -121,3 +121,4 @@ def test_long_lists_are_cut() -> None:
     names = [f"eth{number}" for number in range(100)]
     assert listed(names) == ", ".join(names[:12]) + " and 88 more"
     assert choices("eth", []) == "there are none"
+    assert choices("x", ["eth0"]) == "there is eth0"

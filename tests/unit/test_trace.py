@@ -268,9 +268,9 @@ class Source(Trace):
     def buffer(self) -> Any:
         return self
 
-    def packets(self) -> list[Packet]:
+    def packets(self) -> list[TracedPacket]:
         taken, self.left = self.left, []
-        return [Packet(one, b"", 0, 2, (), None, self.interface.name) for one in taken]
+        return [TracedPacket(one, b"", 0, 2, (), None, self.interface.name) for one in taken]
 
     def close(self) -> None:
         self.closed = True

@@ -183,7 +183,7 @@ def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
         "cut     XDP_PASS  XDP_PASS  -           drop        60 → 56 bytes",
         "sent    XDP_PASS  XDP_TX    drop        count       byte 9 differs",
         "runt    ?         not run   -           -           it is short",
-        "veth7: another fate than now: 3 packets",
+        "veth7: 3 packets would fare differently than now",
         "veth7: not whole, as they were captured: 1 packets",
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from ..errors import NotFoundError, UsageError, XdpctlError, listed, meant
+from ..errors import NotFoundError, UsageError, XdpctlError, meant, there
 from ..host.interfaces import Interface, is_several
 from ..model.chain import ACTIONS
 
@@ -69,7 +69,7 @@ def _joined(hints: Iterable[str]) -> str:
 def _of_usage(error: click.ClickException, context: click.Context) -> Iterator[str]:
     if isinstance(error, click.MissingParameter):
         if error.param is not None and error.param.name == "interface":
-            yield f"there are {listed(one.name for one in Interface.all())}"
+            yield there(one.name for one in Interface.all())
     elif extra := re.search(r"unexpected extra arguments? \((.*)\)", error.format_message()):
         yield _extra(extra[1].split(" "), context)
 

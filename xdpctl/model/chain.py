@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
 
-from ..errors import NotFoundError, UsageError, listed, meant
+from ..errors import NotFoundError, UsageError, meant, there
 
 if TYPE_CHECKING:
     from .source import MapsAsked, Source
@@ -259,10 +259,10 @@ class Chain:
 
     def _choices(self, word: str) -> str:
         likely = meant(word, (name for one in self.members for name in (one.known_as, one.name)))
-        there = listed(f"{one.known_as} (id {one.id})" for one in self.members)
-        return " ".join(filter(None, [likely, f"there are {there}" if self.members else ""])) or (
-            "the chain is empty"
-        )
+        if not self.members:
+            return "the chain is empty"
+        known = there(f"{one.known_as} (id {one.id})" for one in self.members)
+        return f"{likely} {known}".lstrip()
 
     def check_asked(self, member: Member, label: str, beside: Iterable[str]) -> None:
         """Raise for a label that another member has, and for nobody to run before or after.

@@ -82,6 +82,10 @@ def _slots(trial: Trial) -> list[Json]:
     ]
 
 
+def _count(packets: int) -> str:
+    return {0: "no packet", 1: "1 packet"}.get(packets, f"{packets} packets")
+
+
 def _verdicts(fates: Iterable[Fate | None]) -> list[Json]:
     return [
         {"verdict": name, "packets": number}
@@ -154,7 +158,7 @@ def show(interface: str, trial: Trial, *, whole: bool = False) -> None:
     if trial.unknown:
         say(f"{interface}: what packets meet now is not known: {trial.unknown}")
     else:
-        say(f"{interface}: another fate than now: {len(changing)} packets")
+        say(f"{interface}: {_count(len(changing))} would fare differently than now")
     if cut := sum(one.packet.is_cut for one in trial.outcomes):
         say(f"{interface}: not whole, as they were captured: {cut} packets")
 
