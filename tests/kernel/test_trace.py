@@ -78,22 +78,25 @@ def test_several_interfaces(tool: Tool, veth: net.Veth, objects: Objects, tmp_pa
     with net.Veth() as other:
         both = f"{veth.dev},{other.dev}"
         tool("load", both, objects["count"])
-        running = oracle.snapshot()
+        ids = {one: tool.ids(one) for one in (veth.dev, other.dev)}
         file = tmp_path / "trace.pcapng"
+        words = [sys.executable, "-m", "xdpctl", "trace", both, "--json"]
+        running, seen = oracle.snapshot(), set[str]()
         with net.Flood(veth, rate=200), net.Flood(other, rate=200):
-            seen = documents(tool("trace", both, "-c", 40, "--json"))
+            with served.Program(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+                assert child.stdout is not None
+                while seen != set(ids):
+                    packet = json.loads(child.stdout.readline())
+                    seen.add(packet["interface"])
+                    assert [step["id"] for step in packet["path"]] == ids[packet["interface"]]
+                child.send_signal(signal.SIGTERM)
             tool("trace", both, "-c", 40, "-w", file)
         assert not oracle.settle(running).added(running)
-        ids = {veth.dev: tool.ids(veth.dev), other.dev: tool.ids(other.dev)}
-        for packet in seen:
-            assert [step["id"] for step in packet["path"]] == ids[packet["interface"]]
-        assert {packet["interface"] for packet in seen} == set(ids)
         data = file.read_bytes()
-        assert veth.dev.encode() in data
-        assert other.dev.encode() in data
+        assert all(one.encode() in data for one in ids)
         read = subprocess.run(["tcpdump", "-nr", file], capture_output=True, text=True, check=True)
         assert len(read.stdout.splitlines()) == 40
-        # Nothing else is left of a trace that one of the interfaces refuses.
+        # Nothing is left of a trace that one of the interfaces refuses.
         tool("unload", other.dev, "--all")
         assert tool.try_("trace", both, "-w", tmp_path / "none").code == 3
         assert not (tmp_path / "none").exists()

@@ -22,7 +22,7 @@ def test_events(capsys: pytest.CaptureFixture[str]) -> None:
     events.events("clean", iter(EVENTS), Style())
     assert capsys.readouterr().out.splitlines() == [
         "eth0: removed /bpffs/xdp/left: left by an interrupted command",
-        "-: removed /bpffs/xdp/gone: its interface is gone",
+        "removed /bpffs/xdp/gone: its interface is gone",
     ]
     done = iter(EVENTS)
     events.events("clean", done, Style(quiet=True))

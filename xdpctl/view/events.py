@@ -21,7 +21,7 @@ def events(command: str, found: Iterable[Event], style: Style) -> None:
     for event in found:
         if not style.quiet or style.dry_run:
             verb = "would have " if style.dry_run else ""
-            say(f"{event.where}: {verb}{event.what}: {event.why}")
+            say(_line(event, verb))
 
 
 def event_printer(style: Style) -> Callable[[Event], None]:
@@ -31,6 +31,12 @@ def event_printer(style: Style) -> Callable[[Event], None]:
         if style.json:
             document.line(event._asdict())
         elif not style.quiet:
-            say(f"{event.where}: {event.what}: {event.why}", flush=True)
+            say(_line(event), flush=True)
 
     return show
+
+
+def _line(event: Event, verb: str = "") -> str:
+    """What happened; of no interface that is there, it names none."""
+    where = "" if event.where == "-" else f"{event.where}: "
+    return f"{where}{verb}{event.what}: {event.why}"
