@@ -183,7 +183,7 @@ def test_a_long_account_is_cut() -> None:
     members = tuple(running(f"program_number_{n}", 1000 + n) for n in range(200))
     plan = replace(make_plan(state, Chain()), current=Chain(members))
     one = WentBack.of(None, plan, Terms(back=3), None)
-    assert one.what.startswith("removed program_number_0, removed")
+    assert one.what.startswith("removed program_number_0; removed")
     assert len(one.text()) < 1100
     assert WentBack.parse(one.text()) == one
 

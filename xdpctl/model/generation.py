@@ -178,7 +178,7 @@ class WentBack:
         """What going back does; `left` is the generation that it goes back to."""
         assert terms.back is not None
         command = left.command if left else ""
-        what = ", ".join(differences(plan.current, plan.target))
+        what = "; ".join(differences(plan.current, plan.target))
         what = what.encode(errors="surrogateescape")[:_WHAT].decode(errors="ignore")
         return cls(terms.back, int(time.time()), terms.reason, command, what, user)
 

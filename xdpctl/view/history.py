@@ -135,7 +135,7 @@ def _user(number: int | None) -> str:
 
 def _did(one: Generation, after: Chain) -> str:
     """What a change did to the chain."""
-    return ", ".join(differences(one.chain, after)) or "the same chain on a new root"
+    return "; ".join(differences(one.chain, after)) or "the same chain on a new root"
 
 
 def _went(back: WentBack) -> str:
