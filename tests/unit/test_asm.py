@@ -104,11 +104,10 @@ def test_code_that_is_left_out() -> None:
     assert asm.assemble(code) == jumps + insn(0xB4, imm=1) + insn(0xB4, imm=2)
 
 
-def test_a_function_goes_on_where_it_ended() -> None:
-    """An exit becomes a jump; the second half of a load may look like one."""
+def test_others_in_the_place_of_some_instructions() -> None:
     end = Label()
     body = insn(0x95) + insn(0x18, 1) + insn(0, imm=0x95) + insn(0x95)
-    changed = asm.assemble([*asm.with_end(body, end), end])
+    changed = asm.assemble([*asm.with_changes(body, {3: asm.ja(end), 0: asm.ja(end)}), end])
     assert changed == insn(0x05, off=3) + body[8:24] + insn(0x05)
 
 

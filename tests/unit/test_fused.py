@@ -15,7 +15,7 @@ from tests.unit.machine import insn
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.kernel import asm, libbpf, maps, records, uapi
-from xdpctl.kernel.asm import CALL, LD_IMM64
+from xdpctl.kernel.asm import CALL, LD_IMM64, R9
 from xdpctl.kernel.program import Program, _function_names
 from xdpctl.model.chain import USUAL, Member, Rules
 from xdpctl.model.record import FUSED, MAX_SLOTS, Config
@@ -205,15 +205,16 @@ def test_a_lone_program_is_the_root_itself() -> None:
 @pytest.mark.parametrize("count", [2, 10, 200])
 @pytest.mark.parametrize("in_line", [False, True])
 def test_the_usual_verdict_costs_so_many_instructions_a_slot(count: int, in_line: bool) -> None:
-    """With the two of the member itself; one at the root's begin and two at its end.
+    """The context is kept once, and given to each but the first; two at the root's end.
 
-    Three for a call. In line two, and a member's end is a jump to what follows.
+    With a call it is four more, the member's two among them. In line a verdict that is certain is
+    not looked at: what is left of the member are jumps to what follows, which the verifier removes.
     """
     masks = [PASS, PASS | DROP | TX]
     parts = [part(2, masks[slot % 2]) for slot in range(count)]
     machine = Machine(fused_code.assemble(parts, in_line=in_line)[0])
     assert machine.run() == 2
-    assert machine.steps == 3 + (2 + 2 if in_line else 3 + 2) * count
+    assert machine.steps == 2 + (1 + 2 if in_line else 1 + 4) * count
 
 
 def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
@@ -234,6 +235,10 @@ def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
     assert Machine(code).run() == 2
     counted = part(2)._replace(counter=Counter(5, 0))
     assert functions(part(2), counted) == []
+    # Where the context lies: what finds a row writes to the stack, and a body to registers.
+    for first, register in ((counted, R9), (part(2, stack=8), None)):
+        frame = fused_code._frame([first, counted], [first.image.code, counted.image.code])
+        assert (frame.register, frame.depth) == (register, 8)
 
 
 @pytest.mark.parametrize(

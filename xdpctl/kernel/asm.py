@@ -19,12 +19,12 @@ from . import uapi
 
 BPF_LD, BPF_LDX, BPF_ST, BPF_STX, BPF_ALU, BPF_JMP, BPF_JMP32, BPF_ALU64 = range(8)
 BPF_W, BPF_DW = 0x00, 0x18
-BPF_IMM, BPF_MEM = 0x00, 0x60
+BPF_IMM, BPF_MEM, BPF_ATOMIC, MODES = 0x00, 0x60, 0xC0, 0xE0
 BPF_K, BPF_X = 0x00, 0x08
 BPF_ADD, BPF_SUB, BPF_MUL, BPF_OR, BPF_AND, BPF_LSH = 0x00, 0x10, 0x20, 0x40, 0x50, 0x60
 BPF_RSH, BPF_MOD, BPF_XOR, BPF_MOV = 0x70, 0x90, 0xA0, 0xB0
-BPF_JA, BPF_JEQ, BPF_JGT, BPF_JNE, BPF_CALL, BPF_EXIT, BPF_JLE = (
-    0x00, 0x10, 0x20, 0x50, 0x80, 0x90, 0xB0,
+BPF_JA, BPF_JEQ, BPF_JGT, BPF_JNE, BPF_CALL, BPF_EXIT, BPF_JLE, BPF_JCOND = (
+    0x00, 0x10, 0x20, 0x50, 0x80, 0x90, 0xB0, 0xE0,
 )  # fmt: skip
 
 LD_IMM64 = BPF_LD | BPF_IMM | BPF_DW
@@ -310,22 +310,39 @@ def starts(code: bytes) -> list[int]:
     return sorted(found)
 
 
-def with_end(code: bytes, end: Label) -> Code:
-    """The code of one function, which goes to a label where it ended."""
-    opcodes, done, place = code[::INSN_SIZE], 0, -1
-    pieces = list[Insn | Label | bytes]()
-    while (place := opcodes.find(EXIT, place + 1)) >= 0:
-        pieces += [code[done * INSN_SIZE : place * INSN_SIZE], ja(end)]
-        done = place + 1
+class Decoded(NamedTuple):
+    """An instruction; the second half of a load of 64 bits has the opcode 0."""
+
+    opcode: int
+    dst: int
+    src: int
+    off: int
+    imm: int
+
+
+def decoded(code: bytes) -> list[Decoded]:
+    """The instructions, the halves of a load each by itself."""
+    return [
+        Decoded(opcode, registers & 15, registers >> 4, off, imm)
+        for opcode, registers, off, imm in _INSN.iter_unpack(code)
+    ]
+
+
+def with_changes(code: bytes, changed: Mapping[int, Insn]) -> Code:
+    """The code with others in the place of some instructions, by number."""
+    pieces, done = list[Insn | Label | bytes](), 0
+    for number in sorted(changed):
+        pieces += [code[done * INSN_SIZE : number * INSN_SIZE], changed[number]]
+        done = number + 1
     return [*pieces, code[done * INSN_SIZE :]]
 
 
 def stack_depth(code: bytes) -> int:
     """How much of the stack a function seems to use, in bytes: what it adds to pointers, too."""
     deepest, frame = 0, R10.value
-    for opcode, registers, off, imm in _INSN.iter_unpack(code):
+    for opcode, dst, src, off, imm in decoded(code):
         kind = opcode & 7
-        base = registers >> 4 if kind == BPF_LDX else registers & 15
+        base = src if kind == BPF_LDX else dst
         if kind in (BPF_LDX, BPF_ST, BPF_STX) and base == frame:
             deepest = max(deepest, -off)
         elif opcode == ADD64_K and -STACK <= imm < 0:

@@ -29,6 +29,9 @@ _EVERY = 64
 ROW_AT, _VERDICT = R7, R8
 """Registers: where the row is, between the two pieces; and what the program answered."""
 
+STACK = 4
+"""Bytes of the stack that finding the row uses."""
+
 
 class Counter(NamedTuple):
     """Where a program's packets are counted: the array's map id, and the row in it."""
@@ -90,7 +93,7 @@ class Counted(NamedTuple):
 def enter(counter: Counter) -> Code:
     """Before the program: find the row, and start the clock for one packet in so many.
 
-    Uses four bytes of the stack; leaves r0 to r5 undefined.
+    Uses STACK bytes of the stack; leaves r0 to r5 undefined.
     """
     clock = [asm.call_helper(uapi.BPF_FUNC_ktime_get_ns), asm.store64(ROW_AT, _START, R0)]
     tick = [
@@ -181,10 +184,10 @@ def fate() -> Code:
 def find(counter: Counter) -> Code:
     """Leave the row's place in r7; no row, no place."""
     return [
-        asm.store32(R10, -4, counter.row),
+        asm.store32(R10, -STACK, counter.row),
         asm.map_of(R1, counter.map_id),
         asm.mov64(R2, R10),
-        asm.add64(R2, -4),
+        asm.add64(R2, -STACK),
         asm.call_helper(uapi.BPF_FUNC_map_lookup_elem),
         asm.mov64(ROW_AT, R0),
     ]

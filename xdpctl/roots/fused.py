@@ -1,9 +1,9 @@
 """The fused kind of root: the members' code in one program, in order.
 
 For kernels that refuse EXT programs, and for speed: a member of one function stands in line, and
-costs a jump at most; another one is a function, and costs a direct call. A member is a program of
-its own all the same, loaded alone, with its id, name and tag; the root is made of the code that is
-kept with it (image.py).
+costs a few instructions; another one is a function, and costs a direct call. A member is a program
+of its own all the same, loaded alone, with its id, name and tag; the root is made of the code that
+is kept with it (image.py).
 
 A held member's code is not in the root. It is called through a program array that its process
 holds: when the last such process ends, the kernel empties the array and the slot is vacant. So is a

@@ -1,7 +1,7 @@
 """The code of a fused root: the members' bodies in one program, in order.
 
-A body of one function stands in the main function, where it costs a jump at most; another one is a
-function, and costs a direct call.
+A body of one function stands in the main function (in_line.py); another one is a function, and
+costs a direct call.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..kernel import asm, uapi
-from ..kernel.asm import R0, R1, R2, R3, R6, R8, R10, Code, Insn, Label
+from ..kernel.asm import R0, R1, R2, R3, R6, R7, R8, R9, R10, Code, Insn, Label, Reg
 from ..model.chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from ..model.record import FUSED
 from ..model.source import Image
-from . import count_code
+from . import count_code, in_line
 from .count_code import Counter, Mask
+from .in_line import Ways
 
 _RX_QUEUE_INDEX = 16
 """Where struct xdp_md has a number that the verifier does not know."""
@@ -49,9 +50,9 @@ def assemble(
     if lone and takes_entry([part.member for part in parts], rules):
         return parts[0].image.code, {0: FUSED}
     bodies = [_through(part.array_id) if part.array_id else part.image.code for part in parts]
-    inner, depth = _in_line(parts, bodies) if in_line else ({}, 0)
-    functions = {slot: Label() for slot in range(len(parts)) if slot not in inner}
-    code = [*_main(parts, functions, rules, inner, depth)]
+    frame = _frame(parts, bodies) if in_line else Frame()
+    functions = {slot: Label() for slot in range(len(parts)) if slot not in frame.inner}
+    code = [*_main(parts, bodies, functions, rules, frame)]
     for slot, function in functions.items():
         code += [function, bodies[slot]]
     where = asm.places(code)
@@ -62,53 +63,77 @@ def assemble(
     return asm.assemble(code), {0: FUSED, **names}
 
 
+class Frame(NamedTuple):
+    """The main function: the slots whose bodies stand in line, and where its own things are.
+
+    The context is in a register, or on the stack where the bodies in line want all of those. The
+    stack is the bodies' down to `depth`; below are the context, if it is there, and a row's place.
+    """
+
+    inner: frozenset[int] = frozenset()
+    depth: int = 0
+    register: Reg | None = R6
+
+    def keep(self, context: Reg) -> Insn:
+        if self.register:
+            return asm.mov64(self.register, context)
+        return asm.store64(R10, -self.depth - 8, context)
+
+    def fetch(self, context: Reg) -> Insn:
+        if self.register:
+            return asm.mov64(context, self.register)
+        return asm.load64(context, R10, -self.depth - 8)
+
+
 def _main(
     parts: Sequence[Part],
+    bodies: Sequence[bytes],
     functions: Mapping[int, Label],
     rules: Rules,
-    inner: Mapping[int, Code],
-    depth: int,
+    frame: Frame,
 ) -> Code:
-    """Run the bodies in order, until a verdict is in no mask: those of `inner` in line, by slot.
+    """Run the bodies in order, until a verdict is in no mask.
 
-    The context is kept in r6, or `depth` bytes below the frame's top for bodies in line, which have
-    the registers. The usual verdict falls through to the next body: with a call three instructions
-    a slot, and no jump. The others are looked at behind the end.
+    The usual verdict falls through to the next body: with a call three instructions a slot, and no
+    jump. The others are looked at behind the end.
     """
-    code: list[Insn | Label | bytes] = [
-        asm.store64(R10, -depth, R1) if inner else asm.mov64(R6, R1)
-    ]
+    code: list[Insn | Label | bytes] = [frame.keep(R1)]
     others = list[Insn | Label | bytes]()
     for slot, part in enumerate(parts):
-        last = slot + 1 == len(parts)
-        before, after = _around(part, rules, last, depth + 8 if slot in inner else 0)
-        if slot in inner:
-            code += [*before, asm.load64(R1, R10, -depth), *inner[slot], *after]
-        else:
-            found = [asm.load64(R6, R10, -depth)] if inner else []
-            code += [*found, *before, asm.mov64(R1, R6), asm.call(functions[slot]), *after]
         mask = part.member.handed_on(rules)
         on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
-        other, following = Label(), Label()
+        ways = Ways(Label(), Label(), Label(), mask)
+        before, after = _around(part, mask, slot + 1 == len(parts), frame, slot in frame.inner)
         # With an empty mask always: a jump whose condition holds, for the verifier wants every
         # instruction to be within reach.
-        code.append(asm.jne32(R0, on[0], other) if on else asm.jne64(R10, 0, other))
-        code.append(following)
-        others += [other, *(asm.jeq32(R0, verdict, following) for verdict in on[1:])]
-        if rules.on_vacant != XDP_PASS:
-            others += asm.over(asm.jne32, R0, VACANT, [asm.mov32(R0, rules.on_vacant)])
-        others.append(asm.exit_())
+        to_others = asm.jne32(R0, on[0], ways.other) if on else asm.jne64(R10, 0, ways.other)
+        look = [ways.end, *after, to_others]
+        piece = [*before, *([frame.fetch(R1)] if slot or before else [])]
+        if slot not in frame.inner:
+            piece += [asm.call(functions[slot]), *look]
+        else:
+            piece += (inner := in_line.body(bodies[slot], ways, certain=not after))
+            piece += look if ways.end in in_line.goes_to(inner) else []
+        code += [*piece, ways.following]
+        if ways.other in in_line.goes_to(piece):
+            others += [ways.other, *(asm.jeq32(R0, verdict, ways.following) for verdict in on[1:])]
+            if rules.on_vacant != XDP_PASS:
+                others += asm.over(asm.jne32, R0, VACANT, [asm.mov32(R0, rules.on_vacant)])
+            others.append(asm.exit_())
     return [*code, asm.mov32(R0, rules.on_end), asm.exit_(), *others]
 
 
-def _in_line(parts: Sequence[Part], bodies: Sequence[bytes]) -> tuple[dict[int, Code], int]:
-    """The bodies that can stand in the main function, by slot, and how deep the context lies there.
+def _frame(parts: Sequence[Part], bodies: Sequence[bytes]) -> Frame:
+    """Which bodies can stand in the main function, and where the context can lie there.
 
     Each is one function, which goes on behind itself where it ended, and makes no tail call: that
-    would leave the root. Whether the context's place is free of all of them is the verifier's to
-    say: what it loads from there has to be the context. Below it, one for the counting.
+    would leave the root. Whether the context's place on the stack is free of all of them is the
+    verifier's to say: what it loads from there has to be the context.
     """
-    inner, deepest, size = dict[int, Code](), 0, 0
+    inner, deepest, size, free = set[int](), 0, 0, {R6, R7, R8, R9}
+    if any(part.counter for part in parts):
+        deepest = count_code.STACK
+        free -= {count_code.ROW_AT, R8}
     for slot, (part, body) in enumerate(zip(parts, bodies, strict=True)):
         count = asm.count(body)
         if part.array_id or size + count > _MAX_IN_LINE:
@@ -118,30 +143,33 @@ def _in_line(parts: Sequence[Part], bodies: Sequence[bytes]) -> tuple[dict[int, 
         depth = asm.stack_depth(body)
         if depth + 16 > asm.STACK:
             continue
-        end = Label()
-        inner[slot] = [*asm.with_end(body, end), end]
+        inner.add(slot)
         deepest, size = max(deepest, depth), size + count
-    return inner, (deepest + 7) // 8 * 8 + 8
+        free &= in_line.untouched(body)
+    register = max(free, key=lambda one: one.value) if free else None
+    return Frame(frozenset(inner), (deepest + 7) // 8 * 8, register)
 
 
-def _around(part: Part, rules: Rules, last: bool, depth: int) -> tuple[Code, Code]:
+def _around(part: Part, mask: int, last: bool, frame: Frame, inner: bool) -> tuple[Code, Code]:
     """What runs before a body, and behind it.
 
-    A body in line has all registers: where a row for counting is, is kept at a depth meanwhile.
+    A body in line has the registers: where a row for counting is, is on the stack meanwhile.
     """
-    after = list(_HIDING if _is_to_hide(part) else ())
+    after = list(_hiding(frame) if _is_to_hide(part) else ())
     if part.counter is None:
         return [], after
-    before = list(count_code.enter(part.counter))
-    if depth:
-        before.append(asm.store64(R10, -depth, count_code.ROW_AT))
-        after.append(asm.load64(count_code.ROW_AT, R10, -depth))
-    counts = count_code.leave(Mask(part.member.handed_on(rules), last))
+    before, row_at = list(count_code.enter(part.counter)), -frame.depth - 16
+    if inner:
+        before.append(asm.store64(R10, row_at, count_code.ROW_AT))
+        after.append(asm.load64(count_code.ROW_AT, R10, row_at))
+    counts = count_code.leave(Mask(mask, last))
     return before, [*after, asm.mov64(R8, R0), *counts, asm.mov64(R0, R8)]
 
 
-# w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1
-_HIDING: Code = (asm.load32(R1, R6, _RX_QUEUE_INDEX), asm.xor32(R0, R1), asm.xor32(R0, R1))
+def _hiding(frame: Frame) -> Code:
+    """w1 = ctx->rx_queue_index; w0 ^= w1; w0 ^= w1."""
+    queue = asm.load32(R1, R1, _RX_QUEUE_INDEX)
+    return [frame.fetch(R1), queue, asm.xor32(R0, R1), asm.xor32(R0, R1)]
 
 
 def _is_to_hide(part: Part) -> bool:
