@@ -282,8 +282,15 @@ def test_a_progress_bar_is_for_a_terminal(
     said = on_terminal(work, stream="stderr")
     assert "load" in said
     assert "75%" in said
+    capfd.readouterr()
     work()
-    assert capfd.readouterr().err == ""
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    # What is printed meanwhile goes where it went.
+    assert captured.out
+    shown = on_terminal(work, stream="stderr")
+    assert capfd.readouterr().out == captured.out
+    assert captured.out not in shown
 
 
 # --- looks --------------------------------------------------------------------------------------

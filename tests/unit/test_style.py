@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit import terminal
 from tests.unit.samples import INTERFACE, ROOT
 from xdpctl.errors import XdpctlError
 from xdpctl.host.interfaces import Failure
+from xdpctl.view import style
 from xdpctl.view.style import Style, printable, say, tell
 from xdpctl.view.words import error_text, failure_text
 
@@ -42,6 +44,21 @@ def test_an_error_keeps_its_lines_and_nothing_else() -> None:
     text = "what\\x1b\n  why: one\n       two\\r\n  do: \\x9b\na\tb\nc\\x07"
     assert error_text(error, Style(verbose=1)) == text
     assert failure_text(Failure(INTERFACE, error), Style()).startswith("veth7: what\\x1b\n")
+
+
+def test_a_terminal_is_one_while_something_is_shown_live() -> None:
+    """Rich puts another stream in the place of standard output, which does not say what it is."""
+    found = []
+
+    def work() -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(), auto_refresh=False):
+            found.append((style.on_terminal(), style.can_print("─"), style.short("XDP_PASS")))
+
+    terminal.on_terminal(work)
+    assert found == [(True, True, "PASS")]
 
 
 @pytest.mark.parametrize("path", sorted(VIEW.glob("*.py")), ids=lambda path: path.stem)

@@ -76,7 +76,10 @@ def progress(settings: Settings, command: str, found: Sequence[Interface]) -> It
                 from rich.console import Console
                 from rich.progress import Progress
 
-                bar = Progress(console=Console(stderr=True), transient=True)
+                # What goes to a file goes there, and not above the bar.
+                above = sys.stdout.isatty()
+                console = Console(stderr=True)
+                bar = Progress(console=console, transient=True, redirect_stdout=above)
                 task = ending.enter_context(bar).add_task(command, total=len(found))
             if bar:
                 bar.update(task, completed=done)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,9 +26,18 @@ class Style:
     """Rows on a terminal too, and of oddities only with -v."""
 
 
+def standard_output() -> TextIO:
+    """Standard output itself. While rich shows something live, another stream stands in its place.
+
+    That one has no encoding, and before rich 14 it is no terminal.
+    """
+    output: TextIO = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    return output
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal: rich draws there and nowhere else."""
-    return sys.stdout.isatty()
+    return standard_output().isatty()
 
 
 def is_dumb() -> bool:
@@ -81,7 +90,7 @@ def paint(lines: Iterable[Line]) -> None:
 def can_print(text: str) -> bool:
     """Whether standard output's encoding has all characters of a text."""
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(standard_output().encoding or "ascii")
     except UnicodeError:
         return False
     return True
