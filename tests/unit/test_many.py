@@ -29,7 +29,7 @@ from xdpctl.errors import (
     VanishedError,
     XdpctlError,
 )
-from xdpctl.host import rights, signals
+from xdpctl.host import output, rights, signals
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.plan import make_plan
 from xdpctl.model.state import State
@@ -288,9 +288,17 @@ def test_a_progress_bar_is_for_a_terminal(
     assert captured.err == ""
     # What is printed meanwhile goes where it went.
     assert captured.out
-    shown = on_terminal(work, stream="stderr")
+
+    def as_a_command() -> None:
+        with output.prepared():
+            work()
+
+    shown = on_terminal(as_a_command, stream="stderr")
     assert capfd.readouterr().out == captured.out
     assert captured.out not in shown
+    # And rich's controls are not escaped.
+    assert "75%" in shown
+    assert r"\x1b" not in shown
 
 
 # --- looks --------------------------------------------------------------------------------------

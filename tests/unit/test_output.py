@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from typing import IO, cast
 import pytest
 
 from tests.unit.samples import ROOT
+from tests.unit.terminal import on_terminal
 from xdpctl.errors import NotFoundError, OutputError, UsageError
 from xdpctl.host import output, signals
 from xdpctl.host.text import decoded, lines, plain, printable
+from xdpctl.view import live
+from xdpctl.view.style import Span, Style
 
 
 def xdpctl(words: str) -> tuple[int, str]:
@@ -152,3 +156,20 @@ def test_what_rich_prints_is_its_own() -> None:
     stream = cast(IO[str], output.Stream(out, 1))
     Console(file=stream, force_terminal=True).print("[red]a[/red]")
     assert "\x1b[31ma" in out.getvalue()
+
+
+def test_what_is_shown_live_draws_too() -> None:
+    """Rich puts a stream of its own in the place of ours then, which must not lead back to ours."""
+    looks = itertools.count()
+    picture = live.Screen[int](lambda found: [[Span("one")], [Span(f"look {found}")]], print)
+
+    def work() -> None:
+        with output.prepared():
+            live.intervals(
+                lambda: next(looks), picture, Style(), 0, empty=0, enough=lambda found: found > 1
+            )
+
+    shown = on_terminal(work)
+    assert "look 2" in shown
+    assert "\x1b[1A" in shown
+    assert r"\x1b" not in shown

@@ -15,6 +15,7 @@ from ..errors import Interrupted, OutputError, XdpctlError, explained
 from ..host import output
 from ..host.interfaces import Failure, Interface
 from ..view import words
+from ..view.style import console
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -73,13 +74,12 @@ def progress(settings: Settings, command: str, found: Sequence[Interface]) -> It
         bar: Progress | None = None
         for done, interface in enumerate(found):
             if bar is None and time.monotonic() >= late:
-                from rich.console import Console
                 from rich.progress import Progress
 
                 # What goes to a file goes there, and not above the bar.
                 above = sys.stdout.isatty()
-                console = Console(stderr=True)
-                bar = Progress(console=console, transient=True, redirect_stdout=above)
+                drawing = console(err=True)
+                bar = Progress(console=drawing, transient=True, redirect_stdout=above)
                 task = ending.enter_context(bar).add_task(command, total=len(found))
             if bar:
                 bar.update(task, completed=done)

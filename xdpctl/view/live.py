@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import Interrupted, RaceError
 from ..host import signals
-from .style import Line, Style, is_dumb, on_terminal, paint, rich_text
+from .style import Line, Style, console, is_dumb, on_terminal, paint, rich_text
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ def _drawer(
         return screen.lines
     if is_dumb():
         return lambda found: paint([*screen.picture(found), []])
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
 
     def picture(found: T) -> Group:
@@ -92,5 +93,8 @@ def _drawer(
 
     first = None if empty is None else picture(empty)
     # Without its thread: it would draw while a signal ends the command.
-    shown = ending.enter_context(Live(first, console=Console(), auto_refresh=False))
+    # Remarks on standard error go where that goes, and above the picture if it is the terminal.
+    shown = ending.enter_context(
+        Live(first, console=console(), auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+    )
     return lambda found: shown.update(picture(found), refresh=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 from ..host.text import printable as printable
@@ -26,18 +27,27 @@ class Style:
     """Rows on a terminal too, and of oddities only with -v."""
 
 
-def standard_output() -> TextIO:
-    """Standard output itself. While rich shows something live, another stream stands in its place.
+def itself(stream: TextIO) -> TextIO:
+    """What rich may write to, for a standard stream: its controls are not escaped there.
 
-    That one has no encoding, and before rich 14 it is no terminal.
+    While rich shows something live, a stream of its own stands in the place of standard output.
+    That leads to ours, which escapes; it has no encoding, and before rich 14 it is no terminal.
     """
-    output: TextIO = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
-    return output
+    while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
+        stream = inner
+    return stream
+
+
+def console(*, err: bool = False) -> Console:
+    """For what rich draws on standard output, or on standard error."""
+    from rich.console import Console
+
+    return Console(file=itself(sys.stderr if err else sys.stdout))
 
 
 def on_terminal() -> bool:
     """Whether standard output is a terminal: rich draws there and nowhere else."""
-    return standard_output().isatty()
+    return itself(sys.stdout).isatty()
 
 
 def is_dumb() -> bool:
@@ -80,17 +90,15 @@ def rich_text(line: Line) -> Text:
 
 def paint(lines: Iterable[Line]) -> None:
     """Print lines on a terminal. None is broken: that is left to the terminal, for copying."""
-    from rich.console import Console
-
-    console = Console()
+    drawing = console()
     for line in lines:
-        console.print(rich_text(line), soft_wrap=True)
+        drawing.print(rich_text(line), soft_wrap=True)
 
 
 def can_print(text: str) -> bool:
     """Whether standard output's encoding has all characters of a text."""
     try:
-        text.encode(standard_output().encoding or "ascii")
+        text.encode(itself(sys.stdout).encoding or "ascii")
     except UnicodeError:
         return False
     return True
