@@ -74,15 +74,29 @@ def test_modules_that_are_named_exist(path: str) -> None:
     assert [one for one in used if not (PACKAGE / f"{one}.py").exists()] == []
 
 
-def test_the_picture_is_drawn_from_its_text(drawing: ModuleType) -> None:
-    assert read("docs/architecture.svg") == drawing.drawn(), "run docs/drawing.py"
+PICTURES = ("architecture.svg", "steps.svg")
 
 
-def test_the_text_of_the_picture_fits(drawing: ModuleType) -> None:
-    for box in drawing.boxes():
-        assert all(len(line) <= box.width - 3 for line in (box.module, *box.lines)), box
-        assert box.x + box.width <= drawing.WIDTH
-        assert box.y + box.height <= drawing.HEIGHT
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_are_drawn_from_their_text(drawing: ModuleType, name: str) -> None:
+    assert set(drawing.DRAWINGS) == set(PICTURES)
+    assert read(f"docs/{name}") == drawing.drawn(drawing.DRAWINGS[name]()), "run docs/drawing.py"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_text_of_the_pictures_fits(drawing: ModuleType, name: str) -> None:
+    picture = drawing.DRAWINGS[name]()
+    for box in picture.boxes:
+        assert all(len(line) <= box.width - 3 for line in (box.title, *box.lines)), box
+        assert box.x + box.width <= picture.width
+        assert box.y + box.height <= picture.height
+    assert all(note.x + len(note.text) <= picture.width for note in picture.notes)
+
+
+def test_the_seven_steps_are_those_that_swap_dispatcher_prints(drawing: ModuleType) -> None:
+    shown = " ".join(steps for _text, _arrows, steps, _said in drawing.STATES).split()
+    assert set(shown) == {"1", "1'", "2", "3", "4", "4'", "5", "6", "7"}
+    assert "![The seven steps of a change](steps.svg)" in read("docs/change.md")
 
 
 def test_the_page_stays_short() -> None:
