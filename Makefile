@@ -48,11 +48,16 @@ deb: ## build the Debian package into dist/
 test-deb: ## build and use the Debian package on bare images of Debian 12 and 13
 	tests/deb try
 
+pictures: ## draw docs/pictures anew, from real runs in namespaces of their own
+	tests/setup demo
+	make -s -C tests/bpf
+	tests/alone .venv/bin/python -m tests.kernel.pictures docs/pictures
+
 clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo check test test-kernel test-matrix soak bench install uninstall deb test-deb clean
+.PHONY: help setup demo check test test-kernel test-matrix soak bench pictures install uninstall deb test-deb clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test
