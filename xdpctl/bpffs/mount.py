@@ -120,7 +120,7 @@ class Bpffs:
     def _mount(self) -> tuple[str, list[str] | None]:
         """Where the file system that holds the path is mounted, and a bpffs's options."""
         path = os.fsencode(os.path.realpath(self.path))
-        best, found, where = -1, None, b""
+        best, found, where = 0, None, b""
         # proc_pid_mountinfo(5): … mount point (5th), options (6th) … - type, source, super options.
         with open("/proc/self/mountinfo", "rb") as mounts:
             for line in mounts:

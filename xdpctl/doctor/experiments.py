@@ -8,7 +8,6 @@ The compiled dispatcher alone stays, in the cache that every load uses.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from ..errors import XdpctlError
 from ..host.child import forked
 from ..host.text import Json
-from ..kernel import abi, asm, libbpf, libc, netlink, uapi, xdp
+from ..kernel import asm, libc, netlink, uapi, xdp
 from ..kernel.link import Link
 from ..kernel.program import Program
 from ..model.chain import Member
@@ -59,13 +58,7 @@ def tried(work: Callable[[], object]) -> Experiment:
 
 def load(frags: bool = False) -> Program:
     """A plain XDP program, with nothing that an old kernel could lack."""
-    options = abi.ProgLoadOpts(
-        expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
-    )
-    size = len(asm.PASS) // asm.INSN_SIZE
-    kind, name = uapi.BPF_PROG_TYPE_XDP, NAME.encode()
-    given = kind, name, b"GPL", asm.PASS, size, ctypes.byref(options)
-    return Program(libbpf.call("bpf_prog_load", *given))
+    return Program.plain(NAME, frags=frags)
 
 
 def ext() -> Experiment:

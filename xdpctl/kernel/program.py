@@ -76,6 +76,18 @@ class Program(Descriptor):
             )
             return cls(_load(kind, name, asm.with_maps(code, fds), options, gpl=gpl))
 
+    @classmethod
+    def plain(cls, name: str, *, frags: bool = False) -> Self:
+        """Load a program that passes everything, with nothing that an old kernel could lack.
+
+        Raises KernelError.
+        """
+        options = abi.ProgLoadOpts(
+            expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
+        )
+        given = name.encode(), b"GPL", asm.PASS, asm.count(asm.PASS), ctypes.byref(options)
+        return cls(libbpf.call("bpf_prog_load", uapi.BPF_PROG_TYPE_XDP, *given))
+
     @property
     def info(self) -> records.ProgInfo:
         return libbpf.prog_info(self.fd)
