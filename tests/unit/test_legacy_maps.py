@@ -174,6 +174,7 @@ REFUSED = {
     "another pin": ("aya", "{1, 4, 4, 1, 0, 0, 2}", "map m: pinning is 2"),
     "no type": ("plain", "{0, 4, 8, 1}", "map m: its definition has no type"),
     "a fragment": ("brief", "{1, 4, 8}", "map m: its definition has 12 bytes"),
+    "half of the flags": ("half", "{{1, 4, 8, 1}, {1}}", "map m: its definition has 18 bytes"),
     "a novel": ("novel", "{1, 4, 8, 1}", "map m: its definition has 9000 bytes"),
     "a path": ("path", '{1, 4, 8, 1, 0, 0, "tc"}', "map m: byte 24 is 116"),
     "an address": ("address", "{1, 4, 8, 1, 0, 0, &m}", "maps has addresses in its definitions"),
@@ -181,6 +182,7 @@ REFUSED = {
 ODD = (
     DEFINITION.format("brief", "type, key, value")
     + DEFINITION.format("novel", "all[2250]")
+    + "struct half { unsigned all[4]; char rest[2]; } __attribute__((packed)); "
     + "struct path { unsigned all[6]; char where[256]; }; "
     + "struct address { unsigned all[6]; void *where; }; "
 )

@@ -92,7 +92,7 @@ class _Definition(NamedTuple):
     def wrong(self, sections: Sequence[bytes]) -> Iterator[str]:
         """What of it cannot be said in BTF, or means something to its own loader alone."""
         kind, more = self.words[0], self.more
-        if not _LEAST <= len(self.data) <= _MOST:
+        if len(self.data) != _LEAST and not _PLAIN <= len(self.data) <= _MOST:
             yield f"its definition has {len(self.data)} bytes, a plain one {_PLAIN}"
             return
         if not kind:
