@@ -71,7 +71,7 @@ CASES = [
     Case("unload-all", ("count", THIRD), ("unload", "{dev}", "--all"), ()),
     Case("swap", ("count", THIRD), ("swap-dispatcher", "{dev}"), (0, 1)),
     Case("replace", ("count", THIRD, "percpu"), (), (0, "mark", 2)),
-    Case("apply", ("count", THIRD), ("apply", "{dev}", "{file}"), ("count", "percpu")),
+    Case("apply", ("count", THIRD), ("apply", "{dev}", "{file}"), (0, "percpu")),
     Case("keep", ("count", THIRD), ("unload", "{dev}", "-n", THIRD, "--keep"), (0,)),
     Case(
         *("rollback", ("count", THIRD), ("rollback", "{dev}"), (0, THIRD)),

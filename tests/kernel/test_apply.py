@@ -119,20 +119,21 @@ def test_whatever_ran_there(tool: Tool, veth: net.Veth, file: Files, objects: Ob
 def test_again_under_traffic(tool: Tool, veth: net.Veth, file: Files, swaps: int) -> None:
     """What stays in the file misses no packet and counts on, whatever comes and goes beside it."""
     tool("apply", veth.dev, file(CHAIN))
-    guard, *counting = tool.ids(veth.dev)
+    guard, pinned, last = tool.ids(veth.dev)
+    counting = [pinned, last]
     maps = [oracle.prog_map(one) for one in counting]
     with Traffic(veth, counting) as traffic:
         for number in range(swaps):
             tool("apply", veth.dev, file(CHAIN if number % 2 else WITHOUT_GUARD), "-q")
             now = tool.chain(veth.ifindex)
             assert len(now) == (3 if number % 2 else 2)
-            assert not {guard, *counting} & set(now)
+            assert ({guard, last} & set(now), pinned in now) == (set(), True)
             assert [oracle.prog_map(one) for one in now[-2:]] == maps
         assert traffic.missed(swaps, "applied") == [0, 0]
     assert traffic.sent > 10 * swaps
     assert shape(tool, veth.dev) == written(tool)
     # Kept for a rollback were those of the last change alone.
-    assert not {guard, *counting} & set(oracle.prog_ids())
+    assert not {guard, last} & set(oracle.prog_ids())
 
 
 def test_of_several_that_are_called_the_same(tool: Tool, veth: net.Veth, file: Files) -> None:
@@ -171,7 +172,7 @@ def test_what_fails_changes_nothing(
         result = tool.try_("apply", veth.dev, file(dropping), "--must-pass", packets)
         assert (result.code, "3 of 3 packets" in result.err) == (14, True)
         planned = tool("apply", veth.dev, file(dropping), "--dry-run").out
-        assert "slot 1: replace id" in planned
+        assert "slot 1: keep id" in planned
         assert "load drop" in planned
         tried = tool("test", veth.dev, "apply", file(dropping), "--pcap", packets, "--json").json
         assert tried["trial"]["verdicts"] == [{"verdict": "XDP_DROP", "packets": 3}]
@@ -198,3 +199,81 @@ def test_after_all_is_lost(tool: Tool, file: Files) -> None:
         assert tool.try_(*command).code == 3
         oracle.unmount(tool.bpffs)
         oracle.mount("bpf", tool.bpffs, "mode=0700")
+
+
+THREE = """
+[[program]]
+file = "{count}"
+
+[[program]]
+file = "{recount}"
+name = "second"
+constants = {{ step = %d }}
+
+[[program]]
+file = "%s"
+name = "third"
+prio = %d
+"""
+
+
+def test_only_what_has_changed_is_loaded(
+    tool: Tool, veth: net.Veth, file: Files, objects: Objects, tmp_path: Path
+) -> None:
+    """Programs keep their ids unless their bytes or what is set in them have changed."""
+    third = tmp_path / "third.o"
+
+    def applied(step: int = 1, priority: int = 60) -> tuple[str, list[int]]:
+        path = file(THREE % (step, third, priority))
+        said = tool("apply", veth.dev, path, "--json").json
+        return said["plan"]["flip"], [one["id"] for one in said["programs"]]
+
+    third.write_bytes(Path(objects["pass"]).read_bytes())
+    flip, first = applied()
+    assert flip == "attach"
+    root = oracle.xdp_links(veth.ifindex)[0].prog_id
+    net.exchange(veth, FRAMES)
+    before = oracle.snapshot(tool.bpffs)
+    for _again in range(2):
+        assert applied() == ("none", first)
+        assert "nothing changed" in tool("apply", veth.dev, tmp_path / "chain.toml").out
+    assert oracle.xdp_links(veth.ifindex)[0].prog_id == root
+    after = oracle.snapshot(tool.bpffs)
+    assert (after.progs, after.maps, after.pins) == (before.progs, before.maps, before.pins)
+
+    assert applied(priority=70) == ("update", first)
+    third.write_bytes(Path(objects["mark"]).read_bytes())
+    _flip, second = applied(priority=70)
+    assert (second[:2], second[2] != first[2]) == (first[:2], True)
+    flip, last = applied(step=2, priority=70)
+    assert ([last[0], last[2]], last[1] != first[1]) == ([first[0], second[2]], True)
+    net.exchange(veth, FRAMES)
+    assert oracle.settle_counter(oracle.prog_map(first[0]), 2 * len(FRAMES)) == 2 * len(FRAMES)
+
+
+def test_a_chain_as_the_file_says_is_not_touched(
+    tool: Tool, veth: net.Veth, file: Files, tmp_path: Path
+) -> None:
+    """No bpf(2) call that loads, makes or links anything."""
+    path = file(CHAIN)
+    tool("apply", veth.dev, path)
+    log = tmp_path / "calls"
+    prefix = ("strace", "-f", "-e", "trace=bpf", "-o", str(log))
+    assert tool.process("apply", veth.dev, path, prefix=prefix).code == 0
+    calls = log.read_text()
+    assert "BPF_OBJ_GET_INFO_BY_FD" in calls
+    for word in ("LOAD", "CREATE", "UPDATE", "PIN,", "ATTACH"):
+        assert f"_{word}" not in calls
+
+
+def test_a_vacant_slot_is_closed(tool: Tool, veth: net.Veth, file: Files) -> None:
+    """A chain whose programs are those of the file is whole, or is made whole."""
+    path = file(WITHOUT_GUARD)
+    tool("apply", veth.dev, path)
+    assert tool("apply", veth.dev, path, "--json").json["plan"]["flip"] == "none"
+    other = "fused" if tool.kind == "ext" else "ext"
+    said = tool("apply", veth.dev, path, "--root", tool.kind, "--json").json
+    assert said["plan"]["flip"] == "none"
+    if not oracle.lacks("ext"):
+        said = tool("apply", veth.dev, path, "--root", other, "--json").json
+        assert (said["plan"]["flip"], said["plan"]["kind"]) == ("update", other)

@@ -58,7 +58,7 @@ OPERATIONS = {
     "set": Kind(1, {2, 3, 13}),
     "stats": Kind(1, {3, 13}),
     "rollback": Kind(1, {3, 13}, gone=None, new=None),
-    "apply": Kind(1, {13}, gone=None, new=2),
+    "apply": Kind(1, {13}, gone=None, new=None),
 }
 
 

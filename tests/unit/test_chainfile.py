@@ -356,7 +356,7 @@ def test_options_go_before_what_the_file_says(here: Path, monkeypatch: pytest.Mo
     words = ["apply", "lo", str(path), "--root", "auto", "--attach", "netlink"]
     assert run(words) == 0
     assert found.pop("target")(EMPTY).members[0].name == "count"
-    asked = Request(mode="skb", attach="netlink", kind="auto", protocol=1)
+    asked = Request(mode="skb", attach="netlink", kind="auto", protocol=1, unless_same=True)
     assert found == {"request": asked, "keeps": True}
 
 

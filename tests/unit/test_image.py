@@ -16,7 +16,7 @@ from xdpctl.kernel import asm, libbpf, program, records, uapi
 from xdpctl.kernel.asm import CALL, INSN_SIZE, LD_IMM64
 from xdpctl.kernel.object import Object, ObjectProgram
 from xdpctl.kernel.program import Program
-from xdpctl.model.source import Image
+from xdpctl.model.source import Image, Recipe
 from xdpctl.programs import image
 
 MOV, EXIT = 0xB4, insn(0x95)
@@ -159,7 +159,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image | None]:
         monkeypatch.setattr(libbpf, "map_info", map_info)
         info = records.ProgInfo(9, 6, "p", "", 0, 0, 0, (), gpl=True)
         monkeypatch.setattr(libbpf, "prog_info", lambda _fd: info)
-        return image.capture(Object(1), ObjectProgram(2), True)
+        return image.capture(Object(1), ObjectProgram(2), True, None)
 
     return capture
 
@@ -220,3 +220,33 @@ def test_functions_without_a_name_are_numbered_after_the_last_one_that_has() -> 
     )
     assert given == ["root", "root_1", "first", "first_1", "first_2", "se_cond_2_"]
     assert program._function_names([0], {0: "alone"}) == ["alone"]
+
+
+RECIPE = Recipe(
+    *("/x/a.o", "f", "00ff", "/sys/fs/bpf", ("-DX=1",), None),
+    *((("limit", "5"),), (("flows", 64),), (("jumps[1]", "dropper"),)),
+)
+
+
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, Recipe("-", "f", ""), Recipe("/b.c", "g", "", bcc=False)]
+)
+@pytest.mark.parametrize("names", [(), ((7, "a_rather_long_name"),)])
+def test_what_a_program_was_loaded_from_is_kept(
+    recipe: Recipe, names: tuple[tuple[int, str], ...]
+) -> None:
+    image = Image(CODE, frags=False, gpl=True, names=names, recipe=recipe)
+    assert Image.unpack(image.pack()) == image
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(None, [], {}, {"file": "a"}, {**RECIPE.data(), "later": 1}, {**RECIPE.data(), "file": 3}),
+        *({**RECIPE.data(), "bcc": 7}, {**RECIPE.data(), "entries": [["flows", "many"]]}),
+        *({**RECIPE.data(), "flags": [1]}, {**RECIPE.data(), "tails": [1]}),
+    ],
+)
+def test_what_is_no_recipe_is_none(data: object) -> None:
+    """A record is what anybody may have bound: it is read with care, and the image stays."""
+    assert Recipe.parse(data) is None

@@ -558,7 +558,7 @@ def test_an_empty_root_is_one_more_chain() -> None:
 
 
 def test_a_chain_is_ready_as_it_is() -> None:
-    asked = Request(first_alone=True)
+    asked = Request(unless_same=True)
     for members in ([ONE], []):
         state = state_of(members)
         assert make_plan(state, state.chain, request=asked).flip == "none"

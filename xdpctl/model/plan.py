@@ -128,13 +128,16 @@ def make_plan(
     speaks = protocol or (BINDING if bound else there.protocol if there else 0) or PROTOCOL
     if bound:
         _check_binding(state, target, chosen, mode, speaks)
+    flip = _FLIPS[root is not None, target.has_root]
+    if request.unless_same and target == state.chain and _is_whole(root, chosen, speaks):
+        flip = "none"
     return Plan(
         interface=name,
         current=Chain() if adopts else state.chain,
         target=target,
         mode=root.mode if root else mode or "native",
         attach=root.attach if root else attach or "link",
-        flip=_flip(state, target, request),
+        flip=flip,
         kind=chosen,
         protocol=speaks,
         adopts=adopts,
@@ -143,10 +146,14 @@ def make_plan(
     )
 
 
-def _flip(state: State, target: Chain, request: Request) -> Flip:
-    if request.first_alone and state.root is not None and target == state.chain:
-        return "none"
-    return _FLIPS[state.root is not None, target.has_root]
+def _is_whole(root: Root | None, kind: Kind, protocol: int) -> bool:
+    """Whether a root is of a kind and protocol, and has a program in every slot."""
+    if root is None or root.kind != kind:
+        return False
+    spoken = root.config.protocol if root.config else 0
+    return spoken in (0, protocol) and not any(
+        slot.orphan or slot.member is None for slot in root.slots
+    )
 
 
 def _is_adoptable(root: Root) -> bool:

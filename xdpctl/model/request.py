@@ -29,9 +29,9 @@ class Request:
 
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
     most of libxdp's tools read. `attach` is asked of any root, `first_attach` of a first one alone.
-    `adopts` allows to take over from a program without a dispatcher. With `first_alone` a chain
-    that is there already, and is to stay as it is, keeps its root. `dry_run` plans and changes
-    nothing. `terms` say how the change can be taken back.
+    `adopts` allows to take over from a program without a dispatcher. With `unless_same` a chain
+    that is there already, whole and on a root as is asked for, keeps its root. `dry_run` plans and
+    changes nothing. `terms` say how the change can be taken back.
     """
 
     mode: AskedMode | None = None
@@ -40,7 +40,7 @@ class Request:
     kind: AskedKind | None = None
     protocol: int | None = None
     adopts: bool = False
-    first_alone: bool = False
+    unless_same: bool = False
     dry_run: bool = False
     terms: Terms = UNRECORDED
 

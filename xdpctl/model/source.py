@@ -15,26 +15,31 @@ MAX_ENTRIES = 2**32 - 1
 """The most that a map can have."""
 
 _MAGIC, _VERSION = b"xdpi", 1
-# Magic, version, flags, length of the code in bytes. The code follows, and the names of maps.
+# Magic, version, flags, length of the code in bytes. The code follows, then JSON.
 _HEAD = struct.Struct("=4sHHI")
-_FRAGS, _GPL, _NAMED = 1 << 0, 1 << 1, 1 << 2
+_FRAGS, _GPL, _TOLD = 1 << 0, 1 << 1, 1 << 2
 
 
 class Image(NamedTuple):
     """A program's code, its maps named by id; whether it takes fragments, and its licence.
 
-    `names` has the full names of maps by id, of those that the kernel may have cut.
+    `names` has the full names of maps by id, of those that the kernel may have cut. `recipe` says
+    what the program was loaded from.
     """
 
     code: bytes
     frags: bool
     gpl: bool
     names: tuple[tuple[int, str], ...] = ()
+    recipe: Recipe | None = None
 
     def pack(self) -> bytes:
-        flags = _FRAGS * self.frags | _GPL * self.gpl | _NAMED * bool(self.names)
-        names = json.dumps(self.names).encode() if self.names else b""
-        return _HEAD.pack(_MAGIC, _VERSION, flags, len(self.code)) + self.code + names
+        told: dict[str, object] = {"names": self.names} if self.names else {}
+        if self.recipe:
+            told["recipe"] = self.recipe.data()
+        flags = _FRAGS * self.frags | _GPL * self.gpl | _TOLD * bool(told)
+        text = json.dumps(told).encode() if told else b""
+        return _HEAD.pack(_MAGIC, _VERSION, flags, len(self.code)) + self.code + text
 
     @classmethod
     def unpack(cls, record: bytes) -> Image | None:
@@ -47,13 +52,57 @@ class Image(NamedTuple):
             return None
         if size % INSN_SIZE or not size:
             return None
-        if rest and not flags & _NAMED:
+        if rest and not flags & _TOLD:
             return None
         try:
-            names = tuple((int(number), str(name)) for number, name in json.loads(rest or b"[]"))
-        except (ValueError, TypeError, RecursionError):
+            told = json.loads(rest or b"{}")
+            names = tuple((int(number), str(name)) for number, name in told.get("names", ()))
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return None
-        return cls(code, bool(flags & _FRAGS), bool(flags & _GPL), names)
+        recipe = Recipe.parse(told.get("recipe"))
+        return cls(code, bool(flags & _FRAGS), bool(flags & _GPL), names, recipe)
+
+
+class Recipe(NamedTuple):
+    """What a program was loaded from, and how: what a chain file says of it.
+
+    `digest` is of the object's bytes, in hexadecimal; empty where that would not tell whether the
+    program is the same. `file` is an absolute path, or - for standard input.
+    """
+
+    file: str
+    program: str
+    digest: str
+    pin_path: str | None = None
+    flags: tuple[str, ...] = ()
+    bcc: bool | None = None
+    constants: tuple[tuple[str, str], ...] = ()
+    entries: tuple[tuple[str, int], ...] = ()
+    tails: tuple[tuple[str, str], ...] = ()
+
+    def data(self) -> dict[str, object]:
+        return {name: value for name, value in self._asdict().items() if value not in (None, ())}
+
+    @classmethod
+    def parse(cls, data: object) -> Recipe | None:
+        """None where it is none, or one of a later xdpctl."""
+        if not isinstance(data, dict) or not data.keys() <= {*cls._fields}:
+            return None
+        try:
+            found = cls(**data)
+            texts = (found.file, found.program, found.digest, found.pin_path or "", *found.flags)
+            if not all(isinstance(one, str) for one in texts):
+                return None
+            if found.bcc not in (None, False, True):
+                return None
+            return found._replace(
+                flags=tuple(found.flags),
+                constants=tuple((str(name), str(value)) for name, value in found.constants),
+                entries=tuple((str(name), int(value)) for name, value in found.entries),
+                tails=tuple((str(name), str(value)) for name, value in found.tails),
+            )
+        except (TypeError, ValueError):
+            return None
 
 
 class NamedMaps(Protocol):
@@ -184,7 +233,7 @@ class Source(NamedTuple):
 
     One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
     are pinned for as long as it is a member. `tuning` is set before it is loaded; `pins` tells
-    whether maps of it ask to be pinned.
+    whether maps of it ask to be pinned. The `recipe` is kept with the program.
     """
 
     path: str
@@ -199,6 +248,7 @@ class Source(NamedTuple):
     tables: NamedMaps | None = None
     tuning: Tuning = Tuning()
     pins: bool = False
+    recipe: Recipe | None = None
 
 
 class MapsAsked(NamedTuple):

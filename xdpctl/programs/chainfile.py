@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import BadObjectError, UsageError, XdpctlError, choices
+from ..errors import BadObjectError, KernelError, UsageError, XdpctlError, choices
 from ..host import files
+from ..kernel.program import Program
 from ..model.chain import (
     MAX_PRIORITY,
     ON_END,
     ON_VACANT,
     Chain,
     Member,
+    Standing,
     arranged,
     check_label,
     parse_actions,
@@ -26,7 +28,7 @@ from ..model.record import PROTOCOLS
 from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
 from ..model.state import State
-from . import objects
+from . import image, objects
 from .clang import Build
 
 LIMIT = 1 << 20
@@ -49,7 +51,8 @@ class Written:
         """The chain of the file, whatever the interface runs now.
 
         A program that is called like one that runs takes its place. If several are called the same,
-        the first takes that of the first, and so on. Whether packets are counted stays as it is.
+        the first takes that of the first, and so on. One that was loaded from the same bytes in the
+        same way goes on as it is. Whether packets are counted stays as it is.
         A file without programs keeps an empty root.
         """
         there, members = list(state.chain.members), []
@@ -57,9 +60,26 @@ class Written:
             old = next((one for one in there if one.known_as == new.known_as), None)
             if old:
                 there.remove(old)
-            members.append(new.instead_of(old, maps) if old else new)
+            if old and maps == MapsAsked() and _is_loaded(old, new):
+                standing = {name: getattr(new, name) for name in Standing.__annotations__}
+                members.append(replace(old, **standing))
+            else:
+                members.append(new.instead_of(old, maps) if old else new)
         rules = state.chain.rules._replace(**self.rules)
         return Chain(tuple(members), rules).if_empty(kept=True)
+
+
+def _is_loaded(old: Member, new: Member) -> bool:
+    """Whether a program that runs is what a new one would be."""
+    wanted = new.source and new.source.recipe
+    if old.held or not wanted or not wanted.digest:
+        return False
+    try:
+        with Program.by_id(old.id) as running:
+            found = image.of(running.info)
+    except KernelError:
+        return False  # it is gone: the change will see that
+    return found is not None and found.recipe == wanted
 
 
 @contextlib.contextmanager

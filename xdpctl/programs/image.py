@@ -15,7 +15,7 @@ from ..errors import UnsupportedError
 from ..kernel import asm, libbpf, records, uapi
 from ..kernel.object import Object, ObjectProgram
 from ..kernel.program import Program, kept_record
-from ..model.source import Image
+from ..model.source import Image, Recipe
 
 NAME = "xdpctl_image"
 """The name of the map."""
@@ -77,7 +77,9 @@ def _close(fds: Sequence[int], undo: Sequence[Callable[[], None]]) -> None:
         call()
 
 
-def capture(parsed: Object, program: ObjectProgram, frags: bool) -> Image | None:
+def capture(
+    parsed: Object, program: ObjectProgram, frags: bool, recipe: Recipe | None
+) -> Image | None:
     """The image of a program of an object that libbpf has just loaded.
 
     None for a program that names something of a kernel module: a descriptor of the module's, which
@@ -94,7 +96,8 @@ def capture(parsed: Object, program: ObjectProgram, frags: bool) -> Image | None
         for fd, name in found.items()
         if fd in used and len(name) >= _KEPT
     )
-    return Image(asm.with_maps(code, ids), frags, libbpf.prog_info(program.fd).gpl, names)
+    gpl = libbpf.prog_info(program.fd).gpl
+    return Image(asm.with_maps(code, ids), frags, gpl, names, recipe)
 
 
 def array_of_another_kind(what: str, kind: str) -> UnsupportedError:

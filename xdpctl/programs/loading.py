@@ -200,7 +200,8 @@ def _load(
         ) from error
     try:
         filled = arrays.fill(chosen, source.tuning.tails)
-        fds = [_kept(source, chosen, image.capture(parsed, chosen, frags), target, fault, device)]
+        code = image.capture(parsed, chosen, frags, source.recipe)
+        fds = [_kept(source, chosen, code, target, fault, device)]
     except BaseException:
         arrays.put_back()
         raise

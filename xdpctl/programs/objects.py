@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..kernel import libbpf, uapi
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
 from ..kernel.object import Object
 from ..model import chain
-from ..model.source import Source, Tuning
+from ..model.source import Recipe, Source, Tuning
 from . import clang
 from .binding import asks_device, may_ask
 from .clang import Build
@@ -137,12 +138,25 @@ def member(
                     hint="-D NAME=VALUE defines a macro for it",
                 )
             name, code, tables = bcc.compiled(path, data, build.flags, program)
-            source = Source(path, b"", name, image=code, tables=tables)
+            # What a text includes, and how BCC compiles it, is not in it: no digest.
+            recipe = Recipe(_absolute(path), name, "", flags=build.flags, bcc=build.bcc)
+            source = Source(path, b"", name, image=code._replace(recipe=recipe), tables=tables)
             return of_image(source, priority, actions)
         data = clang.compiled(path, build.flags)
     _check_elf(path, data)
     candidates, pins = _inspect(path, data, tuning)
     found = _choose(path, candidates, section, program, first_of_several)
+    recipe = Recipe(
+        _absolute(path),
+        found.name,
+        hashlib.sha256(data).hexdigest(),
+        pin_path if pins else None,
+        build.flags if compiled else (),
+        build.bcc if compiled else None,
+        tuple(sorted(tuning.constants)),
+        tuple(sorted(tuning.entries)),
+        tuple(sorted((one.where, one.program) for one in tuning.tails)),
+    )
     return chain.Member(
         name=found.name,
         priority=_first(priority, found.priority, chain.DEFAULT_PRIORITY),
@@ -150,8 +164,13 @@ def member(
         frags=found.frags,
         size=found.size,
         devbound=found.asks_device,
-        source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins),
+        source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins, recipe=recipe),
     )
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same elsewhere; standard input has none."""
+    return path if path == "-" else os.path.abspath(path)
 
 
 def candidates(path: str) -> list[Candidate]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ...programs import chainfile
@@ -34,5 +36,5 @@ def command(
     """
     bpffs = settings.enter(changes=True)
     with chainfile.opened(file, bpffs.path) as written:
-        request = first.request.completed(written.request)
+        request = replace(first.request.completed(written.request), unless_same=True)
         change(settings, "apply", bpffs, interface, written.target, changing, request, keeps=True)

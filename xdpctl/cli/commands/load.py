@@ -102,7 +102,7 @@ def command(
         first.request,
         kind=first.kind or habits.kind,
         first_attach=habits.first_attach,
-        first_alone=empty,
+        unless_same=empty,
     )
 
     def target(state: State) -> Chain:
