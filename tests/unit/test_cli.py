@@ -33,7 +33,8 @@ from xdpctl.cli.run import report, run
 from xdpctl.cli.settings import Settings
 from xdpctl.errors import VerifierError
 
-_READING = {"status", "show", "history", "trace", "monitor", "features", "doctor", "watch"}
+_LOOKING = {"status", "show", "history", "export", "features", "doctor"}
+_READING = {*_LOOKING, "trace", "monitor", "watch"}
 CHANGING = sorted(set(COMMANDS) - _READING - {"help", "test"})
 NO_INTERFACE = ("load", "nosuch0", str(ROOT / "build/tests/bpf/count.o"))
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "confirm": "confirm",
     "rollback": "rollback",
     "history": "history",
+    "export": "export",
     "stats": "stats",
     "trace": "trace",
     "monitor": "monitor",
@@ -40,6 +41,7 @@ SECTIONS = {
         "status": "show what runs on interfaces",
         "show": "draw the way of a packet through a chain",
         "features": "show what a driver can do with XDP",
+        "export": "print the chain of an interface as a chain file",
         "doctor": "find out what this machine can do",
     },
     "Change": {

@@ -119,6 +119,7 @@ def member(
     Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
     """
     compiled = data is None and clang.is_source(path)
+    file = os.path.abspath(path) if data is None else "-"
     if data is None:
         data = read(path)
     if compiled:
@@ -139,7 +140,7 @@ def member(
                 )
             name, code, tables = bcc.compiled(path, data, build.flags, program)
             # What a text includes, and how BCC compiles it, is not in it: no digest.
-            recipe = Recipe(_absolute(path), name, "", flags=build.flags, bcc=build.bcc)
+            recipe = Recipe(file, name, "", flags=_absolute_of(build), bcc=build.bcc)
             source = Source(path, b"", name, image=code._replace(recipe=recipe), tables=tables)
             return of_image(source, priority, actions)
         data = clang.compiled(path, build.flags)
@@ -147,11 +148,11 @@ def member(
     candidates, pins = _inspect(path, data, tuning)
     found = _choose(path, candidates, section, program, first_of_several)
     recipe = Recipe(
-        _absolute(path),
+        file,
         found.name,
         hashlib.sha256(data).hexdigest(),
         pin_path if pins else None,
-        build.flags if compiled else (),
+        _absolute_of(build) if compiled else (),
         build.bcc if compiled else None,
         tuple(sorted(tuning.constants)),
         tuple(sorted(tuning.entries)),
@@ -168,9 +169,11 @@ def member(
     )
 
 
-def _absolute(path: str) -> str:
-    """A path that means the same elsewhere; standard input has none."""
-    return path if path == "-" else os.path.abspath(path)
+def _absolute_of(build: Build) -> tuple[str, ...]:
+    """Flags that mean the same elsewhere."""
+    return tuple(
+        f"-I{os.path.abspath(one[2:])}" if one.startswith("-I") else one for one in build.flags
+    )
 
 
 def candidates(path: str) -> list[Candidate]:

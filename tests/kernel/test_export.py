@@ -1,0 +1,61 @@
+"""A chain that runs is written to a file, and the file makes that chain again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.kernel import net
+from tests.kernel.conftest import Objects, one_guest
+from tests.kernel.tool import Tool
+
+pytestmark = one_guest
+
+FRAMES = net.udps(5)
+STANDING = ("name", "label", "priority", "actions", "before", "after")
+
+
+def standing(tool: Tool, dev: str) -> list[list[object]]:
+    return [[one[key] for key in STANDING] for one in tool.status(dev)["programs"]]
+
+
+def test_there_and_back(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """On the interface itself it changes nothing; on an empty one it makes the same chain."""
+    path = tmp_path / "chain.toml"
+    copy = tmp_path / "a program \N{SNOWMAN}\x7f.o"
+    copy.write_bytes(Path(objects["count"]).read_bytes())
+    tool("load", veth.dev, copy, "--name", "first", "-P", 3, "-A", "pass,tx")
+    words = ("-n", "tuned", "-g", "verdict=XDP_PASS", "--entries", "flows=64")
+    tool("load", veth.dev, objects["tuned"], *words, "--before", "first")
+    tool("set", veth.dev, "--on-vacant", "drop")
+    before, text = standing(tool, veth.dev), tool("export", veth.dev).out
+    path.write_text(text)
+    assert tool("apply", veth.dev, path, "--json").json["plan"]["flip"] == "none"
+    tool("unload", veth.dev, "--all")
+    tool("apply", veth.dev, path)
+    assert standing(tool, veth.dev) == before
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert tool("export", veth.dev).out == text
+    assert tool("export", veth.dev, "--json").json["file"] == text
+
+    copy.write_bytes(Path(objects["pass"]).read_bytes())
+    assert "# The file has changed since the program was loaded.\n" in tool("export", veth.dev).out
+    copy.unlink()
+    assert "# The file is gone.\n" in tool("export", veth.dev).out
+
+
+def test_what_a_file_cannot_say(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
+) -> None:
+    """A program of unknown origin is to be named before the file can be applied."""
+    assert tool.try_("export", veth.dev).code == 3
+    path = tmp_path / "chain.toml"
+    from_input = ("sh", "-c", 'exec "$@" <"$0"', str(objects["count"]))
+    assert tool.process("load", veth.dev, "-", prefix=from_input).code == 0
+    text = tool("export", veth.dev).out
+    assert '# Which file "count" was loaded from is not known: name it.\n# file = ""\n' in text
+    path.write_text(text)
+    result = tool.try_("apply", veth.dev, path)
+    assert (result.code, "no file" in result.err) == (4, True)
+    path.write_text(text.replace('# file = ""', f'file = "{objects["count"]}"'))
+    tool("apply", veth.dev, path)
+    assert standing(tool, veth.dev)[0][0] == "count"
