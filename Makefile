@@ -67,4 +67,8 @@ release: ## check, build and tag a release; nothing is published
 	tests/setup test
 	tests/release
 
-.PHONY: coverage release
+first-day: ## write docs/first-day.md anew, from what its commands print
+	tests/setup demo
+	tests/alone .venv/bin/python -m tests.kernel.first_day
+
+.PHONY: coverage release first-day

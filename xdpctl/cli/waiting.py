@@ -61,7 +61,7 @@ def _end(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
     for one, pending in waiting.items():
         how = "press Enter to keep it" if watched else settings.line("confirm", one.name)
         if not settings.quiet:
-            say(f"{one.name}: goes back in {pending.left:.0f} s unless confirmed: {how}")
+            say(f"{one.name}: goes back in {max(pending.left, 0):.0f} s unless confirmed: {how}")
     sys.stdout.flush()
     if watched:
         _wait(settings, bpffs, waiting)

@@ -85,7 +85,7 @@ def shown(path: str) -> Iterator[list[str]]:
         flags=re.DOTALL | re.MULTILINE,
     )
     for line in "\n".join(blocks).replace("\\e\n", "").replace("\\\n", "").splitlines():
-        if found := re.fullmatch(r"(?:[#$] )?(xdpctl .*)", line.replace("\\-", "-")):
+        if found := re.fullmatch(r"(?:[#$] )?(xdpctl (?!\d).*)", line.replace("\\-", "-")):
             yield shlex.split(found[1].split(" | ")[0], comments=True)
 
 
