@@ -1,6 +1,6 @@
 """What the verifier's common refusals mean, in one plain sentence, and the source line.
 
-The patterns are the kernel's own messages (kernel/bpf/verifier.c, from 5.10 to 7.3). A message that
+The patterns are the messages of kernel/bpf/verifier.c, tried on Linux 6.1 and 6.18. A message that
 is not among them gets no sentence: a wrong one would be worse than none.
 """
 
