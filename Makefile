@@ -53,11 +53,14 @@ pictures: ## draw docs/pictures anew, from real runs in namespaces of their own
 	make -s -C tests/bpf
 	tests/alone .venv/bin/python -m tests.kernel.pictures docs/pictures
 
+test-bare: ## do what README.md says on bare images of Debian 12 and 13
+	tests/bare
+
 clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo check test test-kernel test-matrix soak bench pictures install uninstall deb test-deb clean
+.PHONY: help setup demo check test test-kernel test-matrix soak bench pictures install uninstall deb test-deb test-bare clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test
