@@ -56,11 +56,18 @@ pictures: ## draw docs/pictures anew, from real runs in namespaces of their own
 test-bare: ## do what README.md says on bare images of Debian 12 and 13
 	tests/bare
 
+plot: ## measure docs/cost.json anew, on this machine and in a guest, and draw docs/cost.svg
+	tests/setup test
+	bench/run floor --save machine
+	tests/vm run 6.12 --exact --timeout 3600 --share docs -- bench/run floor --save guest \
+		--unit instructions --turns 3 --repeat 200
+	docs/plot.py
+
 clean: ## remove what was built; .venv and the kernels stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	find bench tests xdpctl -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo check test test-kernel test-matrix soak bench pictures install uninstall deb test-deb test-bare clean
+.PHONY: help setup demo check test test-kernel test-matrix soak bench pictures plot install uninstall deb test-deb test-bare clean
 
 coverage: ## how much of the package the unit tests and native kernel tests run, in one figure
 	tests/setup test
