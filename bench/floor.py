@@ -29,7 +29,6 @@ from bench.packets import LOADS, root_of
 from bench.tools import LOADER, ROOT, interface, ratio, refusal, run
 from xdpctl.cli.run import run as xdpctl
 from xdpctl.kernel import libbpf
-from xdpctl.kernel.maps import Map
 from xdpctl.programs import clang, loading, objects
 
 SIZES = (1, 2, 4, 6, 8, 10)
@@ -104,10 +103,7 @@ class Roots:
     def load(self, path: Path) -> loading.Loaded:
         source = objects.member(str(path)).source
         assert source is not None
-        loaded = loading.load(source, frags=False)
-        for fd in (loaded.fd, *loaded.beside):
-            self.stack.callback(os.close, fd)
-        return loaded
+        return self.stack.enter_context(loading.load(source, frags=False))
 
     def fill(self, builder: Builder) -> None:
         sort = builder.sort
@@ -118,12 +114,11 @@ class Roots:
                 if not self.chain(who, sort, alone[:size]):
                     break
         for size in SIZES:
-            self.fds[FLOOR, sort, size] = self.load(builder.whole(size)).fd
+            self.fds[FLOOR, sort, size] = self.load(builder.whole(size)).program.fd
             chain = [self.load(path) for path in calling[:size]]
             for one, following in pairwise(chain):
-                with Map(os.dup(one.arrays["next"])) as array:
-                    array.update(bytes(4), following.fd.to_bytes(4, "little"))
-            self.fds[TAILS, sort, size] = chain[0].fd
+                one.arrays["next"].update(bytes(4), following.program.fd.to_bytes(4, "little"))
+            self.fds[TAILS, sort, size] = chain[0].program.fd
 
     def chain(self, who: str, sort: str, paths: Sequence[Path]) -> bool:
         """Load a chain with a tool; whether that went well."""
@@ -170,7 +165,7 @@ def measured(turns: int, repeat: int) -> tuple[dict[Key, float], list[str]]:
             roots.fill(builder)
         roots.fds["bare", "", 0] = roots.load(
             builder.compiled("bare", builder.head + bare + END)
-        ).fd
+        ).program.fd
         taken: dict[Key, list[int]] = {key: [] for key in roots.fds}
         for _ in range(turns):
             for key, fd in roots.fds.items():
