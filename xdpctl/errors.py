@@ -130,6 +130,12 @@ class OutputError(XdpctlError):
     exit_code = 16
 
 
+class DiffersError(XdpctlError):
+    """A check has found an interface that does not run what its file says."""
+
+    exit_code = 17
+
+
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
     """A signal ended the command before its change was live; what it had begun was undone."""
 

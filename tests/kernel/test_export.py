@@ -59,3 +59,29 @@ def test_what_a_file_cannot_say(
     path.write_text(text.replace('# file = ""', f'file = "{objects["count"]}"'))
     tool("apply", veth.dev, path)
     assert standing(tool, veth.dev)[0][0] == "count"
+
+
+def test_the_files_of_a_host(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path) -> None:
+    """What runs elsewhere than its file says is told, and brought to it; what does not is left."""
+    (tmp_path / "one.toml").write_text(
+        f'interface = ["{veth.dev}"]\n[[program]]\nfile = "{objects["count"]}"\n'
+        f'[[program]]\nfile = "{objects["pass"]}"\n'
+    )
+    other = tmp_path / f"{veth.peer}.toml"
+    other.write_text(f'mode = "skb"\n[[program]]\nfile = "{objects["pass"]}"\n')
+    words = ("apply", "--files", tmp_path)
+    result = tool.try_(*words, "--check")
+    assert (result.code, f"{veth.dev}: added count; added pass" in result.out) == (17, True)
+    tool(*words)
+    before = tool.ids(veth.dev)
+    assert "the file says" in tool(*words, "--check").out
+    tool("set", veth.dev, "pass", "-P", 7)
+    result = tool.try_(*words, "--check", "--json")
+    found = {one["interface"]: one["plan"]["flip"] for one in result.json["interfaces"]}
+    assert (result.code, found) == (17, {veth.dev: "update", veth.peer: "none"})
+    assert "pass: priority 7 → 50" in tool.try_(*words, "--check", veth.dev).out
+    other.write_text("[[program")
+    assert tool.try_(*words).code == 4
+    assert tool.ids(veth.dev) == before
+    assert net.exchange(veth, FRAMES) == FRAMES
+    tool("unload", veth.peer, "--all")

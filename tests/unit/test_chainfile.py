@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import pytest
 
 from tests.unit.samples import DROP, PASS, TX, built, running, standard_input, state_of
 from xdpctl.cli.commands import apply
+from xdpctl.cli.many import Wanted
 from xdpctl.cli.run import run
-from xdpctl.errors import BadObjectError, XdpctlError
+from xdpctl.errors import BadObjectError, NotFoundError, XdpctlError
 from xdpctl.host.interfaces import Interface
 from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.request import Request
@@ -344,26 +346,93 @@ def test_a_file_from_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_options_go_before_what_the_file_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: dict[str, Any] = {}
+    found: list[Wanted] = []
 
-    def change(*words: Any, **options: Any) -> None:
-        assert words[1] == "apply"
-        found.update(options, target=words[4], request=words[-1])
+    def worker(
+        _settings: object,
+        command: str,
+        _bpffs: object,
+        wanted: Callable[[Interface], Wanted],
+        _changing: object,
+        *,
+        keeps: bool,
+    ) -> None:
+        assert (command, keeps) == ("apply", True)
+        found.append(wanted(Interface("lo", 1, "1")))
+        assert found[0].target(EMPTY).members[0].name == "count"
 
-    monkeypatch.setattr(apply, "change", change)
+    monkeypatch.setattr(apply, "worker", worker)
+    monkeypatch.setattr(apply, "one_or_each", lambda *_words: None)
     path = here / "chain.toml"
     path.write_text('mode = "skb"\nroot = "fused"\nprotocol = 1\n' + COUNT)
     words = ["apply", "lo", str(path), "--root", "auto", "--attach", "netlink"]
     assert run(words) == 0
-    assert found.pop("target")(EMPTY).members[0].name == "count"
     asked = Request(mode="skb", attach="netlink", kind="auto", protocol=1, unless_same=True)
-    assert found == {"request": asked, "keeps": True}
+    assert [one.request for one in found] == [asked]
 
 
 def test_a_file_is_read_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["apply", "lo", "nowhere.toml"]) == 3
     assert "no such file: nowhere.toml" in capsys.readouterr().err
-    assert run(["apply", "lo"]) == 2
+
+
+HOST = {
+    "lo.toml": COUNT,
+    "two.toml": 'interface = ["a0", "a1"]\nprogram = []',
+    "more.toml": "interface = 'a*'\nprogram = []",
+    "later.toml": "interface = 'nosuch*'\nprogram = []",
+    "away.toml": "program = []",
+    "broken.toml": "[[program",
+    "README": "not a chain file",
+}
+
+
+def test_the_files_of_a_host(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is for the interfaces that it names; what is wrong with one does not stop the others."""
+    known = {name: Interface(name, number, "1") for number, name in enumerate(("lo", "a0", "a1"))}
+
+    def matching(text: str) -> list[Interface]:
+        found = [
+            one
+            for part in text.split(",")
+            for one in known.values()
+            if fnmatch.fnmatch(one.name, part)
+        ]
+        if not found:
+            raise NotFoundError(f"no interface named {text}")
+        return found
+
+    tried: list[tuple[str, list[str]]] = []
+
+    def transact(
+        _bpffs: object, one: Interface, target: Callable[[State], Chain], *_: object, **__: object
+    ) -> Any:
+        tried.append((one.name, [member.name for member in target(EMPTY).members]))
+        raise BadObjectError(f"tried {one.name}")
+
+    monkeypatch.setattr("xdpctl.cli.many.transact", transact)
+    monkeypatch.setattr(Interface, "matching", matching)
+    for name, text in HOST.items():
+        (here / name).write_text(text)
+    assert run(["apply", "--files", str(here)]) == 1
+    said = capsys.readouterr().err
+    assert tried == [("lo", ["count"])]
+    for text in (
+        f"{here}/broken.toml is not TOML",
+        f"{here}/away.toml: no interface named away",
+        f"several files are for a0: {here}/more.toml, {here}/two.toml",
+        "5 of 5 interfaces failed",
+    ):
+        assert text in said
+    (here / "more.toml").unlink()
+    assert run(["apply", "a1", "--files", str(here)]) == 4
+    assert tried[1:] == [("a1", [])]
+    assert run(["apply", "--files", str(here / "nowhere")]) == 3
+    (here / "two.toml").unlink()
+    assert run(["apply", "a1", "--files", str(here)]) == 3
+    assert f"no file in {here} is for a1" in capsys.readouterr().err
 
 
 def test_each_interface_of_a_pattern(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
 from ..change.report import Report
@@ -28,6 +29,13 @@ Check = Callable[[State, Plan], None]
 """Raises an error for a plan that is not to be carried out."""
 
 
+class Wanted(NamedTuple):
+    """What an interface is to run, and what is asked of its root."""
+
+    target: Callable[[State], Chain]
+    request: Request
+
+
 def change(
     settings: Settings,
     command: str,
@@ -44,26 +52,39 @@ def change(
     The `request` is of the root; it `keeps` the programs that leave. Where a trial is asked for,
     the chain is tried instead.
     """
-    asked = replace(
-        request,
-        dry_run=settings.dry_run or changing.trial is not None,
-        terms=Terms(command, changing.confirm_within, keeps),
-    )
+    wanted = Wanted(target, request)
+    work = worker(settings, command, bpffs, lambda _one: wanted, changing, keeps=keeps)
+    one_or_each(settings, command, bpffs, pattern, work)
+
+
+def worker(
+    settings: Settings,
+    command: str,
+    bpffs: Bpffs,
+    wanted: Callable[[Interface], Wanted],
+    changing: ChangeOptions,
+    *,
+    keeps: bool = False,
+) -> Work:
+    """What brings an interface to what is wanted for it."""
+    terms = Terms(command, changing.confirm_within, keeps)
+    dry_run = settings.dry_run or changing.trial is not None
     check = _gate(changing.must_pass) if changing.must_pass else _unchecked
 
     def work(one: Interface, view: View | None) -> Report:
+        target, request = wanted(one)
         report = transact(
             bpffs,
             one,
             target,
-            asked,
+            replace(request, dry_run=dry_run, terms=terms),
             check=check,
             on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
             view=view,
         )
         return _tried(bpffs, report, changing.trial) if changing.trial else report
 
-    one_or_each(settings, command, bpffs, pattern, work)
+    return work
 
 
 def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, work: Work) -> None:

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from .chain import Chain, Member, Rules, format_actions, verdict_name
 
 
-def differences(before: Chain, after: Chain) -> list[str]:
+def changed_words(before: Member, after: Member) -> Iterator[str]:
+    """What is different about a program, a phrase each: ``priority 10``."""
+    for word, _old, new in _changed(before, after):
+        yield f"{word} {new}"
+
+
+def both_words(before: Member, after: Member) -> Iterator[str]:
+    """The same with what was: ``priority 50 → 10``."""
+    for word, old, new in _changed(before, after):
+        yield f"{word} {old} → {new}"
+
+
+def _changed(before: Member, after: Member) -> Iterator[tuple[str, object, object]]:
+    """What is different: what it is called, the old and the new one."""
+    for word, old, new in (
+        ("label", before.label, after.label),
+        ("priority", before.priority, after.priority),
+        ("goes on at", *map(format_actions, (before.actions, after.actions))),
+        ("runs before", *(", ".join(one.before) for one in (before, after))),
+        ("runs after", *(", ".join(one.after) for one in (before, after))),
+    ):
+        if old != new:
+            none = 0 if isinstance(new, int) else "none"
+            yield word, old or none, new or none
+
+
+def differences(
+    before: Chain,
+    after: Chain,
+    words_of: Callable[[Member, Member], Iterable[str]] = changed_words,
+) -> list[str]:
     """What turns a chain into another, a phrase each: ``added drop``, ``count: priority 10``.
 
     Programs are told apart by their ids. One that left, and another that is known by the same name
@@ -29,26 +59,13 @@ def differences(before: Chain, after: Chain) -> list[str]:
     if stay != (order := [number for number in new if number in old]):
         found.append("order: " + ", ".join(new[number].known_as for number in order))
     for number in order:
-        if words := ", ".join(changed_words(old[number], new[number])):
+        if words := ", ".join(words_of(old[number], new[number])):
             found.append(f"{old[number].known_as}: {words}")
     if after.kept and not before.kept:
         found.append("left an empty root" if before.members else "added an empty root")
     elif before.kept and not after.has_root:
         found.append("removed the empty root")
     return [*found, *_rules(before.rules, after.rules)]
-
-
-def changed_words(before: Member, after: Member) -> Iterator[str]:
-    """What is different about a program, a phrase each: ``priority 10``."""
-    for word, old, new in (
-        ("label", before.label, after.label),
-        ("priority", before.priority, after.priority),
-        ("goes on at", *map(format_actions, (before.actions, after.actions))),
-        ("runs before", *(", ".join(one.before) for one in (before, after))),
-        ("runs after", *(", ".join(one.after) for one in (before, after))),
-    ):
-        if old != new:
-            yield f"{word} {new or 'none'}"
 
 
 def _rules(before: Rules, after: Rules) -> Iterator[str]:

@@ -105,6 +105,7 @@ def opened(path: str, bpffs: str) -> Iterator[Written]:
             f"{path}: program: not an array of tables", hint="begin each with [[program]]"
         )
     options = _values(path, document, _INTERFACE, "program")
+    options.pop("interface", None)  # that of `interfaces`
     # What the file does not say is as usual, not as it is: the file is all there is to know.
     usual = {"on_end": ON_END["pass"], "on_vacant": ON_VACANT["pass"]}
     rules = {name: options.pop(name, verdict) for name, verdict in usual.items()}
@@ -121,6 +122,20 @@ def opened(path: str, bpffs: str) -> Iterator[Written]:
             raise BadObjectError(f"{path}: {error.what}", why=error.why) from error
         request = Request(**options)
         yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, request)
+
+
+def interfaces(path: str) -> str:
+    """The interfaces that a file of a host is for: a name, a pattern, or a list with commas.
+
+    If it names none, what it is called says it. Raises what `opened` does for what is no TOML.
+    """
+    named = _parsed(path).get("interface")
+    if named is None:
+        return os.path.basename(path).removesuffix(".toml")
+    try:
+        return ",".join(_texts(named))
+    except UsageError as error:
+        raise BadObjectError(f"{path}: interface: {error.what}") from error
 
 
 def _parsed(path: str) -> dict[str, Any]:
@@ -300,6 +315,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 _INTERFACE: _Keys = {
+    "interface": ("interface", _texts),
     "mode": ("mode", _mode),
     "attach": ("attach", _one_of("link", "netlink")),
     "root": ("kind", _one_of(*CHOICES)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..host.text import Json
 from ..model.chain import format_actions
-from ..model.difference import changed_words
+from ..model.difference import both_words, changed_words, differences
 from ..model.kinds import TRAITS
 from . import trial
 from .document import member_data, pending_data, rules_data, show_change
@@ -146,6 +146,8 @@ def change(command: str, report: Report, style: Style) -> None:
         )
     if style.json:
         show_change(command, report_data(command, report), style)
+    elif style.checks:
+        say(f"{name}: {_difference(report.plan)}")
     elif style.dry_run:
         say(*_plan_lines(report.plan))
         if tried := _tried(report):
@@ -157,6 +159,14 @@ def change(command: str, report: Report, style: Style) -> None:
         say(*(f"{name}: {line}" for line in done))
     if not (style.json or style.quiet) and report.root_id:
         tell(*(f"{name}: {line}" for line in remarks(report)))
+
+
+def _difference(plan: Plan) -> str:
+    """What is between the chain that runs and the one that is wanted."""
+    if plan.flip == "none":
+        return "as the file says"
+    found = differences(plan.current, plan.target, both_words)
+    return "; ".join(found) or f"the same programs, on a new root ({plan.kind})"
 
 
 def _lost_lines(report: Report) -> Iterator[str]:

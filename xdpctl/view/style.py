@@ -25,6 +25,8 @@ class Style:
     dry_run: bool = False
     plain: bool = False
     """Rows on a terminal too, and of oddities only with -v."""
+    checks: bool = False
+    """What a dry run would change, and not the whole plan."""
 
 
 def itself(stream: TextIO) -> TextIO:

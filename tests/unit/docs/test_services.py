@@ -58,7 +58,7 @@ def test_a_service_runs_a_command_that_exists(path: str) -> None:
     command = dict(commands())[verb]
     given = {word.partition("=")[0] for word in words if word.startswith("-")}
     assert given <= names(command)
-    arguments = [one for one in command.params if isinstance(one, click.Argument) and one.required]
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
     assert len([word for word in words if not word.startswith("-")]) == len(arguments)
 
 
