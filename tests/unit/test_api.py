@@ -21,6 +21,7 @@ xdpctl.look(1)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("mypy"), reason="missing: mypy")
 def test_its_types_are_seen_from_outside(tmp_path: Path) -> None:
     """By a script of somebody else's, that finds it where it is installed."""

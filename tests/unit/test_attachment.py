@@ -135,11 +135,12 @@ def test_an_attachment_that_nobody_has_ends_its_thread(tmp_path: Path, fd: int) 
 def test_an_attachment_that_cannot_be_followed_ends_all_the_same(tmp_path: Path, fd: int) -> None:
     """No inotify, as where the user has no more of them (fs.inotify.max_user_instances)."""
     ended = attachment(tmp_path, fd)  # its interface has no directory
-    ended._follower.join(5)
     other = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # takes a number that is free
     try:
         assert not ended.attached
         ended.detach()
+        ended._follower.join(5)
+        assert not ended._follower.is_alive()
         with pytest.raises(BlockingIOError):
             os.eventfd_read(other)  # nobody has written to it
     finally:

@@ -55,6 +55,7 @@ def test_it_is_made_once(cache: Path) -> None:
     assert kept.bad_entries() == []
 
 
+@pytest.mark.long
 def test_a_thousand_mutated_entries(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _fd: None)  # it is about what is read
     path = entry(cache)

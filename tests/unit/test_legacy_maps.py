@@ -263,6 +263,7 @@ def test_sections_far_behind_the_file_are_not_made_room_for() -> None:
     assert caught.value.log == "elf: a section is not in the file"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quiet_crashes")
 @pytest.mark.parametrize("seed", range(4))
 def test_objects_that_chance_has_changed(seed: int) -> None:

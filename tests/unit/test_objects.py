@@ -287,6 +287,7 @@ def outcome(data: bytes, file: Path) -> BadObjectError | None:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["count", "config"])
 def test_every_truncated_object_is_refused(name: str, tmp_path: Path) -> None:
     data = Path(built(name)).read_bytes()
@@ -297,6 +298,7 @@ def test_every_truncated_object_is_refused(name: str, tmp_path: Path) -> None:
         assert error.hint or "corrupt" in error.what
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quiet_crashes")
 @pytest.mark.parametrize("seed", range(6))
 def test_flipped_bits(seed: int, tmp_path: Path) -> None:
@@ -310,6 +312,7 @@ def test_flipped_bits(seed: int, tmp_path: Path) -> None:
         outcome(bytes(data), tmp_path / "flipped.o")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quiet_crashes")
 def test_an_object_that_kills_libbpf_is_called_corrupt(tmp_path: Path) -> None:
     """Each word of the BTF types in turn as a number that no type has.

@@ -230,6 +230,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
             yield from objects(inner)
 
 
+@pytest.mark.long
 def test_no_document_may_have_another_field(documents: list[tuple[str, dict[str, Any]]]) -> None:
     """Wherever it is; nor may one miss the first field of an object."""
     tried = set()

@@ -31,6 +31,7 @@ def source(tmp_path: Path) -> Path:
 
 @needs_root
 @needs_types
+@pytest.mark.long
 def test_it_is_made_once_for_a_source_that_includes_it(
     source: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +47,7 @@ def test_it_is_made_once_for_a_source_that_includes_it(
 
 
 @needs_types
+@pytest.mark.long
 def test_a_header_that_is_there_goes_before(source: Path, tmp_path: Path) -> None:
     """One beside the source, or in a directory that -I names."""
     source.write_text(
