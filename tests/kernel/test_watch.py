@@ -132,3 +132,42 @@ def test_gaps_that_no_event_tells(
         until(lambda: oracle.xdp_prog_id(veth.ifindex)[0] != root, timeout=30)
         assert len(tool.status(veth.dev)["programs"]) == 1
     assert [event["what"] for event in events] == ["closed slot 1"]
+
+
+def test_interfaces_that_appear(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
+) -> None:
+    """Each gets the chain of its file: there before, made anew, renamed; and when that changes."""
+    files = tmp_path / "files"
+    files.mkdir()
+    chain, other = files / "chain.toml", f"{veth.dev[:-1]}x"
+    chain.write_text(
+        f'interface = "{veth.dev[:-1]}[ax]"\nmode = "skb"\n'
+        f'[[program]]\nfile = "{objects["count"]}"\n'
+    )
+
+    def runs(dev: str) -> int:
+        """How many programs an interface runs, by the oracle."""
+        return len(tool.chain(socket.if_nametoindex(dev)))
+
+    with watching(tmp_path, "--interval", "600", "--apply", "--files", str(files)) as events:
+        until(lambda: runs(veth.dev) == 1, timeout=90)
+        with net.Veth(name=other) as more:
+            until(lambda: runs(other) == 1, timeout=90)
+            before = tool.ids(veth.dev)
+            tool("set", other, "count", "-P", 7)
+            net.ip("link", "set", veth.dev, "down")  # an event: what was changed stays
+            assert tool.status(other)["programs"][0]["priority"] == 7
+            with chain.open("a") as out:
+                out.write(f'[[program]]\nfile = "{objects["pass"]}"\n')
+            net.ip("link", "set", veth.dev, "up")
+            until(lambda: (runs(veth.dev), runs(other)) == (2, 2), timeout=90)
+            assert tool.ids(veth.dev)[0] == before[0]
+            assert more.dev == other
+        chain.write_text("[[program")
+        net.ip("link", "set", veth.dev, "down")
+        net.ip("link", "set", veth.dev, "up")
+        tool("unload", veth.dev, "--all")
+    told = [(one["where"], one["why"]) for one in events if "brought to" in one["what"]]
+    assert sum(why == "the file has changed" for _where, why in told) == 2
+    assert {where for where, _why in told} >= {veth.dev, other}

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..bpffs.homes import interfaces_of
 from ..bpffs.mount import Bpffs
@@ -26,10 +26,16 @@ _EAGER = (0.05, 0.2, 0.5, 1.0)
 """Seconds between looks after an event: the kernel takes a while to let go of what is gone."""
 
 
-def watch(bpffs: Bpffs, interval: float, tell: Callable[[Event], None]) -> None:
+def watch(
+    bpffs: Bpffs,
+    interval: float,
+    tell: Callable[[Event], None],
+    keep: Callable[[], Iterable[Event]] = lambda: (),
+) -> None:
     """Tend all chains, at once after an event and else each `interval` seconds; ends by a signal.
 
-    An event that stays the same, such as a failure, is told once.
+    Before each time `keep` is called, which may change chains. An event that stays the same, such
+    as a failure, is told once.
     """
     with contextlib.ExitStack() as closing:
         changes = _Changes(closing)
@@ -39,13 +45,14 @@ def watch(bpffs: Bpffs, interval: float, tell: Callable[[Event], None]) -> None:
         with contextlib.suppress(Interrupted):
             while True:
                 signals.release()
+                kept = list(keep())
                 # Before the look: what has ended by then it sees, what ends later is an event.
                 views = Views()
                 changes.follow(_owners(bpffs, views))
                 if not ready:
                     _notify("READY=1")
                     ready = True
-                events = list(tend(bpffs, views))
+                events = [*kept, *tend(bpffs, views)]
                 for event in events:
                     if event not in last:
                         tell(event)

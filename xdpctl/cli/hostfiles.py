@@ -1,0 +1,199 @@
+"""The chain files of a host: which interface each is for, and interfaces that are kept to them."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import click
+
+from ..bpffs.mount import Bpffs
+from ..change.sweep import Event
+from ..change.transact import transact
+from ..errors import (
+    Interrupted,
+    LockTimeoutError,
+    NotFoundError,
+    RaceError,
+    UnconfirmedError,
+    UsageError,
+    XdpctlError,
+    explained,
+)
+from ..host.interfaces import Interface, is_pattern
+from ..model.request import Request
+from ..model.terms import Terms
+from ..programs import chainfile
+from .many import Wanted
+
+FILES = "/etc/xdpctl"
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def files_option(text: str) -> Callable[[_F], _F]:
+    """Hands over `files`, a directory."""
+    return click.option(
+        "--files",
+        metavar="DIR",
+        default=FILES,
+        show_default=True,
+        type=click.Path(readable=False),
+        help=text,
+    )
+
+
+def files_in(directory: str) -> list[str]:
+    return sorted(glob.glob(f"{glob.escape(directory)}/*.toml"))
+
+
+def wanted(path: str, bpffs: Bpffs, request: Request, closing: contextlib.ExitStack) -> Wanted:
+    """What a file says, for as long as its programs are open; a `request` has precedence."""
+    written = closing.enter_context(chainfile.opened(path, bpffs.path))
+    return Wanted(written.target, replace(request.completed(written.request), unless_same=True))
+
+
+class Host:
+    """The files of a host, each opened when the first of its interfaces is looked at."""
+
+    def __init__(
+        self, directory: str, bpffs: Bpffs, request: Request, closing: contextlib.ExitStack
+    ) -> None:
+        self._directory, self._bpffs = directory, bpffs
+        self._request, self._closing = request, closing
+        self._paths: dict[Interface, list[str]] = {}
+        self._broken: dict[Interface, XdpctlError] = {}
+        self._opened: dict[str, Wanted | XdpctlError] = {}
+
+    def interfaces(self, asked: str | None) -> list[Interface]:
+        """Those that the files are for, of what is asked for. Raises NotFoundError for none."""
+        paths = files_in(self._directory)
+        if not paths:
+            raise NotFoundError(
+                f"{self._directory} has no files (*.toml)",
+                hint="name one: xdpctl apply INTERFACE FILE; xdpctl export INTERFACE writes one",
+            )
+        for path in paths:
+            self._note(path)
+        wanted = None if asked is None else set(Interface.matching(asked))
+        found = [one for one in self._paths if wanted is None or one in wanted]
+        if not found and asked is not None and not is_pattern(asked):
+            raise NotFoundError(
+                f"no file in {self._directory} is for {asked}",
+                hint=f"name one: xdpctl apply {asked} FILE",
+            )
+        return found
+
+    def _note(self, path: str) -> None:
+        name = os.path.basename(path).removesuffix(".toml")
+        try:
+            name = chainfile.interfaces(path)
+            found = Interface.matching(name)
+        except XdpctlError as error:
+            if is_pattern(name) and isinstance(error, NotFoundError):
+                return  # there may be one later
+            missing = Interface(name, 0, "")
+            error.what = error.what if path in error.what else f"{path}: {error.what}"
+            self._paths[missing], self._broken[missing] = [path], error
+            return
+        for one in found:
+            self._paths.setdefault(one, []).append(path)
+
+    def of(self, one: Interface) -> tuple[str, ...]:
+        """The paths of the files that are for an interface."""
+        return tuple(self._paths[one])
+
+    def wanted(self, one: Interface) -> Wanted:
+        """What an interface is to run. Raises what its file is refused for."""
+        if one in self._broken:
+            raise self._broken[one]
+        path, *others = self._paths[one]
+        if others:
+            raise UsageError(
+                f"several files are for {one.name}: {', '.join((path, *others))}",
+                hint="leave it to one of them",
+            )
+        if path not in self._opened:
+            try:
+                self._opened[path] = wanted(path, self._bpffs, self._request, self._closing)
+            except XdpctlError as error:
+                self._opened[path] = error
+        found = self._opened[path]
+        if isinstance(found, XdpctlError):
+            raise found
+        return found
+
+
+Stamp = tuple[int, int, int]
+"""A file as it was: another one, and a changed one, have another."""
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class Keeper:
+    """Brings interfaces to the files of a host as they appear, and as the files change.
+
+    What has been tried is tried again if the interface or its file is another one, or if the reason
+    was another change that was under way. What an administrator changes meanwhile is left alone.
+    """
+
+    def __init__(self, directory: str, bpffs: Bpffs) -> None:
+        self._directory, self._bpffs = directory, bpffs
+        self._seen: object = None
+        self._tried: dict[Interface, object] = {}
+        self._failed: dict[Interface, Event] = {}
+
+    def __call__(self) -> list[Event]:
+        """What was done; and each time what could not be."""
+        stamps = {path: _stamp(path) for path in files_in(self._directory)}
+        seen = stamps, Interface.all()
+        done: list[Event] = []
+        if seen != self._seen:
+            self._seen = seen
+            with contextlib.ExitStack() as closing:
+                done = self._brought(Host(self._directory, self._bpffs, Request(), closing), stamps)
+        return [*done, *self._failed.values()]
+
+    def _brought(self, host: Host, stamps: Mapping[str, Stamp | None]) -> list[Event]:
+        done: list[Event] = []
+        found = host.interfaces(None) if stamps else []
+        for gone in self._tried.keys() - set(found):
+            del self._tried[gone]
+            self._failed.pop(gone, None)
+        for one in found:
+            paths = host.of(one)
+            source = [(path, stamps.get(path)) for path in paths]
+            if self._tried.get(one) == source:
+                continue
+            why = "the file has changed" if one in self._tried else "the interface is there"
+            self._tried[one] = source
+            self._failed.pop(one, None)
+            try:
+                target, request = host.wanted(one)
+                asked = replace(request, terms=Terms("apply", keeps=True))
+                report = transact(self._bpffs, one, target, asked)
+            except Interrupted:
+                raise
+            except (XdpctlError, OSError) as error:
+                known = error if isinstance(error, XdpctlError) else explained(error)
+                if isinstance(known, NotFoundError) and not one.ifindex:
+                    continue  # it may appear later
+                if isinstance(known, UnconfirmedError | LockTimeoutError | RaceError):
+                    del self._tried[one]
+                    self._seen = None
+                what = f"cannot be brought to {', '.join(paths)}: {known.what}"
+                self._failed[one] = Event(one.name, what, known.why)
+                continue
+            if report.plan.flip != "none":
+                done.append(Event(one.name, f"brought to {paths[0]}", why))
+        return done
