@@ -430,6 +430,12 @@ def test_the_files_of_a_host(
     assert run(["apply", "a1", "--files", str(here)]) == 4
     assert tried[1:] == [("a1", [])]
     assert run(["apply", "--files", str(here / "nowhere")]) == 3
+    (here / "two.toml").chmod(0o666)
+    assert run(["apply", "--files", str(here)]) == 1
+    assert f"{here}/two.toml may be written by others" in capsys.readouterr().err
+    here.chmod(0o777)
+    assert run(["apply", "--files", str(here)]) == 6
+    here.chmod(0o755)
     (here / "two.toml").unlink()
     assert run(["apply", "a1", "--files", str(here)]) == 3
     assert f"no file in {here} is for a1" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from ..errors import (
     LockTimeoutError,
     NotFoundError,
     RaceError,
+    RightsError,
     UnconfirmedError,
     UsageError,
     XdpctlError,
@@ -45,6 +46,20 @@ def files_option(text: str) -> Callable[[_F], _F]:
         type=click.Path(readable=False),
         help=text,
     )
+
+
+def _check_own(path: str) -> None:
+    """Raise RightsError for what somebody else may write: it says what is loaded as root."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read", why=str(error.strerror)) from error
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise RightsError(
+            f"{path} may be written by others",
+            why="it says which programs are loaded as root",
+            hint=f"chown root {path}; chmod go-w {path}",
+        )
 
 
 def files_in(directory: str) -> list[str]:
@@ -77,6 +92,7 @@ class Host:
                 f"{self._directory} has no files (*.toml)",
                 hint="name one: xdpctl apply INTERFACE FILE; xdpctl export INTERFACE writes one",
             )
+        _check_own(self._directory)
         for path in paths:
             self._note(path)
         wanted = None if asked is None else set(Interface.matching(asked))
@@ -91,6 +107,7 @@ class Host:
     def _note(self, path: str) -> None:
         name = os.path.basename(path).removesuffix(".toml")
         try:
+            _check_own(path)
             name = chainfile.interfaces(path)
             found = Interface.matching(name)
         except XdpctlError as error:
@@ -129,7 +146,7 @@ class Host:
 
 
 Stamp = tuple[int, int, int]
-"""A file as it was: another one, and a changed one, have another."""
+"""A file as it was; one that was written, replaced, or given another mode has another."""
 
 
 def _stamp(path: str) -> Stamp | None:
@@ -137,7 +154,7 @@ def _stamp(path: str) -> Stamp | None:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
 class Keeper:
@@ -152,21 +169,27 @@ class Keeper:
         self._seen: object = None
         self._tried: dict[Interface, object] = {}
         self._failed: dict[Interface, Event] = {}
+        self._refused: list[Event] = []
 
     def __call__(self) -> list[Event]:
         """What was done; and each time what could not be."""
         stamps = {path: _stamp(path) for path in files_in(self._directory)}
-        seen = stamps, Interface.all()
+        seen = stamps, _stamp(self._directory), Interface.all()
         done: list[Event] = []
         if seen != self._seen:
             self._seen = seen
             with contextlib.ExitStack() as closing:
                 done = self._brought(Host(self._directory, self._bpffs, Request(), closing), stamps)
-        return [*done, *self._failed.values()]
+        return [*done, *self._refused, *self._failed.values()]
 
     def _brought(self, host: Host, stamps: Mapping[str, Stamp | None]) -> list[Event]:
         done: list[Event] = []
-        found = host.interfaces(None) if stamps else []
+        self._refused.clear()
+        try:
+            found = host.interfaces(None) if stamps else []
+        except (NotFoundError, RightsError) as error:
+            self._refused.append(Event(self._directory, error.what, error.why))
+            return []
         for gone in self._tried.keys() - set(found):
             del self._tried[gone]
             self._failed.pop(gone, None)
