@@ -35,7 +35,16 @@ def test_there_and_back(tool: Tool, veth: net.Veth, objects: Objects, tmp_path: 
     assert standing(tool, veth.dev) == before
     assert net.exchange(veth, FRAMES) == FRAMES
     assert tool("export", veth.dev).out == text
-    assert tool("export", veth.dev, "--json").json["file"] == text
+    found = tool("export", veth.dev, "--json").json["interfaces"]
+    assert found == [{"interface": veth.dev, "file": text}]
+    written = tmp_path / f"{veth.dev}.toml"
+    for _again in range(2):
+        assert str(written) in tool("export", f"{veth.dev},{veth.peer}", "--to", tmp_path).out
+        assert written.read_text() == text
+    written.write_text("program = []")
+    result = tool.try_("export", f"{veth.dev[:-1]}*", "--to", tmp_path)
+    assert (result.code, "another text" in result.err) == (2, True)
+    written.unlink()
 
     copy.write_bytes(Path(objects["pass"]).read_bytes())
     assert "# The file has changed since the program was loaded.\n" in tool("export", veth.dev).out

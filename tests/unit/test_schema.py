@@ -141,7 +141,8 @@ def looks(printed: Printed) -> Documents:
     seen: list[State | Failure] = [*states(), failed]
     document.show("status", {"interfaces": [status.data(one) for one in seen]})
     yield "status", printed()[0]
-    document.show("export", {"interface": "eth0", "file": "program = []\n"})
+    files = [{"interface": "eth0", "file": "program = []\n"}, failed.as_dict()]
+    document.show("export", {"interfaces": files})
     yield "export", printed()[0]
     counts = {9: {"XDP_PASS": 3, "other": 1}}
     for counted in (counts, {}):

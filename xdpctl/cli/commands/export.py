@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Sequence
+
 import click
 
+from ...bpffs.mount import Bpffs
+from ...errors import NotFoundError, UsageError, XdpctlError
 from ...host import output, rights
-from ...host.interfaces import Interface
-from ...observe.reading import observe
+from ...host.interfaces import Failure, is_several
+from ...host.text import Json
+from ...model.state import State
 from ...programs import export
 from ...view import document
 from .. import complete
+from ..outcomes import end, tell
 from ..settings import Settings, common_options
+from .status import states
 
 
 @click.command("export")
-@click.argument("interface", metavar="INTERFACE", shell_complete=complete.interfaces)
+@click.argument("interface", metavar="INTERFACE|PATTERN", shell_complete=complete.interfaces)
+@click.option(
+    "--to",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    help="Write a file for each interface that runs a chain, which is called like that.",
+)
 @common_options()
 @click.pass_obj
-def command(settings: Settings, interface: str) -> None:
+def command(settings: Settings, interface: str, to: str | None) -> None:
     """Print the chain of an interface as a file for xdpctl apply.
 
     A comment stands where a program's file is not known, is gone, or has changed since it was
@@ -27,12 +42,91 @@ def command(settings: Settings, interface: str) -> None:
     Examples:
       xdpctl export eth0
       xdpctl export eth0 > /etc/xdpctl/eth0.toml
+      xdpctl export '*' --to /etc/xdpctl
     """
+    if to is None and is_several(interface):
+        raise UsageError(
+            f"{interface} may mean several interfaces, and a file is for one chain",
+            hint="name one, or write a file for each: --to DIR",
+        )
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()
-    text = export.text(observe(Interface.named(interface), bpffs), bpffs.path)
+    texts, outcomes = _texts(states(bpffs, interface), bpffs, several=is_several(interface))
+    if not outcomes:
+        raise NotFoundError(f"no chain runs on an interface that matches {interface}")
+    failed = [one for one in outcomes if isinstance(one, Failure)]
+    if to is not None:
+        _write(to, texts)
     if settings.json:
-        document.show("export", {"interface": interface, "file": text})
+        files: list[Json] = [{"interface": name, "file": text} for name, text in texts.items()]
+        files += [one.as_dict() for one in failed]
+        document.show("export", {"interfaces": files})
+    elif to is None:
+        output.say("".join(texts.values()).rstrip("\n"))
     else:
-        output.say(text.rstrip("\n"))
+        _tell(to, texts, failed, settings)
+    end(outcomes, settings)
+
+
+def _texts(
+    found: Sequence[State | Failure], bpffs: Bpffs, *, several: bool
+) -> tuple[dict[str, str], list[State | Failure]]:
+    """The files by interface, and what came of each; of several those without a chain are left out.
+
+    Raises what `export.text` does for a single one.
+    """
+    texts = dict[str, str]()
+    outcomes = list[State | Failure]()
+    for one in found:
+        if isinstance(one, Failure):
+            outcomes.append(one)
+        elif not several or (one.root and one.root.owner != "other"):
+            try:
+                texts[one.interface.name] = export.text(one, bpffs.path)
+                outcomes.append(one)
+            except XdpctlError as error:
+                if not several:
+                    raise
+                outcomes.append(Failure(one.interface, error))
+    return texts, outcomes
+
+
+def _tell(to: str, texts: dict[str, str], failed: Sequence[Failure], settings: Settings) -> None:
+    for name in texts if not settings.quiet else ():
+        output.say(f"{name}: {_path(to, name)}")
+    for one in failed:
+        tell(one, settings)
+
+
+def _path(directory: str, name: str) -> str:
+    return os.path.join(directory, f"{name}.toml")
+
+
+def _write(directory: str, texts: dict[str, str]) -> None:
+    """Write all files or none; one that is there with another text stays."""
+    there = [path for name, text in texts.items() if _differs(path := _path(directory, name), text)]
+    if there:
+        raise UsageError(
+            f"{', '.join(there)}: there with another text", hint="see diff(1), and move it away"
+        )
+    for name, text in texts.items():
+        try:
+            with tempfile.NamedTemporaryFile("w", dir=directory, delete=False) as out:
+                out.write(text)
+            os.chmod(out.name, 0o644)
+            os.rename(out.name, _path(directory, name))
+        except OSError as error:
+            raise XdpctlError(
+                f"cannot write {_path(directory, name)}", why=str(error.strerror)
+            ) from error
+
+
+def _differs(path: str, text: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(len(text) + 1) != text
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise XdpctlError(f"cannot write {path}", why=str(error.strerror)) from error
