@@ -133,8 +133,8 @@ def test_words_of_a_links_information() -> None:
     assert not fentry.is_ext
 
 
-NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY"}
-"""Of Linux 6.3: later than the headers that these tests are for."""
+NEWER = {"BPF_F_XDP_DEV_BOUND_ONLY", "BPF_JCOND"}
+"""Of Linux 6.3 and 6.9: later than the headers that these tests are for."""
 
 CONSTANTS = {
     name: value
