@@ -81,7 +81,10 @@ def drawn_text(picture: str) -> str:
 
 
 def alike(text: str) -> str:
-    """A text without what is another number each time: ids, tags and counts, and their widths."""
+    """The words of a text, without what is another number each time: ids, tags and counts.
+
+    Where lines break depends on how wide these are, so the words stand in an order of their own.
+    """
     text = re.sub(r"\b[0-9a-f]{16}\b", "TAG", without_colour(text))
     text = re.sub(r"[\d.:]*\d\b", "N", text)
-    return re.sub(r"([ ─])\1*", r"\1", text).strip()
+    return " ".join(sorted(re.sub(r"[─│]", " ", text).split()))

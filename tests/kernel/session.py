@@ -45,9 +45,13 @@ def with_blocks(text: str, new: list[list[Shown]]) -> str:
 
 
 def alike(text: str) -> str:
-    """A text without what is another number each time, ids and tags, and the widths of those."""
+    """The words of a text, without what is another number each time: ids and tags.
+
+    Where lines break depends on how wide these are, so the words stand in an order of their own.
+    """
     text = re.sub(r"\b[0-9a-f]{16}\b", "TAG", without_colour(text))
-    return re.sub(r"([ ─])\1*", r"\1", re.sub(r"\b\d+\b", "N", text)).strip()
+    text = re.sub(r"\b\d+\b", "N", text)
+    return " ".join(sorted(re.sub(r"[─│]", " ", text).split()))
 
 
 def printed(command: str, directory: Path) -> str:
