@@ -48,7 +48,7 @@ def read(here: Path) -> Read:
     def call(text: str | bytes) -> Written:
         path = here / "chain.toml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with chainfile.opened(str(path), "/bpffs") as written:
+        with chainfile.read(str(path)).opened("/bpffs") as written:
             return written
 
     return call
@@ -201,7 +201,7 @@ def test_tables_of_bcc_are_open_as_long_as_the_file(
     (here / "seen.c").write_text("BPF_HASH(seen);")
     text = '[[program]]\nfile = "seen.c"\nbcc = true\n'
     (here / "chain.toml").write_text(text)
-    with chainfile.opened(str(here / "chain.toml"), "/bpffs") as written:
+    with chainfile.read(str(here / "chain.toml")).opened("/bpffs") as written:
         assert bcc.is_open(0)
         (member,) = written.target(state_of([running("seen", 9)])).members
         assert (member.replaces, source(member).maps_of) == (9, 0)
@@ -312,7 +312,7 @@ def test_what_a_program_lacks(read: Read, text: str, code: int, said: str) -> No
 def test_what_is_no_file(here: Path, path: str, code: int) -> None:
     with (
         pytest.raises(XdpctlError) as caught,
-        chainfile.opened(str(here / path), "/bpffs"),
+        chainfile.read(str(here / path)).opened("/bpffs"),
     ):
         pass
     assert caught.value.exit_code == code
@@ -322,7 +322,7 @@ def test_a_file_from_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch)
     """Its paths are relative to the working directory; it is called what it is; it has a limit."""
     monkeypatch.chdir(here)
     (here / "chain.toml").write_text(COUNT)
-    with standard_input(monkeypatch, "chain.toml"), chainfile.opened("-", "/bpffs") as written:
+    with standard_input(monkeypatch, "chain.toml"), chainfile.read("-").opened("/bpffs") as written:
         ((member, _maps),) = written.members
         assert (member.name, source(member).path) == ("count", "count.o")
     for text, said in (
@@ -334,11 +334,11 @@ def test_a_file_from_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch)
         with (
             standard_input(monkeypatch, "chain.toml"),
             pytest.raises(BadObjectError, match=said),
-            chainfile.opened("-", "/bpffs"),
+            chainfile.read("-").opened("/bpffs"),
         ):
             pass
     (here / "-").write_text(PASSES)  # a file of that name has to be named otherwise
-    with chainfile.opened("./-", "/bpffs") as written:
+    with chainfile.read("./-").opened("/bpffs") as written:
         assert [member.name for member, _maps in written.members] == ["pass"]
 
 

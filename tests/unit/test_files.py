@@ -34,7 +34,7 @@ def odd_files(where: Path) -> list[Path]:
 
 
 def chain_file(path: str) -> None:
-    with chainfile.opened(path, "/sys/fs/bpf"):
+    with chainfile.read(path).opened("/sys/fs/bpf"):
         pass
 
 

@@ -29,6 +29,7 @@ from ..host.interfaces import Interface, is_pattern
 from ..model.request import Request
 from ..model.terms import Terms
 from ..programs import chainfile
+from ..programs.chainfile import Document
 from .many import Wanted
 
 FILES = "/etc/xdpctl"
@@ -66,9 +67,11 @@ def files_in(directory: str) -> list[str]:
     return sorted(glob.glob(f"{glob.escape(directory)}/*.toml"))
 
 
-def wanted(path: str, bpffs: Bpffs, request: Request, closing: contextlib.ExitStack) -> Wanted:
+def wanted(
+    document: Document, bpffs: Bpffs, request: Request, closing: contextlib.ExitStack
+) -> Wanted:
     """What a file says, for as long as its programs are open; a `request` has precedence."""
-    written = closing.enter_context(chainfile.opened(path, bpffs.path))
+    written = closing.enter_context(document.opened(bpffs.path))
     return Wanted(written.target, replace(request.completed(written.request), unless_same=True))
 
 
@@ -82,6 +85,7 @@ class Host:
         self._request, self._closing = request, closing
         self._paths: dict[Interface, list[str]] = {}
         self._broken: dict[Interface, XdpctlError] = {}
+        self._documents: dict[str, Document] = {}
         self._opened: dict[str, Wanted | XdpctlError] = {}
 
     def interfaces(self, asked: str | None) -> list[Interface]:
@@ -108,7 +112,8 @@ class Host:
         name = os.path.basename(path).removesuffix(".toml")
         try:
             _check_own(path)
-            name = chainfile.interfaces(path)
+            document = self._documents[path] = chainfile.read(path)
+            name = document.interfaces
             found = Interface.matching(name)
         except XdpctlError as error:
             if is_pattern(name) and isinstance(error, NotFoundError):
@@ -136,7 +141,9 @@ class Host:
             )
         if path not in self._opened:
             try:
-                self._opened[path] = wanted(path, self._bpffs, self._request, self._closing)
+                self._opened[path] = wanted(
+                    self._documents[path], self._bpffs, self._request, self._closing
+                )
             except XdpctlError as error:
                 self._opened[path] = error
         found = self._opened[path]

@@ -7,10 +7,11 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadObjectError, KernelError, UsageError, XdpctlError, choices
 from ..host import files
+from ..host.text import Json
 from ..kernel.program import Program
 from ..model.chain import (
     MAX_PRIORITY,
@@ -82,71 +83,79 @@ def _is_loaded(old: Member, new: Member) -> bool:
     return found is not None and found.recipe == wanted
 
 
-@contextlib.contextmanager
-def opened(path: str, bpffs: str) -> Iterator[Written]:
-    """What a file says, and the programs that it names, for as long as the block takes.
+class Document(NamedTuple):
+    """A file, parsed: what it is called in errors, and its table."""
 
-    ``-`` is standard input. Paths in a file are relative to its directory, those in standard input
-    to the working directory; maps that ask for it are pinned in `bpffs` unless it says where.
-    Raises NotFoundError, BadObjectError and what `objects.member` raises; `what` then begins with
-    where in the file that is.
-    """
-    document = _parsed(path)
-    if path == files.STANDARD_INPUT:
-        path = files.INPUT_NAME  # which is in no directory
-    if "program" not in document:
-        raise BadObjectError(
-            f"{path} names no program",
-            hint="begin each with [[program]]; program = [] leaves an empty root, ready for some",
-        )
-    programs = document.pop("program")
-    if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
-        raise BadObjectError(
-            f"{path}: program: not an array of tables", hint="begin each with [[program]]"
-        )
-    options = _values(path, document, _INTERFACE, "program")
-    options.pop("interface", None)  # that of `interfaces`
-    # What the file does not say is as usual, not as it is: the file is all there is to know.
-    usual = {"on_end": ON_END["pass"], "on_vacant": ON_VACANT["pass"]}
-    rules = {name: options.pop(name, verdict) for name, verdict in usual.items()}
-    members, asked = list[Member](), dict[int, MapsAsked]()
-    with objects.letting_go(members):
-        for number, table in enumerate(programs, 1):
-            member, maps = _program(f"{path}: program {number}", table, path, bpffs)
-            members.append(member)
-            asked[id(member)] = maps
-        _check_names(path, members)
+    path: str
+    table: Json
+
+    @property
+    def interfaces(self) -> str:
+        """Those that a file of a host is for: a name, a pattern, or a list with commas.
+
+        If it names none, what it is called says it. Raises BadObjectError.
+        """
+        named = self.table.get("interface")
+        if named is None:
+            return os.path.basename(self.path).removesuffix(".toml")
         try:
-            ordered = arranged(members)
+            return ",".join(_texts(named))
         except UsageError as error:
-            raise BadObjectError(f"{path}: {error.what}", why=error.why) from error
-        request = Request(**options)
-        yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, request)
+            raise BadObjectError(f"{self.path}: interface: {error.what}") from error
+
+    @contextlib.contextmanager
+    def opened(self, bpffs: str) -> Iterator[Written]:
+        """What it says, and the programs that it names, for as long as the block takes.
+
+        Paths in a file are relative to its directory, those in standard input to the working
+        directory; maps that ask for it are pinned in `bpffs` unless it says where. Raises
+        BadObjectError and what `objects.member` raises; `what` then begins with where in the file
+        that is.
+        """
+        path = self.path
+        table = dict(self.table)
+        if "program" not in table:
+            raise BadObjectError(
+                f"{path} names no program",
+                hint="begin each with [[program]]; "
+                "program = [] leaves an empty root, ready for some",
+            )
+        programs = table.pop("program")
+        if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
+            raise BadObjectError(
+                f"{path}: program: not an array of tables", hint="begin each with [[program]]"
+            )
+        options = _values(path, table, _INTERFACE, "program")
+        options.pop("interface", None)  # that of `interfaces`
+        # What the file does not say is as usual, not as it is: the file is all there is to know.
+        usual = {"on_end": ON_END["pass"], "on_vacant": ON_VACANT["pass"]}
+        rules = {name: options.pop(name, verdict) for name, verdict in usual.items()}
+        members, asked = list[Member](), dict[int, MapsAsked]()
+        with objects.letting_go(members):
+            for number, one in enumerate(programs, 1):
+                member, maps = _program(f"{path}: program {number}", one, path, bpffs)
+                members.append(member)
+                asked[id(member)] = maps
+            _check_names(path, members)
+            try:
+                ordered = arranged(members)
+            except UsageError as error:
+                raise BadObjectError(f"{path}: {error.what}", why=error.why) from error
+            request = Request(**options)
+            yield Written(tuple((one, asked[id(one)]) for one in ordered), rules, request)
 
 
-def interfaces(path: str) -> str:
-    """The interfaces that a file of a host is for: a name, a pattern, or a list with commas.
-
-    If it names none, what it is called says it. Raises what `opened` does for what is no TOML.
-    """
-    named = _parsed(path).get("interface")
-    if named is None:
-        return os.path.basename(path).removesuffix(".toml")
-    try:
-        return ",".join(_texts(named))
-    except UsageError as error:
-        raise BadObjectError(f"{path}: interface: {error.what}") from error
-
-
-def _parsed(path: str) -> dict[str, Any]:
+def read(path: str) -> Document:
+    """Parse a file; ``-`` is standard input. Raises NotFoundError and BadObjectError."""
     if path == files.STANDARD_INPUT:
+        # Its name is in no directory.
         data, path = files.read_input(LIMIT + 1, "a chain file"), files.INPUT_NAME
     else:
         data = objects.read(path, LIMIT + 1)
     if len(data) > LIMIT:
         raise BadObjectError(f"{path} is no chain file", why=f"it has more than {LIMIT >> 20} MiB")
     try:
-        return tomllib.loads(data.decode())
+        return Document(path, tomllib.loads(data.decode()))
     # TOMLDecodeError is a ValueError, as is the refusal of a number of too many digits.
     except (ValueError, RecursionError) as error:
         raise BadObjectError(f"{path} is not TOML", why=str(error)) from error

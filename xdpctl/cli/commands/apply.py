@@ -10,6 +10,7 @@ from ...change.report import Report
 from ...errors import DiffersError
 from ...host.interfaces import Interface
 from ...observe.reading import View
+from ...programs import chainfile
 from .. import complete
 from ..hostfiles import Host, files_option, wanted
 from ..many import change_each, one_or_each, worker
@@ -72,7 +73,7 @@ def command(
 
     with contextlib.ExitStack() as closing:
         if interface is not None and file is not None:
-            asked = wanted(file, bpffs, first.request, closing)
+            asked = wanted(chainfile.read(file), bpffs, first.request, closing)
             work = worker(settings, "apply", bpffs, lambda _one: asked, changing, keeps=True)
             one_or_each(settings, "apply", bpffs, interface, checked(work))
         else:
