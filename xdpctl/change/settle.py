@@ -76,8 +76,10 @@ def _rehook(
                 held.add(place.slot)
         elif link.id == place.link_id:
             held.add(place.slot)
-    for slot in paths.borrowed(live) if live is not None else ():
-        if live is not None and slot in held:
+    if live is None:
+        return rehooked
+    for slot in paths.borrowed(live):
+        if slot in held:
             with paths.bpffs.pins_locked():
                 paths.give_back(live, slot)
     return rehooked

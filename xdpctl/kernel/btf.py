@@ -119,12 +119,11 @@ class Btf:
         return ctypes.string_at(start, size.value)
 
     def take_out(self, section: int, kept: Collection[int] = ()) -> None:
-        """Have a section of data and its variables be types that mean nothing, of the same length.
+        """Have a section of data, and its variables but those to be `kept`, mean nothing.
 
-        All of its variables but those to be `kept`.
-
-        So the numbers of all types stay. libbpf does the same for kernels without these kinds: a
-        structure in place of the section, a number of one byte in place of each variable.
+        Other types of the same length take their place, so the numbers of all stay. libbpf does
+        the same for kernels without these kinds: a structure in place of the section, a number of
+        one byte in place of each variable.
         """
         found = self.type(section)
         start = ctypes.addressof(found) + ctypes.sizeof(abi.BtfType)

@@ -121,8 +121,7 @@ def compiled(
     def work() -> tuple[Json, list[int]]:
         directory = os.path.dirname(os.path.abspath(path))
         # BCC compiles elsewhere: what is relative would be so to another directory.
-        places = [f"-I{os.path.abspath(one[2:])}" if one[:2] == "-I" else one for one in flags]
-        module, lib = _compile(text, [*places, f"-I{directory}"])
+        module, lib = _compile(text, [*clang.absolute(flags), f"-I{directory}"])
         found = _functions(module, lib)
         meant = program or (found[0] if len(found) == 1 else "")
         code = None

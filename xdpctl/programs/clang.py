@@ -71,6 +71,11 @@ class Build(NamedTuple):
             raise UsageError(f"{empty} has no value", hint=f"leave {empty} out")
 
 
+def absolute(flags: Sequence[str]) -> tuple[str, ...]:
+    """Flags that mean the same in another directory."""
+    return tuple(f"-I{os.path.abspath(one[2:])}" if one.startswith("-I") else one for one in flags)
+
+
 def is_source(path: str) -> bool:
     """Whether a file is one to be compiled, by its name."""
     return path.endswith(SUFFIX)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import NotFoundError, UnsupportedError, XdpctlError
+from ..host import files
 from ..kernel.program import Program
 from ..model.chain import ON_END, ON_VACANT, USUAL, Member, action_names
 from ..model.kinds import TRAITS
@@ -71,7 +72,7 @@ def _program(member: Member, bpffs: str) -> Iterator[str]:
         found = image.of(running.info)
     recipe = found.recipe if found else None
     yield "[[program]]"
-    if recipe is None or recipe.file == "-" or not _can_be_written(recipe):
+    if recipe is None or recipe.file == files.STANDARD_INPUT or not _can_be_written(recipe):
         yield f"# Which file {called} was loaded from is not known: name it."
         yield '# file = ""'
         yield f"prog-name = {_text(member.name)}"

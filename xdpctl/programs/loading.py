@@ -212,8 +212,10 @@ def _load(
         "arrays": list(arrays.found),
         "maps": list(maps),
         "callees": list(filled.kept),
+        "empty": filled.empty,
+        "replaced": filled.replaced,
+        "pinned": pinned,
     }
-    answer |= {"empty": filled.empty, "replaced": filled.replaced, "pinned": pinned}
     return answer, fds
 
 

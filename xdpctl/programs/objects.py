@@ -119,7 +119,7 @@ def member(
     Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
     """
     compiled = data is None and clang.is_source(path)
-    file = os.path.abspath(path) if data is None else "-"
+    file = os.path.abspath(path) if data is None else files.STANDARD_INPUT
     if data is None:
         data = read(path)
     if compiled:
@@ -140,7 +140,7 @@ def member(
                 )
             name, code, tables = bcc.compiled(path, data, build.flags, program)
             # What a text includes, and how BCC compiles it, is not in it: no digest.
-            recipe = Recipe(file, name, "", flags=_absolute_of(build), bcc=build.bcc)
+            recipe = Recipe(file, name, "", flags=clang.absolute(build.flags), bcc=build.bcc)
             source = Source(path, b"", name, image=code._replace(recipe=recipe), tables=tables)
             return of_image(source, priority, actions)
         data = clang.compiled(path, build.flags)
@@ -152,7 +152,7 @@ def member(
         found.name,
         hashlib.sha256(data).hexdigest(),
         pin_path if pins else None,
-        _absolute_of(build) if compiled else (),
+        clang.absolute(build.flags) if compiled else (),
         build.bcc if compiled else None,
         tuple(sorted(tuning.constants)),
         tuple(sorted(tuning.entries)),
@@ -166,13 +166,6 @@ def member(
         size=found.size,
         devbound=found.asks_device,
         source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins, recipe=recipe),
-    )
-
-
-def _absolute_of(build: Build) -> tuple[str, ...]:
-    """Flags that mean the same elsewhere."""
-    return tuple(
-        f"-I{os.path.abspath(one[2:])}" if one.startswith("-I") else one for one in build.flags
     )
 
 
