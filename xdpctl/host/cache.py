@@ -40,8 +40,9 @@ def kept(name: str, key: bytes, make: Callable[[], bytes]) -> bytes:
                     return data
         data = make()
         if directory is not None:
-            with contextlib.suppress(OSError):
-                _write_whole(directory, entry, data + _seal(digest, data))
+            with contextlib.suppress(OSError), files.whole(directory, entry) as file:
+                file.write(data + _seal(digest, data))
+                _clear(directory, entry)
         return data
 
 
@@ -121,25 +122,6 @@ def _unsealed(found: bytes, key: bytes) -> bytes | None:
     """What an entry holds; None if it is not whole, not as it was written or of another key."""
     data, seal = found[: -_SEAL.size], found[-_SEAL.size :]
     return data if seal == _seal(key, data) else None
-
-
-def _write_whole(directory: int, name: str, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a power failure."""
-    temporary = f".{os.getpid()}-{name}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=directory)  # of a process of this number that was killed
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _clear(directory, name)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)
 
 
 def _clear(directory: int, name: str) -> None:

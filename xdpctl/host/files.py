@@ -66,6 +66,28 @@ def chunks(fd: int) -> Iterator[bytes]:
         yield piece
 
 
+@contextlib.contextmanager
+def whole(directory: int, name: str) -> Iterator[BinaryIO]:
+    """A file to be written in a directory, by that one's descriptor: there whole or not at all.
+
+    So it is after a power failure, too. What has the name before is replaced. Raises OSError.
+    """
+    temporary = f".{os.getpid()}-{name}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)  # of a process of this number that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+
+
 def read(path: str, limit: int, *, most: int | None = None, number: int = 0) -> bytes:
     """The bytes of a regular file, or its first `most`.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 
 import click
 
 from ...bpffs.mount import Bpffs
 from ...errors import NotFoundError, UsageError, XdpctlError
-from ...host import output, rights
+from ...host import files, output, rights
 from ...host.interfaces import Failure, is_several
 from ...host.text import Json
+from ...kernel import libbpf
 from ...model.state import State
 from ...programs import export
 from ...view import document
@@ -59,9 +59,9 @@ def command(settings: Settings, interface: str, to: str | None) -> None:
     if to is not None:
         _write(to, texts)
     if settings.json:
-        files: list[Json] = [{"interface": name, "file": text} for name, text in texts.items()]
-        files += [one.as_dict() for one in failed]
-        document.show("export", {"interfaces": files})
+        shown: list[Json] = [{"interface": name, "file": text} for name, text in texts.items()]
+        shown += [one.as_dict() for one in failed]
+        document.show("export", {"interfaces": shown})
     elif to is None:
         output.say("".join(texts.values()).rstrip("\n"))
     else:
@@ -110,16 +110,14 @@ def _write(directory: str, texts: dict[str, str]) -> None:
         raise UsageError(
             f"{', '.join(there)}: there with another text", hint="see diff(1), and move it away"
         )
-    for name, text in texts.items():
-        try:
-            with tempfile.NamedTemporaryFile("w", dir=directory, delete=False) as out:
-                out.write(text)
-            os.chmod(out.name, 0o644)
-            os.rename(out.name, _path(directory, name))
-        except OSError as error:
-            raise XdpctlError(
-                f"cannot write {_path(directory, name)}", why=str(error.strerror)
-            ) from error
+    try:
+        with libbpf.owned(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            for name, text in texts.items():
+                with files.whole(fd, f"{name}.toml") as out:
+                    out.write(text.encode())
+                    os.fchmod(out.fileno(), 0o644)
+    except OSError as error:
+        raise XdpctlError(f"cannot write to {directory}", why=str(error.strerror)) from error
 
 
 def _differs(path: str, text: str) -> bool:
