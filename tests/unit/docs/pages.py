@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -128,3 +131,13 @@ def options(command: click.Command) -> Iterator[click.Option]:
 
 def names(command: click.Command) -> set[str]:
     return {name for option in options(command) for name in (*option.opts, *option.secondary_opts)}
+
+
+def script(path: str) -> ModuleType:
+    """A script of the repository that is no module of a package, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

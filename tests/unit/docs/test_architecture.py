@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from types import ModuleType
 
 import pytest
 
-from tests.unit.docs.pages import read, table
+from tests.unit.docs.pages import read, script, table
 from tests.unit.samples import ROOT
 from tests.unit.test_layout import LEVELS, NEIGHBOURS
 from xdpctl.cli.group import COMMANDS
@@ -21,12 +20,7 @@ FACE = {"__init__", "__main__"}
 
 @pytest.fixture(scope="module")
 def drawing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("drawing", ROOT / "docs/drawing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/drawing.py")
 
 
 def folders() -> dict[str, dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import re
 import shutil
@@ -30,6 +29,7 @@ from tests.unit.docs.pages import (
     options,
     page,
     read,
+    script,
     sections,
 )
 from tests.unit.samples import ROOT
@@ -48,12 +48,7 @@ FOREIGN_VARIABLES = {"PATH", "BCC_KERNEL_SOURCE", "NO_COLOR", "_XDPCTL_COMPLETE"
 
 @pytest.fixture(scope="module")
 def generated() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("manual", ROOT / "man/options.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("man/options.py")
 
 
 KINDS_OF_CHAIN = [kind for kind in get_args(Kind) if kind != "bare"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from types import ModuleType
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.docs.pages import read
-from tests.unit.samples import ROOT
+from tests.unit.docs.pages import read, script
 
 MOST = 1.1
 """How much a fused root may add to a packet, as a ratio to the same members in one C program."""
@@ -19,12 +17,7 @@ MOST = 1.1
 
 @pytest.fixture(scope="module")
 def plot() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plot", ROOT / "docs/plot.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/plot.py")
 
 
 @pytest.fixture(scope="module")
