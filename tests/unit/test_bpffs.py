@@ -198,7 +198,7 @@ def test_homes_are_the_directories_of_interfaces(bpffs: Bpffs) -> None:
 def test_there_are_no_homes_where_nothing_was_ever_loaded(tmp_path: Path) -> None:
     bpffs = Bpffs(str(tmp_path))
     assert homes.every(bpffs) == []
-    assert homes.of_root(bpffs, 500) is None
+    assert homes.of_root(bpffs, 500, 7) is None
 
 
 def test_the_home_of_a_root(bpffs: Bpffs) -> None:
@@ -206,8 +206,8 @@ def test_the_home_of_a_root(bpffs: Bpffs) -> None:
     record(bpffs, "xdpctl-4711-7", "7-500")
     record(bpffs, "xdpctl-4711-7", "9-600", "netlink")
     record(bpffs, "xdpctl-moved-700", "7-700")
-    assert homes.of_root(bpffs, 501) is None
-    found = {root: homes.of_root(bpffs, root) for root in (500, 600, 700)}
+    assert homes.of_root(bpffs, 501, 7) is None
+    found = {root: homes.of_root(bpffs, root, 7) for root in (500, 600, 700)}
     where = {
         root: home and (os.path.basename(home.directory), home.ifindex)
         for root, home in found.items()

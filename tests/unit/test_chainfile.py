@@ -393,7 +393,7 @@ def test_the_files_of_a_host(
     """Each is for the interfaces that it names; what is wrong with one does not stop the others."""
     known = {name: Interface(name, number, "1") for number, name in enumerate(("lo", "a0", "a1"))}
 
-    def matching(text: str) -> list[Interface]:
+    def matching(text: str, *_: object) -> list[Interface]:
         found = [
             one
             for part in text.split(",")
@@ -461,7 +461,7 @@ def test_each_interface_of_a_pattern(
     monkeypatch.setattr(objects, "read", counted)
     monkeypatch.setattr("xdpctl.cli.many.transact", transact)
     monkeypatch.setattr(
-        Interface, "matching", lambda _pattern: [Interface("a0", 1, "1"), Interface("a1", 2, "1")]
+        Interface, "matching", lambda *_: [Interface("a0", 1, "1"), Interface("a1", 2, "1")]
     )
     (here / "chain.toml").write_text(COUNT)
     assert run(["apply", "a*", str(here / "chain.toml")]) == 4

@@ -25,9 +25,10 @@ from tests.unit.samples import (
     sent_while_blocking,
     state_of,
 )
-from xdpctl.bpffs import homes
+from xdpctl.bpffs import homes, pin
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import commit, report, transact
+from xdpctl.change.batch import Batch
 from xdpctl.errors import (
     BpffsError,
     HookBusyError,
@@ -151,10 +152,10 @@ def test_a_fault_of_our_own_in_a_clean_up_is_told() -> None:
 def test_files_are_private_whatever_the_umask_says(tmp_path: Path) -> None:
     outside = os.umask(0)
     try:
-        with transact._private_files():
+        with pin.private():
             (tmp_path / "inside").touch()
             (tmp_path / "within").mkdir()
-        with pytest.raises(ZeroDivisionError), transact._private_files():
+        with pytest.raises(ZeroDivisionError), pin.private():
             assert 1 / 0
         (tmp_path / "outside").touch()
     finally:
@@ -193,6 +194,8 @@ class Kernel:
             def __init__(self, _bpffs: Bpffs, _paths: object, report: report.Report, *_: object):
                 self.plan = report.plan
 
+            flipped = False
+
             def run(self) -> None:
                 kernel.tried.append((self.plan.kind, self.plan.why))
                 if kernel.fault:
@@ -229,7 +232,7 @@ class Kernel:
             INTERFACE,
             lambda state: target or state.chain.with_added([fresh("new")]),
             Request(kind=kind, dry_run=dry_run),
-            view=view,
+            batch=Batch(view),
         ).plan
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.samples import HOME, chain_of, ending_signals, fresh, running, send, state_of
 from tests.unit.terminal import on_terminal
+from xdpctl.change.batch import Batch
 from xdpctl.change.report import Report
 from xdpctl.cli import outcomes, xdp_loader
 from xdpctl.cli.commands import status
@@ -58,8 +59,9 @@ class Work:
         self.late = late or {}  # signals that come after the flips of these
         self.came: list[str] = []
 
-    def __call__(self, interface: Interface, view: View | None) -> Report:
-        assert view is VIEW
+    def __call__(self, interface: Interface, batch: Batch | None) -> Report:
+        assert batch is not None
+        assert batch.view is VIEW
         signals.release()
         self.came.append(interface.name)
         if interface.name in self.errors:
@@ -76,7 +78,7 @@ class Work:
 def code_of(work: Work, settings: Settings, command: str = "load") -> int:
     """The exit code of a change."""
     try:
-        change_each(settings, command, FOUND, work, VIEW)
+        change_each(settings, command, FOUND, work, Batch(VIEW))
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0
@@ -237,14 +239,14 @@ def test_the_document_of_a_command_that_a_signal_ended(capsys: pytest.CaptureFix
 
 
 def test_a_swap_of_many_tells_the_roots(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(interface: Interface, view: View | None) -> Report:
+    def work(interface: Interface, batch: Batch | None) -> Report:
         state = state_of([running("one", 11)])
         named = State(interface, state.root, (), HOME.home)
         return Report(make_plan(named, state.chain), named, state.chain.members, 501)
 
-    change_each(Settings(), "swap-dispatcher", FOUND[:2], work, VIEW)
+    change_each(Settings(), "swap-dispatcher", FOUND[:2], work, Batch(VIEW))
     assert capsys.readouterr().out.splitlines() == ["eth0: root 500 → 501", "eth1: root 500 → 501"]
-    change_each(Settings(quiet=True), "swap-dispatcher", FOUND[:2], work, VIEW)
+    change_each(Settings(quiet=True), "swap-dispatcher", FOUND[:2], work, Batch(VIEW))
     assert capsys.readouterr().out == ""
 
 
@@ -275,7 +277,7 @@ def test_a_progress_bar_is_for_a_terminal(
     """On standard error, where a person looks on and has to wait; elsewhere there is none."""
 
     def work() -> None:
-        change_each(Settings(), "load", FOUND, Work(), VIEW)
+        change_each(Settings(), "load", FOUND, Work(), Batch(VIEW))
 
     assert on_terminal(work, stream="stderr") == ""
     monkeypatch.setattr(outcomes, "_SOON", 0)

@@ -26,6 +26,7 @@ from xdpctl.bpffs.directory import CALLED
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.errors import KernelError, VanishedError
 from xdpctl.host import interfaces
+from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, maps, netlink, records, uapi, xdp
 from xdpctl.model.chain import Chain, Member
 from xdpctl.model.labels import Made, Origin
@@ -296,7 +297,9 @@ def test_a_netlink_root_that_runs_elsewhere_is_stranded(
     os.mkdir(own.directory)
     own.make_dispatch(400, "netlink")
     Path(own.directory, "map-11-callees").touch()
-    monkeypatch.setattr(residue, "may_run_elsewhere", lambda root_id: elsewhere and root_id == 400)
+    monkeypatch.setattr(
+        residue, "may_run_elsewhere", lambda _bpffs, root_id: elsewhere and root_id == 400
+    )
     left = [own.dispatch(400), f"{own.directory}/map-11-callees"]
     expected: tuple[list[str], int | None] = ([], 400) if elsewhere else (left, None)
     assert residue.left_over(None, own, at_home=True) == expected
@@ -310,7 +313,7 @@ def test_beside_a_live_root_nobody_looks_for_others(
     os.mkdir(own.directory)
     for root_id in (500, 501):
         own.make_dispatch(root_id, "netlink")
-    monkeypatch.setattr(residue, "may_run_elsewhere", lambda _root_id: pytest.fail("asked"))
+    monkeypatch.setattr(residue, "may_run_elsewhere", lambda *_: pytest.fail("asked"))
     live = state_of([ONE], link_id=0).root
     assert residue.left_over(live, own, at_home=True) == ([own.dispatch(501)], None)
 
@@ -356,11 +359,15 @@ def test_a_pin_that_was_made_to_adopt_a_program_is_left_over(
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("seen", [False, True])
 def test_a_root_may_run_where_one_cannot_look(
-    seen: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+    bpffs: Bpffs, seen: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In doubt it does. This namespace itself is not asked: its caller has."""
+    """In doubt it does. An interface that has the root recorded at home only shares it."""
     here = interfaces.current()
-    inside: list[str] = []
+    inside = ["/here"]
+    sharing = homes.of(bpffs, Interface("shares", 5, here))
+    os.mkdir(sharing.directory)
+    sharing.make_record(400, "netlink")
+    programs = {"/here": {5: (400, 1)}, "/other": {3: (400, 1), 4: (0, 0)}}
 
     def visible(told: list[str] | None = None) -> Iterator[tuple[str, str]]:
         assert told is not None
@@ -374,16 +381,22 @@ def test_a_root_may_run_where_one_cannot_look(
             raise FileNotFoundError(path)
         inside.append(path)
         yield
+        inside.pop()
 
     monkeypatch.setattr(interfaces, "visible", visible)
     monkeypatch.setattr(interfaces, "entered", entered)
-    monkeypatch.setattr(netlink, "xdp_programs", lambda: {3: (400, 1), 4: (0, 0)})
+    monkeypatch.setattr(netlink, "xdp_programs", lambda: programs[inside[-1]])
     monkeypatch.setattr(libbpf, "prog_fd", lambda _number: os.open(os.devnull, os.O_RDONLY))
-    assert elsewhere.may_run_elsewhere(400 if seen else 401) is (seen or refused)
-    assert inside == ["/other"]
+    if not seen:
+        del programs["/other"][3]
+    assert elsewhere.may_run_elsewhere(bpffs, 400) is (seen or refused)
+    # Its own home is what was asked about.
+    assert elsewhere.may_run_elsewhere(bpffs, 400, sharing.directory)
 
 
-def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(
+    bpffs: Bpffs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That needs no look into other namespaces, and no right to one."""
 
     def gone(_number: int) -> int:
@@ -392,10 +405,10 @@ def test_a_root_that_is_gone_from_the_kernel_runs_nowhere(monkeypatch: pytest.Mo
     monkeypatch.setattr(libbpf, "prog_fd", gone)
     monkeypatch.setattr(interfaces, "visible", lambda _told: pytest.fail("looked"))
     number = errno.ENOENT
-    assert not elsewhere.may_run_elsewhere(400)
+    assert not elsewhere.may_run_elsewhere(bpffs, 400)
     number = errno.EPERM
     with pytest.raises(KernelError):
-        elsewhere.may_run_elsewhere(400)
+        elsewhere.may_run_elsewhere(bpffs, 400)
 
 
 # --- the loopback, as it is ---------------------------------------------------------------------

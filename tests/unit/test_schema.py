@@ -16,6 +16,7 @@ import pytest
 
 from tests.schemas import DIRECTORY, SHARED, errors, fields, schemas
 from tests.unit.samples import INTERFACE, ROOT, fresh, plan_of, running, state_of
+from xdpctl.change.batch import Batch
 from xdpctl.change.confirm import Confirmed
 from xdpctl.change.report import Report, Step
 from xdpctl.change.settle import Rehooked
@@ -108,10 +109,15 @@ Printed = Callable[[], list[dict[str, Any]]]
 Documents = Iterator[tuple[str, dict[str, Any]]]
 
 
+def none() -> Batch:
+    """Changes of interfaces of which nothing is known."""
+    return Batch(View({}))
+
+
 def changes(printed: Printed) -> Documents:
     """What commands print that change chains, or try a change."""
 
-    def work(interface: Interface, _view: View | None) -> Report:
+    def work(interface: Interface, _batch: Batch | None) -> Report:
         if interface == OTHER:
             raise VanishedError("it went away")
         return report()
@@ -121,7 +127,7 @@ def changes(printed: Printed) -> Documents:
     for name in CHANGES:
         change.change(name, report(), JSON)
         with pytest.raises(click.exceptions.Exit):
-            change_each(settings, name, [INTERFACE, OTHER], work, View({}))
+            change_each(settings, name, [INTERFACE, OTHER], work, none())
         yield from ((name, one) for one in printed())
     for name in TRIABLE:
         change.change(name, report(tried=True), Style(json=True, dry_run=True))
@@ -131,7 +137,7 @@ def changes(printed: Printed) -> Documents:
     steps.swap(report(), held, True, JSON)
     steps.swap(report(), {}, None, Style(json=True, dry_run=True))
     with pytest.raises(click.exceptions.Exit):
-        change_each(settings, "swap-dispatcher", [INTERFACE, OTHER], work, View({}))
+        change_each(settings, "swap-dispatcher", [INTERFACE, OTHER], work, Batch(View({})))
     yield from (("swap-dispatcher", one) for one in printed())
 
 
@@ -139,14 +145,17 @@ def looks(printed: Printed) -> Documents:
     """What commands print that look at chains."""
     failed = Failure(OTHER, XdpctlError("it broke", why="so"))
     seen: list[State | Failure] = [*states(), failed]
-    document.show("status", {"interfaces": [status.data(one) for one in seen]})
+    document.show(
+        "status", status.document_of([*seen, replace(next(states()), sharing=("a", "b"))])
+    )
     yield "status", printed()[0]
     files = [{"interface": "eth0", "file": "program = []\n"}, failed.as_dict()]
     document.show("export", {"interfaces": files})
     yield "export", printed()[0]
     counts = {9: {"XDP_PASS": 3, "other": 1}}
     for counted in (counts, {}):
-        document.show("show", {"interfaces": [show.data(one, counted) for one in seen]})
+        drawn = [show.data(one, counted) for one in seen]
+        document.show("show", {"interfaces": drawn, "shared": status.shared_data(seen)})
         yield "show", printed()[0]
     read = Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
     first = stats.Look(next(states()), read)

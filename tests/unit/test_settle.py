@@ -89,7 +89,7 @@ def test_the_pins_of_an_interface_come_to_it(bpffs: Bpffs, paths: InterfacePins)
         assert settle.rehome(paths, State(INTERFACE, root(), (), home.home))
         assert not settle.rehome(paths, State(INTERFACE, root(), (), paths.home))
     assert tree(bpffs) == entries_of("xdpctl-4711-7", 7, 500)
-    assert homes.of_root(bpffs, 500) is not None
+    assert homes.of_root(bpffs, 500, INTERFACE.ifindex) is not None
     assert not paths.is_locked()
 
 
@@ -109,11 +109,11 @@ def test_pins_that_somebody_changes_do_not_move(bpffs: Bpffs, paths: InterfacePi
 def test_pins_of_an_interface_that_left_make_room(bpffs: Bpffs, paths: InterfacePins) -> None:
     """Another one has its number now; what waits for the lock gets a new directory."""
     filled(bpffs, INTERFACE, 400)
-    moved = homes.of_root(bpffs, 400)
+    moved = homes.of_root(bpffs, 400, INTERFACE.ifindex)
     with paths.locked():
         assert settle.rehome(paths, State(INTERFACE, None, (), paths.home, stranded=400))
         assert not os.path.exists(paths.directory)
-        moved = homes.of_root(bpffs, 400)
+        moved = homes.of_root(bpffs, 400, INTERFACE.ifindex)
         assert moved is not None
         assert moved.directory == f"{bpffs.xdp}/xdpctl-moved-400"
         assert moved.is_locked()
@@ -134,7 +134,7 @@ def test_an_interface_comes_to_where_another_one_left(bpffs: Bpffs, paths: Inter
     assert tree(bpffs) == left | entries_of("xdpctl-4711-7", 7, 500)
     # The one that left is found at its new place, too, and comes from there.
     other = homes.of(bpffs, MOVED_IN)
-    there = homes.of_root(bpffs, 400)
+    there = homes.of_root(bpffs, 400, INTERFACE.ifindex)
     assert there is not None
     with other.locked():
         assert settle.rehome(other, State(MOVED_IN, root(), (), there.home))

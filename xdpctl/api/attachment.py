@@ -192,7 +192,7 @@ class Attachment:
             return pinned.prog_id if pinned.ifindex else None
         if self._interface.exists():
             return xdp.query(self._interface.ifindex)[0] or None
-        return link.target if may_run_elsewhere(link.target) else None
+        return link.target if may_run_elsewhere(self._bpffs, link.target) else None
 
     def _take_over(self, home: InterfacePins, live: int, link: records.LinkInfo) -> bool:
         """Make the descriptor mean the link onto the live root; False where there is none."""
@@ -294,7 +294,7 @@ class ArrayAttachment(Attachment):
             return link is not None and link.prog_id == root_id and link.ifindex != 0
         if self._interface.exists() and xdp.query(self._interface.ifindex)[0] == root_id:
             return True
-        return may_run_elsewhere(root_id)
+        return may_run_elsewhere(self._bpffs, root_id)
 
 
 _all: weakref.WeakSet[Attachment] = weakref.WeakSet()

@@ -11,6 +11,7 @@ from ..host import interfaces
 from ..host.interfaces import Interface
 from ..kernel import netlink
 from ..model.labels import Home
+from . import pin
 from .directory import InterfacePins
 from .mount import Bpffs
 
@@ -63,7 +64,7 @@ def is_alien(home: InterfacePins) -> bool:
 
 _HOME = re.compile(r"xdpctl-.*-[0-9]{1,10}")
 _DISPATCH = re.compile(r"dispatch-[0-9]+-[0-9]+")
-_RECORD = re.compile(r"(dispatch|borrowed|label|rules|made|adopting|was|confirm|back)\b")
+_RECORD = re.compile(r"(dispatch|borrowed|label|rules|made|adopting|was|went|confirm|back)\b")
 
 
 def _entries(path: str) -> list[tuple[str, str, bool]]:
@@ -73,14 +74,38 @@ def _entries(path: str) -> list[tuple[str, str, bool]]:
     return []
 
 
-def of_root(bpffs: Bpffs, root_id: int) -> InterfacePins | None:
-    """Where a root is recorded: an interface that moved to here has its pins elsewhere."""
-    for home in every(bpffs):
-        for ifindex in home.ifindexes():
-            found = home.with_ifindex(ifindex)
-            if root_id in found.recorded():
-                return found
-    return None
+def of_root(bpffs: Bpffs, root_id: int, ifindex: int) -> InterfacePins | None:
+    """Where the root of an interface is recorded that moved to here: its pins are elsewhere.
+
+    Several interfaces may run the root. Each has a link of its own, which says where it is attached
+    now; over netlink an interface is known by its number. None if that does not tell one.
+    """
+    homes = every(bpffs)
+    found = [
+        one
+        for home in homes
+        for number in home.ifindexes()
+        if root_id in (one := home.with_ifindex(number)).recorded()
+    ]
+    if len(found) > 1:
+        found = [one for one in found if _attached_at(one, root_id) == ifindex]
+    # Who kept the number may be an interface that stayed where it is.
+    found.sort(key=lambda one: one.ifindex == ifindex)
+    return found[0] if found else None
+
+
+def _attached_at(home: InterfacePins, root_id: int) -> int:
+    """The number of the interface that a root recorded in a home is attached to now, or was."""
+    if home.recorded().get(root_id) == "netlink":
+        return home.ifindex
+    link = pin.pinned_link(home.root_link)
+    return link.ifindex if link and link.prog_id == root_id else 0
+
+
+def records(bpffs: Bpffs, netns: str, ifindex: int, root_id: int) -> str:
+    """The home of an interface of a namespace, if it records a root; else empty."""
+    directory = f"{bpffs.xdp}/xdpctl-{netns}-{ifindex}"
+    return directory if os.path.lexists(f"{directory}/dispatch-{ifindex}-{root_id}") else ""
 
 
 def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:
@@ -107,9 +132,10 @@ def _in_namespace(bpffs: Bpffs, kept: dict[str, InterfacePins]) -> Iterator[Inte
             yield one
         else:
             strangers.append(one)
-    roots = {root: directory for directory, home in kept.items() for root in home.roots()}
+    roots = {root for home in kept.values() for root in home.roots()}
     programs = netlink.xdp_programs() if roots and strangers else {}
     for one in strangers:
-        directory = roots.get(programs.get(one.ifindex, (0, 0))[0], "")
-        if kept.pop(directory, None):
+        root_id = programs.get(one.ifindex, (0, 0))[0]
+        home = of_root(bpffs, root_id, one.ifindex) if root_id in roots else None
+        if home and kept.pop(home.directory, None):
             yield one

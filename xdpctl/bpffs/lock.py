@@ -39,13 +39,9 @@ class Lock(Places):
     def _lock(self, fds: list[int]) -> None:
         """Take the lock; its descriptor is put into `fds`."""
         while True:
-            for path in (self.bpffs.xdp, self.directory):
-                with (
-                    pin.failing("make a directory in", self.bpffs.path),
-                    contextlib.suppress(FileExistsError),
-                ):
-                    os.mkdir(path, 0o700)
-                self.bpffs.check_safe()
+            self._make(self.bpffs.xdp)
+            self.bpffs.check_safe()  # before anything is made in there
+            self._make(self.directory)
             # It may be removed between mkdir and here, by one who held the lock before.
             with contextlib.suppress(FileNotFoundError):
                 fds.append(self._opened())
@@ -54,6 +50,11 @@ class Lock(Places):
                     return
             while fds:
                 locks.drop(fds.pop())
+
+    def _make(self, directory: str) -> None:
+        failing = pin.failing("make a directory in", self.bpffs.path)
+        with failing, contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
 
     def _opened(self) -> int:
         """The directory's descriptor. Raises FileNotFoundError; BpffsError if it is none."""

@@ -53,6 +53,16 @@ def failing(what: str, path: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def private() -> Iterator[None]:
+    """What is made in the block is for root alone, whatever the umask says."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def remove(path: str) -> None:
     """Remove a pin or record; one that is gone already is fine, and a directory is none of ours."""
     with contextlib.suppress(FileNotFoundError, IsADirectoryError):

@@ -4,7 +4,8 @@
             → wait out a grace period → remove the old links and let the old root go
 
 The flip is the commit point: one system call. All before it is undone on failure; all after it
-is clean-up that the next command would do as well. Any other order loses packets: a member must be
+is clean-up that the next command would do as well. If several interfaces change, one grace period
+does for all (batch.py). Any other order loses packets: a member must be
 on both roots while packets may be in either, and the flip returns before the last CPU has left the
 old one.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ..bpffs import pin
@@ -29,7 +30,7 @@ from ..errors import (
     XdpctlError,
 )
 from ..host import rights, signals
-from ..kernel import libbpf, libc
+from ..kernel import libbpf
 from ..model.chain import USUAL
 from ..model.generation import Generation, WentBack
 from ..model.labels import Asked, Origin
@@ -41,8 +42,9 @@ from ..roots import counting, kinds
 from ..roots.construct import Construction
 from ..roots.hook import Hook
 from ..roots.kinds import KINDS
+from ..roots.peers import Peers
 from .report import Report, Step
-from .settle import settle
+from .settle import Elsewhere, settle
 
 
 class Guard(Protocol):
@@ -60,7 +62,7 @@ class Guard(Protocol):
 
 
 class Commit:
-    """One attempt at a plan."""
+    """One attempt at a plan. `peers` are roots of other interfaces, of which it may take one."""
 
     def __init__(
         self,
@@ -70,8 +72,9 @@ class Commit:
         on_step: Callable[[Step], None],
         terms: Terms,
         guard: Callable[[], Guard],
+        peers: Peers,
     ) -> None:
-        self.bpffs, self.paths, self.report = bpffs, paths, report
+        self.bpffs, self.paths, self.report, self.peers = bpffs, paths, report, peers
         self.plan, self.state = report.plan, report.before
         self.terms, self.history, self.guard = terms, History(paths), guard
         self.watchdog: Guard | None = None
@@ -82,6 +85,7 @@ class Commit:
         self.made: Construction | None = None
 
     def run(self) -> None:
+        """Do it as far as the flip; then `finish` has to be called, which may wait."""
         if self.plan.flip == "none":
             return
         # `closing` ends every descriptor in any case; `undo` takes back what was made, unless the
@@ -95,8 +99,6 @@ class Commit:
                 for held in self.report.holds.values() if self.flipped else ():
                     held.close()
                 raise
-        if self.unheard:
-            raise self.unheard
 
     def change(self, closing: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
         hook = Hook(self.state.interface, self.plan, self.paths, self.state.root, closing)
@@ -119,7 +121,9 @@ class Commit:
                 self.watchdog.release()
             self.step(number, text, **ids)
             closing.close()
-            self.release()
+            self.forget()
+        if self.made and not self.made.joined:
+            self.peers.add(self.plan, self.state, self.made.running(self.state.interface.name))
 
     def step(self, number: str, text: str, **ids: int) -> None:
         now = time.perf_counter()
@@ -145,9 +149,14 @@ class Commit:
         old = self.state.root
         if old and old.kind != self.plan.kind:
             _check_movable(self.bpffs, old, self.plan)
-        made = kinds.build(Construction(self.plan, self.paths, self.step, closing, undo))
+        made = Construction(self.plan, self.paths, self.step, closing, undo, self.peers)
+        if root := self.peers.root(self.plan, self.state):
+            made.join(root)
+        else:
+            kinds.build(made)
         self.made = made
         self.report.root_id = made.root.id
+        self.report.joined = made.joined
         self.report.members = tuple(made.members)
         self.report.holds = made.holds
         self.report.renewed = made.renewed
@@ -262,36 +271,51 @@ class Commit:
 
     # --- after the commit point -----------------------------------------------------------------
 
-    def release(self) -> None:
-        """Step 7: who holds the members holds them on Y; the old links and X go.
+    def forget(self) -> None:
+        """What this change noted for a crash before its flip, and generations of no more use.
 
         The change is live: what fails here is left to the next command, which does the same.
         """
-        old = self.state.root
-        places = self.made.places if self.made else {}
-        try:
+        with self.left_over():
             paths = self.paths.listed()
             if self.plan.gives_back:
                 self.paths.remove_root_link()
             History(paths).tidy(Foreign() if self.plan.gives_back else self.report.root_id)
-            if paths.kept_programs():
-                paths = paths.listed()  # what belongs to those that are not kept any more goes, too
             if self.plan.target.rules.counted:
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pin.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():
                 paths.forget_made(key)
+
+    def finish(self, waited: float, elsewhere: Elsewhere) -> None:
+        """Step 7: who holds the members holds them on Y; the old links and X go.
+
+        A grace period is over if there is an X, after the seconds that it took. `elsewhere` was
+        looked for since the flip.
+        """
+        old = self.state.root
+        places = self.made.places if self.made else {}
+        self.clock = time.perf_counter() - waited
+        if self.report.unsettled:
+            return
+        with self.left_over():
+            paths = self.paths.listed()
             if old is None:
                 paths.remove_maps_but(places)
                 return
-            libc.grace_period()
             self.step("7", "waited until no CPU runs X any more")
-            self.report.rehooked = settle(paths, self.report.root_id, places, [old.id])
+            self.report.rehooked = settle(paths, self.report.root_id, places, [old.id], elsewhere)
             for path, link_id in self.report.rehooked:
                 self.step("7", f"re-hooked the pin {path}", link=link_id)
             if self.plan.flip == "detach":
                 self.paths.remove_root_link()
             self.step("7", "removed the pins of X and let X go", X=old.id)
+
+    @contextlib.contextmanager
+    def left_over(self) -> Iterator[None]:
+        """What fails once the change is live is left to the next command."""
+        try:
+            yield
         except (XdpctlError, OSError) as error:
             self.report.unsettled = str(error)
 

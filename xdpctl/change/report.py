@@ -33,7 +33,8 @@ class Report:
     `pending` is the confirmation that the change waits for, `gone` the programs that were missed in
     going back, `unsettled` why something was left to the next command once the change was live,
     `empty` the program arrays of new members that have nothing in them, and `shared` the maps that
-    new members found pinned, with the programs of other interfaces that use them as well.
+    new members found pinned, with the programs of other interfaces that use them as well. `joined`
+    is the interface whose root it runs as well, `unshared` why it runs none although it was asked.
     """
 
     plan: Plan
@@ -50,3 +51,5 @@ class Report:
     unsettled: str = ""
     empty: list[EmptyArray] = field(default_factory=list)
     shared: list[SharedMap] = field(default_factory=list)
+    joined: str = ""
+    unshared: str = ""

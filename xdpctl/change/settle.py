@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..bpffs import homes, made, pin
 from ..bpffs.directory import InterfacePins
 from ..bpffs.history import History
 from ..bpffs.mount import Bpffs
-from ..kernel import libc
+from ..kernel import libc, records
 from ..kernel.link import Link
 from ..model.state import Place, Root, State
 from ..observe.elsewhere import links_elsewhere
@@ -36,15 +36,25 @@ def places(root: Root | None) -> dict[int, Place]:
     return {slot.member.id: Place(slot.number, slot.link_id) for slot in slots if slot.member}
 
 
+Elsewhere = Sequence[tuple[str, records.LinkInfo]]
+"""The EXT links that others pinned, by path."""
+
+
 def settle(
-    paths: InterfacePins, live: int | None, members: Mapping[int, Place], stale: Collection[int]
+    paths: InterfacePins,
+    live: int | None,
+    members: Mapping[int, Place],
+    stale: Collection[int],
+    elsewhere: Elsewhere | None = None,
 ) -> list[Rehooked]:
     """Bring everything from some stale roots over to the live one, and let them go.
 
     The interface's lock is held, and no CPU runs a stale root any more. `paths` may be a listing of
-    before: what is gone already is fine.
+    before: what is gone already is fine. So may `elsewhere`; if it is not given, it is looked for.
     """
-    rehooked = _rehook(paths, live, members, stale)
+    if elsewhere is None:
+        elsewhere = [*links_elsewhere(paths.bpffs)] if members else []
+    rehooked = _rehook(paths, live, members, stale, elsewhere)
     with paths.bpffs.pins_locked():
         for root_id in stale:
             paths.remove_dispatch(root_id)
@@ -57,7 +67,11 @@ def settle(
 
 
 def _rehook(
-    paths: InterfacePins, live: int | None, members: Mapping[int, Place], stale: Collection[int]
+    paths: InterfacePins,
+    live: int | None,
+    members: Mapping[int, Place],
+    stale: Collection[int],
+    elsewhere: Elsewhere,
 ) -> list[Rehooked]:
     """Let pins that others made mean the same program on the live root.
 
@@ -66,7 +80,7 @@ def _rehook(
     """
     rehooked = []
     held = set()
-    for path, link in links_elsewhere(paths.bpffs) if members else ():
+    for path, link in elsewhere:
         place = members.get(link.prog_id)
         if place is None:
             continue
@@ -145,6 +159,12 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
 
 
 # --- interfaces that moved ----------------------------------------------------------------------
+
+
+def moves(paths: InterfacePins, state: State) -> bool:
+    """Whether `rehome` has anything to do."""
+    there = (state.home.directory, state.home.ifindex)
+    return there != (paths.directory, paths.ifindex) or bool(state.stranded)
 
 
 def rehome(paths: InterfacePins, state: State) -> bool:

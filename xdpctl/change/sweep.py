@@ -13,7 +13,6 @@ from ..bpffs.mount import Bpffs
 from ..errors import Interrupted, KernelError, VanishedError, XdpctlError
 from ..host import interfaces
 from ..host.interfaces import Interface
-from ..kernel import netlink
 from ..model.state import State
 from ..observe.elsewhere import may_run_elsewhere
 from ..observe.reading import Views, observe
@@ -192,5 +191,4 @@ def _runs(home: InterfacePins) -> bool:
     if link:
         return bool(link.ifindex)  # the kernel says so itself, for every namespace
     over_netlink = {root_id for root_id, attach in home.roots().items() if attach == "netlink"}
-    here = {root_id for root_id, _mode in netlink.xdp_programs().values()} if over_netlink else {}
-    return any(root_id in here or may_run_elsewhere(root_id) for root_id in over_netlink)
+    return any(may_run_elsewhere(home.bpffs, one, home.directory) for one in over_netlink)

@@ -9,10 +9,9 @@ time goes back before the next change, and that change is made by the same trans
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from ..bpffs import homes
+from ..bpffs import homes, pin
 from ..bpffs.history import find, is_there
 from ..bpffs.mount import Bpffs
 from ..errors import (
@@ -26,7 +25,7 @@ from ..errors import (
     VanishedError,
     VerifierError,
 )
-from ..host import rights, signals
+from ..host import signals
 from ..host.interfaces import Interface
 from ..kernel.program import Program
 from ..model.chain import Chain, Member
@@ -35,12 +34,14 @@ from ..model.record import is_wide
 from ..model.request import USUAL_REQUEST, Request
 from ..model.state import Off, State
 from ..model.terms import Pending, Reason, Terms
-from ..observe.reading import View, observe
+from ..observe.reading import observe
 from ..roots.hook import LostRace
+from ..roots.peers import unshared
+from .batch import Batch
 from .commit import Commit
 from .planning import Planner
 from .report import Report, Step
-from .settle import rehome, repair
+from .settle import moves, rehome, repair
 from .watchdog import Watchdog
 
 _ATTEMPTS = 8
@@ -56,28 +57,39 @@ def transact(
     *,
     check: Callable[[State, Plan], None] = lambda _state, _plan: None,
     on_step: Callable[[Step], None] = lambda _step: None,
-    view: View | None = None,
+    batch: Batch | None = None,
 ) -> Report:
     """Bring an interface from its current chain to `target(state)`.
 
     `check` may raise an error before anything is made. A lost race is observed and planned anew, so
     `target` and `check` may be called several times. A change before that was not confirmed in time
-    goes back first. Raises any XdpctlError; the interface then runs what it ran before.
+    goes back first. In a `batch` of several interfaces the change is live at the end, but its old
+    root goes with the end of that. Raises any XdpctlError; the interface then runs what it ran
+    before.
     """
-    rights.require()
-    bpffs.check()
-    planner, terms = Planner(target, request, view), request.terms
+    if batch is None:
+        with Batch() as alone:
+            return transact(
+                bpffs, interface, target, request, check=check, on_step=on_step, batch=alone
+            )
+    batch.begin(bpffs, interface)
+    return _transact(bpffs, interface, target, request, check, on_step, batch)
+
+
+def _transact(
+    bpffs: Bpffs,
+    interface: Interface,
+    target: Callable[[State], Chain],
+    request: Request,
+    check: Callable[[State, Plan], None],
+    on_step: Callable[[Step], None],
+    batch: Batch,
+) -> Report:
+    view, terms = batch.view, request.terms
+    planner = Planner(target, request, view)
     paths = homes.of(bpffs, interface)
     if request.dry_run:
-        state = observe(interface, bpffs, view=view)
-        _overdue(bpffs, state, terms, dry_run=True)
-        plan = planner.plan(state)
-        unknown = plan.flip in ("attach", "update") and planner.refused is None
-        if unknown and planner.falls_back(plan):
-            plan = planner.plan(state)
-        _check_lasting(bpffs, plan)
-        check(state, plan)
-        return Report(plan, state)
+        return _planned(bpffs, interface, planner, check, batch)
 
     def guard() -> Watchdog:
         return Watchdog(bpffs, interface, paths, take_back)
@@ -89,10 +101,13 @@ def transact(
         signals.release()
         if overdue:
             take_back(bpffs, interface, overdue)
-        with _private_files(), paths.locked():
+        with pin.private(), contextlib.ExitStack() as lock:
+            lock.enter_context(paths.locked())
             state = observe(interface, bpffs, locked=True, view=None if attempt else view)
             removed += repair(bpffs, paths, state)
-            if rehome(paths, state):
+            if moves(paths, state):
+                batch.settle()  # one more lock is taken: none of others may be held meanwhile
+                rehome(paths, state)
                 continue
             if overdue := _overdue(bpffs, state, terms):
                 continue
@@ -100,8 +115,10 @@ def transact(
             _check_lasting(bpffs, plan)
             check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
+            report.unshared = unshared(plan, state) if plan.shared else ""
+            commit = Commit(bpffs, paths, report, on_step, terms, guard, batch.peers)
             try:
-                Commit(bpffs, paths, report, on_step, terms, guard).run()
+                commit.run()
             except LostRace as lost:
                 refused_at.append(state.root.id if state.root else None)
                 if refused_at[-_UNCHANGED:] == refused_at[-1:] * _UNCHANGED:
@@ -112,12 +129,33 @@ def transact(
                 if not planner.falls_back(plan):
                     raise
                 continue
+            if commit.flipped:
+                batch.wait(commit, lock.pop_all())
             return report
     raise RaceError(
         f"{interface.name} kept changing",
         why=f"another program changed its XDP hook during each of {_ATTEMPTS} attempts",
         hint="find out who does, then try again",
     )
+
+
+def _planned(
+    bpffs: Bpffs,
+    interface: Interface,
+    planner: Planner,
+    check: Callable[[State, Plan], None],
+    batch: Batch,
+) -> Report:
+    """What would be done; nothing is."""
+    state = observe(interface, bpffs, view=batch.view)
+    _overdue(bpffs, state, planner.request.terms, dry_run=True)
+    plan = planner.plan(state)
+    unknown = plan.flip in ("attach", "update") and planner.refused is None
+    if unknown and planner.falls_back(plan):
+        plan = planner.plan(state)
+    _check_lasting(bpffs, plan)
+    check(state, plan)
+    return Report(plan, state, unshared=unshared(plan, state) if plan.shared else "")
 
 
 def _check_lasting(bpffs: Bpffs, plan: Plan) -> None:
@@ -157,16 +195,6 @@ def _overdue(bpffs: Bpffs, state: State, terms: Terms, dry_run: bool = False) ->
     return pending
 
 
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """Pins and directories are for root alone, whatever the umask says."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
 def go_back(
     bpffs: Bpffs,
     interface: Interface,
@@ -176,7 +204,7 @@ def go_back(
     waiting: Pending | None = None,
     dry_run: bool = False,
     on_step: Callable[[Step], None] = lambda _step: None,
-    view: View | None = None,
+    batch: Batch | None = None,
 ) -> Report:
     """Go back to a generation, by default the latest; that is to be confirmed `within` seconds.
 
@@ -188,7 +216,7 @@ def go_back(
     chain that could wait.
     """
 
-    state = observe(interface, bpffs, view=view)
+    state = observe(interface, bpffs, view=batch.view if batch else None)
     if state.off and number is None and not state.pending:
         return _put_back(bpffs, interface, state.off, within, dry_run, on_step)
     wanted = find(bpffs, state, number)
@@ -233,7 +261,7 @@ def go_back(
             terms=Terms("rollback" if within else "", within, back=wanted.number, reason=reason),
         ),
         on_step=on_step,
-        view=view,
+        batch=batch,
     )
     report.gone = tuple(gone)
     return report

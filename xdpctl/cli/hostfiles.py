@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import click
 
 from ..bpffs.mount import Bpffs
+from ..change.batch import Batch
 from ..change.sweep import Event
 from ..change.transact import transact
 from ..errors import (
@@ -28,6 +29,7 @@ from ..errors import (
 from ..host.interfaces import Interface, is_pattern
 from ..model.request import Request
 from ..model.terms import Terms
+from ..observe.reading import View
 from ..programs import chainfile
 from ..programs.chainfile import Document
 from .many import Wanted
@@ -68,11 +70,22 @@ def files_in(directory: str) -> list[str]:
 
 
 def wanted(
-    document: Document, bpffs: Bpffs, request: Request, closing: contextlib.ExitStack
+    document: Document,
+    bpffs: Bpffs,
+    request: Request,
+    closing: contextlib.ExitStack,
+    found: Sequence[Interface],
 ) -> Wanted:
-    """What a file says, for as long as its programs are open; a `request` has precedence."""
+    """What a file says for some interfaces, for as long as its programs are open.
+
+    A `request` has precedence.
+    """
     written = closing.enter_context(document.opened(bpffs.path))
-    return Wanted(written.target, replace(request.completed(written.request), unless_same=True))
+    asked = replace(request.completed(written.request), unless_same=True)
+    if asked.shared and document.names_interfaces:
+        with contextlib.suppress(NotFoundError):
+            found = Interface.matching(document.interfaces)
+    return Wanted(written.target, asked, found)
 
 
 class Host:
@@ -141,15 +154,16 @@ class Host:
             )
         if path not in self._opened:
             try:
+                found = [other for other, paths in self._paths.items() if paths == [path]]
                 self._opened[path] = wanted(
-                    self._documents[path], self._bpffs, self._request, self._closing
+                    self._documents[path], self._bpffs, self._request, self._closing, found
                 )
             except XdpctlError as error:
                 self._opened[path] = error
-        found = self._opened[path]
-        if isinstance(found, XdpctlError):
-            raise found
-        return found
+        opened = self._opened[path]
+        if isinstance(opened, XdpctlError):
+            raise opened
+        return opened
 
 
 Stamp = tuple[int, int, int]
@@ -186,10 +200,11 @@ class Keeper:
         if seen != self._seen:
             self._seen = seen
             with contextlib.ExitStack() as closing:
-                done = self._brought(Host(self._directory, self._bpffs, Request(), closing), stamps)
+                host = Host(self._directory, self._bpffs, Request(), closing)
+                done = self._brought(host, stamps, closing.enter_context(Batch(View())))
         return [*done, *self._refused, *self._failed.values()]
 
-    def _brought(self, host: Host, stamps: Mapping[str, Stamp | None]) -> list[Event]:
+    def _brought(self, host: Host, stamps: Mapping[str, Stamp | None], batch: Batch) -> list[Event]:
         done: list[Event] = []
         self._refused.clear()
         try:
@@ -209,9 +224,13 @@ class Keeper:
             self._tried[one] = source
             self._failed.pop(one, None)
             try:
-                target, request = host.wanted(one)
+                target, request, beside = host.wanted(one)
+                if request.shared:
+                    batch.look(self._bpffs, beside)
                 asked = replace(request, terms=Terms("apply", keeps=True))
-                report = transact(self._bpffs, one, target, asked)
+                report = transact(self._bpffs, one, target, asked, batch=batch)
+                if batch.is_full:
+                    batch.settle()
             except Interrupted:
                 raise
             except (XdpctlError, OSError) as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
+from ..change.batch import Batch
 from ..change.report import Report
 from ..change.transact import transact
 from ..errors import Interrupted
@@ -30,10 +31,14 @@ Check = Callable[[State, Plan], None]
 
 
 class Wanted(NamedTuple):
-    """What an interface is to run, and what is asked of its root."""
+    """What an interface is to run, and what is asked of its root.
+
+    One that is to be shared may be that which one of the interfaces `beside` it runs now.
+    """
 
     target: Callable[[State], Chain]
     request: Request
+    beside: Sequence[Interface] = ()
 
 
 def change(
@@ -71,8 +76,10 @@ def worker(
     dry_run = settings.dry_run or changing.trial is not None
     check = _gate(changing.must_pass) if changing.must_pass else _unchecked
 
-    def work(one: Interface, view: View | None) -> Report:
-        target, request = wanted(one)
+    def work(one: Interface, batch: Batch | None) -> Report:
+        target, request, beside = wanted(one)
+        if batch and request.shared:
+            batch.look(bpffs, beside)
         report = transact(
             bpffs,
             one,
@@ -80,7 +87,7 @@ def worker(
             replace(request, dry_run=dry_run, terms=terms),
             check=check,
             on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
-            view=view,
+            batch=batch,
         )
         return _tried(bpffs, report, changing.trial) if changing.trial else report
 
@@ -89,12 +96,16 @@ def worker(
 
 def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, work: Work) -> None:
     """Do the work on the interface that is named, or on each that matches a pattern."""
-    found = Interface.matching(pattern)
+    several = is_several(pattern)
+    batch = Batch(View() if several else None)
+    found = Interface.matching(pattern, batch.view.names if batch.view else dict)
     with waited_for(settings, bpffs, work) as noted:
-        if is_several(pattern):
-            change_each(settings, command, found, noted)
+        if several:
+            change_each(settings, command, found, noted, batch)
         else:
-            changes.change(command, noted(found[0], None), settings)
+            with batch:
+                report = noted(found[0], batch)
+            changes.change(command, report, settings)
 
 
 def _gate(path: str) -> Check:
@@ -127,28 +138,23 @@ def change_each(
     command: str,
     found: Sequence[Interface],
     work: Work,
-    view: View | None = None,
+    batch: Batch | None = None,
 ) -> None:
     """Do the work on every interface, whatever comes of the others, and tell what came of each.
 
-    Ends as `end` says.
+    They are one `batch`. Ends as `end` says.
     """
-    view = view or View()
+    batch = batch or Batch(View())
     outcomes: list[Report | Failure] = []
-    told: Interrupted | None = None
-    for outcome in each(progress(settings, command, found), lambda one: work(one, view)):
-        outcomes.append(outcome)
-        if settings.json:
-            continue
-        if isinstance(outcome, Failure):
-            if outcome.error is not told:
-                tell(outcome, settings)
-            told = outcome.error if isinstance(outcome.error, Interrupted) else None
-            continue
-        changes.change(command, outcome, settings)
-        if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
-            old = outcome.before.root
-            say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id or 0}")
+    teller = _Teller(settings, command)
+    with batch:
+        for outcome in each(progress(settings, command, found), lambda one: work(one, batch)):
+            outcomes.append(outcome)
+            if batch.is_full:
+                batch.settle()
+            if not batch.waits:
+                teller.tell(outcomes)
+    teller.tell(outcomes)
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)
@@ -156,3 +162,34 @@ def change_each(
         ]
         document.show_change(command, {"interfaces": documents}, settings)
     end(outcomes, settings)
+
+
+class _Teller:
+    """Tells what came of changes, each once, when it has come to its end."""
+
+    def __init__(self, settings: Settings, command: str) -> None:
+        self.settings, self.command = settings, command
+        self.told = 0
+        self.interrupted: Interrupted | None = None
+
+    def tell(self, outcomes: Sequence[Report | Failure]) -> None:
+        for outcome in outcomes[self.told :] if not self.settings.json else ():
+            if isinstance(outcome, Failure):
+                self.failure(outcome)
+            else:
+                self.report(outcome)
+        self.told = len(outcomes)
+
+    def failure(self, outcome: Failure) -> None:
+        """A signal ends the rest as well, and is told once."""
+        if outcome.error is not self.interrupted:
+            tell(outcome, self.settings)
+        error = outcome.error
+        self.interrupted = error if isinstance(error, Interrupted) else None
+
+    def report(self, outcome: Report) -> None:
+        settings = self.settings
+        changes.change(self.command, outcome, settings)
+        if self.command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
+            old = outcome.before.root
+            say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id or 0}")

@@ -383,6 +383,15 @@ def confirm_option() -> Decorator:
     )
 
 
+def shared_option() -> Decorator:
+    """Hands over `shared`, for commands that may change several interfaces to one chain."""
+    return click.option(
+        "--shared",
+        is_flag=True,
+        help="Load programs once, on one root for all interfaces that get the same chain.",
+    )
+
+
 def change_options() -> Decorator:
     """Hands over `changing`, to a ChangingCommand alone; with the global options."""
     gate = click.option(

@@ -13,6 +13,7 @@ import click
 
 from ..bpffs.history import generations
 from ..bpffs.mount import Bpffs
+from ..change.batch import Batch
 from ..change.confirm import confirm
 from ..change.report import Report
 from ..change.transact import take_back
@@ -20,14 +21,14 @@ from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
 from ..host import signals
 from ..host.interfaces import Interface
 from ..model.terms import Pending
-from ..observe.reading import View, observe
+from ..observe.reading import observe
 from ..view.style import say
 from .settings import Settings
 
 _LOOK_MS = 200
 
 Waiting = Mapping[Interface, Pending]
-Work = Callable[[Interface, View | None], Report]
+Work = Callable[[Interface, Batch | None], Report]
 """A change of one interface."""
 
 
@@ -40,8 +41,8 @@ def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
     """
     waiting: dict[Interface, Pending] = {}
 
-    def noted(one: Interface, view: View | None) -> Report:
-        report = work(one, view)
+    def noted(one: Interface, batch: Batch | None) -> Report:
+        report = work(one, batch)
         if report.pending:
             waiting[one] = report.pending
         return report

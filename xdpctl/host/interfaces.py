@@ -6,7 +6,7 @@ import _socket as socket  # that of Python makes enumerations of all there is to
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import NotFoundError, XdpctlError, choices
@@ -49,27 +49,32 @@ class Interface(NamedTuple):
         return [cls(name, number, netns) for number, name in sorted(socket.if_nameindex())]
 
     @classmethod
-    def matching(cls, pattern: str) -> list[Interface]:
+    def matching(
+        cls,
+        pattern: str,
+        others: Callable[[], Mapping[int, Sequence[str]]] = netlink.alternative_names,
+    ) -> list[Interface]:
         """The interfaces that a name, a shell pattern (``eth*``) or a list of both means.
 
         Those of a pattern, which is one of their own and alternative names alike, come by number;
         those of a list (``eth0,br*``) in its order, each once. What is some interface's very name
-        is neither. Raises NotFoundError where there is none, also for one part of a list.
+        is neither. `others` gives the alternative names by number. Raises NotFoundError where there
+        is none, also for one part of a list.
         """
         parts = _parts(pattern)
         if len(parts) > 1:
-            return list(dict.fromkeys(one for part in parts for one in cls.matching(part)))
+            return list(dict.fromkeys(one for part in parts for one in cls.matching(part, others)))
         if not is_pattern(pattern):
             return [cls.named(pattern)]
         import fnmatch
 
-        others = netlink.alternative_names()
+        names = others()
         found = [
             one
             for one in cls.all()
             if any(
                 fnmatch.fnmatchcase(name, pattern)
-                for name in (one.name, *others.get(one.ifindex, ()))
+                for name in (one.name, *names.get(one.ifindex, ()))
             )
         ]
         if not found:

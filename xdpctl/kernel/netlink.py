@@ -37,14 +37,23 @@ def route() -> Any:
         return IPRoute()
 
 
-def xdp_programs() -> dict[int, tuple[int, int]]:
-    """What each interface of this network namespace runs: {ifindex: (program id, mode)}.
+class Look(NamedTuple):
+    """What one look at all interfaces of this network namespace found, by their numbers.
 
-    The mode is an XDP_ATTACHED_ number. Interfaces that run nothing may be there with (0, 0).
+    `programs` has what each runs: the id of a program and an XDP_ATTACHED_ mode. Interfaces that
+    run nothing may be there with (0, 0). `names` are those that they have besides their own; None
+    if these were not read.
     """
+
+    programs: dict[int, tuple[int, int]]
+    names: dict[int, list[str]] | None
+
+
+def look() -> Look:
+    """Look at all interfaces: many are read in one dump, a few without an import of pyroute2."""
     numbers = [number for number, _name in socket.if_nameindex()]
     if len(numbers) < _MANY:
-        return {number: xdp.query(number) for number in numbers}
+        return Look({number: xdp.query(number) for number in numbers}, None)
     from pyroute2.netlink import NLM_F_DUMP_INTR
 
     links: list[Any] = []
@@ -54,7 +63,15 @@ def xdp_programs() -> dict[int, tuple[int, int]]:
         # Set where an interface came or went meanwhile: one may be missing.
         if not any(link["header"]["flags"] & NLM_F_DUMP_INTR for link in links):
             break
-    return {link["index"]: _program(link) for link in links}
+    return Look(
+        {link["index"]: _program(link) for link in links},
+        {link["index"]: _alternatives(link) for link in links},
+    )
+
+
+def xdp_programs() -> dict[int, tuple[int, int]]:
+    """What each interface of this network namespace runs, as `Look` has it."""
+    return look().programs
 
 
 def xdp_program(ifindex: int) -> tuple[int, int]:

@@ -35,7 +35,8 @@ class Plan:
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are
     refused. `why` is the errno of such a refusal. `protocol` is what a dispatcher is to be read by,
     a wide one once its chain is short again. A plan that `adopts` puts a root in the place of a
-    program that has the hook to itself; one that `gives_back` puts such a program there again.
+    program that has the hook to itself; one that `gives_back` puts such a program there again. The
+    root is to be that of others with the same target if it is `shared`.
     """
 
     interface: str
@@ -49,6 +50,7 @@ class Plan:
     adopts: bool = False
     auto: bool = False
     why: int = 0
+    shared: bool = False
 
     @property
     def gives_back(self) -> bool:
@@ -143,6 +145,7 @@ def make_plan(
         adopts=adopts,
         auto=auto,
         why=why,
+        shared=request.shared,
     )
 
 

@@ -30,8 +30,9 @@ class Request:
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what
     most of libxdp's tools read. `attach` is asked of any root, `first_attach` of a first one alone.
     `adopts` allows to take over from a program without a dispatcher. With `unless_same` a chain
-    that is there already, whole and on a root as is asked for, keeps its root. `dry_run` plans and
-    changes nothing. `terms` say how the change can be taken back.
+    that is there already, whole and on a root as is asked for, keeps its root. A root that is to be
+    `shared` is that of other interfaces with the same target. `dry_run` plans and changes nothing.
+    `terms` say how the change can be taken back.
     """
 
     mode: AskedMode | None = None
@@ -41,6 +42,7 @@ class Request:
     protocol: int | None = None
     adopts: bool = False
     unless_same: bool = False
+    shared: bool = False
     dry_run: bool = False
     terms: Terms = UNRECORDED
 
@@ -52,6 +54,7 @@ class Request:
             attach=self.attach or other.attach,
             kind=self.kind or other.kind,
             protocol=self.protocol or other.protocol,
+            shared=self.shared or other.shared,
         )
 
 

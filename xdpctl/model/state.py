@@ -120,7 +120,8 @@ class State:
     `home` is where its root's pins are; not the interface's own place if it moved to here from
     another network namespace. `stranded` is a root recorded in its own place that now runs on
     another interface, one that moved away from here. `pending` is a change that waits for its
-    confirmation. `off` is a chain that does not run.
+    confirmation. `off` is a chain that does not run. `sharing` has the names of the
+    interfaces of its namespace that run the same root, itself included, if they were looked for.
     """
 
     interface: Interface
@@ -130,6 +131,7 @@ class State:
     stranded: int | None = None
     pending: Pending | None = None
     off: Off | None = None
+    sharing: tuple[str, ...] = ()
 
     def live(self, directory: str) -> Live:
         """The root that runs, for the history of a directory."""

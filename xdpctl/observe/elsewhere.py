@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+from ..bpffs import homes
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError
 from ..host import interfaces
@@ -22,10 +23,12 @@ def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
                 yield path, info
 
 
-def may_run_elsewhere(root_id: int) -> bool:
-    """Whether another network namespace's interface runs a root, or might, unseen from here.
+def may_run_elsewhere(bpffs: Bpffs, root_id: int, home: str = "") -> bool:
+    """Whether an interface runs a root that is recorded in another one's home, or might, unseen.
 
-    For roots attached over netlink: a link tells by itself whether its interface is there.
+    So does one that moved to another network namespace. One in whose own home the root is recorded
+    shares it, unless that is `home`. For roots attached over netlink: a link tells by
+    itself whether its interface is there.
     """
     here = interfaces.current()
     refused: list[str] = []
@@ -36,15 +39,15 @@ def may_run_elsewhere(root_id: int) -> bool:
             return False  # gone from the kernel: others have taken its place
         raise
     for name, path in interfaces.visible(refused):
-        if name != here:
-            try:
-                with interfaces.entered(path):
-                    programs = netlink.xdp_programs()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # gone meanwhile
-            except OSError:
-                refused.append(path)
-                continue
-            if any(root_id == number for number, _mode in programs.values()):
-                return True
+        try:
+            with interfaces.entered(path) if name != here else contextlib.nullcontext():
+                programs = netlink.xdp_programs()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # gone meanwhile
+        except OSError:
+            refused.append(path)
+            continue
+        runs = (ifindex for ifindex, (number, _mode) in programs.items() if number == root_id)
+        if any(homes.records(bpffs, name, ifindex, root_id) in ("", home) for ifindex in runs):
+            return True
     return bool(refused)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _socket as socket  # that of Python makes enumerations of all there is to know
+import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from ..bpffs import homes, pin
@@ -38,15 +41,30 @@ _VANISHING = {
 """Calls by an id or a path that was read just before: ENOENT means that it is gone by now."""
 
 
-@dataclass
 class View:
     """What was read of the kernel in one go, to spare readers of many interfaces a query each.
 
-    `refused` is the errno with which it refuses EXT programs, or 0, once that was asked.
+    `programs` has what each interface runs: the id of a program and an XDP_ATTACHED_ mode.
+    `refused` is the errno with which the kernel refuses EXT programs, or 0, once that was asked.
     """
 
-    programs: dict[int, tuple[int, int]] = field(default_factory=netlink.xdp_programs)
-    refused: int | None = None
+    def __init__(self, programs: dict[int, tuple[int, int]] | None = None) -> None:
+        look = netlink.look() if programs is None else netlink.Look(programs, None)
+        self.programs, self._names = look
+        self.refused: int | None = None
+
+    def names(self) -> Mapping[int, Sequence[str]]:
+        """The names of interfaces besides their own, by number."""
+        return netlink.alternative_names() if self._names is None else self._names
+
+    @cached_property
+    def sharing(self) -> dict[int, tuple[str, ...]]:
+        """The roots that several interfaces run, with the names of these."""
+        found: dict[int, list[str]] = {}
+        for ifindex, (root_id, _mode) in self.programs.items():
+            with contextlib.suppress(OSError):  # it is gone
+                found.setdefault(root_id, []).append(socket.if_indextoname(ifindex))
+        return {root_id: tuple(names) for root_id, names in found.items() if len(names) > 1}
 
     @cached_property
     def links(self) -> list[records.LinkInfo]:
@@ -223,7 +241,7 @@ class _Reading:
     def recorded(self, root_id: int) -> Attach | None:
         """How a root of ours is attached, None for others'; finds the home of one that moved."""
         attach = self.own.recorded().get(root_id)
-        if attach is None and (moved := homes.of_root(self.bpffs, root_id)):
+        if attach is None and (moved := homes.of_root(self.bpffs, root_id, self.interface.ifindex)):
             self.home = moved.listed()
             attach = moved.recorded().get(root_id)
         return attach

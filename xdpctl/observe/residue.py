@@ -54,7 +54,7 @@ def _roots(
     for root_id, attach in own.recorded().items():
         if root_id in (live, stranded):
             continue
-        if attach == "netlink" and not live and may_run_elsewhere(root_id):
+        if attach == "netlink" and not live and may_run_elsewhere(own.bpffs, root_id):
             stranded = root_id
             continue
         stale.append(own.dispatch(root_id))

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..errors import BadObjectError, KernelError, UsageError, XdpctlError, choices
+from ..errors import BadObjectError, UsageError, XdpctlError, choices
 from ..host import files
 from ..host.text import Json
-from ..kernel.program import Program
 from ..model.chain import (
     MAX_PRIORITY,
     ON_END,
@@ -73,14 +72,7 @@ class Written:
 def _is_loaded(old: Member, new: Member) -> bool:
     """Whether a program that runs is what a new one would be."""
     wanted = new.source and new.source.recipe
-    if old.held or not wanted or not wanted.digest:
-        return False
-    try:
-        with Program.by_id(old.id) as running:
-            found = image.of(running.info)
-    except KernelError:
-        return False  # it is gone: the change will see that
-    return found is not None and found.recipe == wanted
+    return wanted is not None and not old.held and image.is_loaded(old.id, wanted)
 
 
 class Document(NamedTuple):
@@ -88,6 +80,11 @@ class Document(NamedTuple):
 
     path: str
     table: Json
+
+    @property
+    def names_interfaces(self) -> bool:
+        """Whether the file itself says which interfaces it is for."""
+        return "interface" in self.table
 
     @property
     def interfaces(self) -> str:
@@ -329,6 +326,7 @@ _INTERFACE: _Keys = {
     "attach": ("attach", _one_of("link", "netlink")),
     "root": ("kind", _one_of(*CHOICES)),
     "protocol": ("protocol", _number(PROTOCOLS[0], PROTOCOLS[-1])),
+    "shared": ("shared", _flag),
     "on-end": ("on_end", _verdict(ON_END)),
     "on-vacant": ("on_vacant", _verdict(ON_VACANT)),
 }

@@ -11,7 +11,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
-from ..errors import UnsupportedError
+from ..errors import KernelError, UnsupportedError
 from ..kernel import asm, libbpf, records, uapi
 from ..kernel.object import Object, ObjectProgram
 from ..kernel.program import Program, kept_record
@@ -28,6 +28,18 @@ def of(program: records.ProgInfo) -> Image | None:
     """The image that is bound to a program; None where there is none."""
     record = kept_record(program, NAME)
     return Image.unpack(record) if record is not None else None
+
+
+def is_loaded(program_id: int, recipe: Recipe) -> bool:
+    """Whether a program was loaded from the same bytes in the same way as a recipe says."""
+    if not recipe.digest:
+        return False
+    try:
+        with Program.by_id(program_id) as running:
+            found = of(running.info)
+    except KernelError:
+        return False  # it is gone: the change will see that
+    return found is not None and found.recipe == recipe
 
 
 def load_ext(image: Image, name: str, root_fd: int, function: int) -> Program:

@@ -33,6 +33,7 @@ from ..programs.binding import Device
 from .count_code import Counter
 from .counting import Counting, mask_of
 from .hook import LostRace, NewRoot
+from .peers import Peers, RunningRoot
 
 
 class Hooked(NamedTuple):
@@ -55,7 +56,8 @@ class Construction:
     """A root under construction.
 
     `step` reports one. `closing` ends descriptors in any case; `undo` takes back what was made. The
-    root is `built` by its kind.
+    root is `built` by its kind, or that of an interface that was `joined`, which is one of the
+    `peers`.
     """
 
     plan: Plan
@@ -63,6 +65,8 @@ class Construction:
     step: Callable[..., None]
     closing: contextlib.ExitStack
     undo: contextlib.ExitStack
+    peers: Peers = field(default_factory=Peers)
+    joined: str = ""
     built: NewRoot | None = None
     members: list[Member] = field(default_factory=list)
     hooked: list[Hooked] = field(default_factory=list)
@@ -85,6 +89,52 @@ class Construction:
     @property
     def first(self) -> bool:
         return self.plan.flip == "attach"
+
+    # --- roots of others ------------------------------------------------------------------------
+
+    def join(self, root: RunningRoot) -> None:
+        """Take a root that another interface runs, with all that is on it.
+
+        Nothing of it has to be locked: what is open here stays, whatever that interface does.
+        """
+        try:
+            program = self.closing.enter_context(Program.by_id(root.id))
+            for member in root.members:
+                place = root.places[member.id]
+                hooked = self.closing.enter_context(Program.by_id(member.id))
+                link = Link.by_id(place.link_id) if place.link_id else None
+                self.closing.enter_context(link or contextlib.nullcontext())
+                self.hooked.append(Hooked(hooked, link))
+                self.share_beside(member.id, root.home)
+        except KernelError as error:
+            self.peers.forget(root.id)
+            raise LostRace from error
+        self.built, self.joined = NewRoot(program, root.id), root.interface
+        pairs = zip(self.plan.target.members, root.members, strict=True)
+        self.members = [replace(wanted, id=one.id, tag=one.tag) for wanted, one in pairs]
+        self.places, self.renewed = dict(root.places), dict(root.renewed)
+        number, which = ("1", "X") if self.first else ("4", "Y")
+        self.step(number, f"took the root {which} that {root.interface} runs", root=root.id)
+
+    def running(self, interface: str) -> RunningRoot:
+        """The root as others can join it, once an interface runs it."""
+        return RunningRoot(
+            interface,
+            self.root.id,
+            self.plan.kind,
+            tuple(self.members),
+            self.places,
+            self.paths.listed(),
+            self.renewed,
+        )
+
+    def share_beside(self, program_id: int, home: InterfacePins) -> None:
+        """Pin here, too, what is kept beside a program at home with another interface."""
+        for path, (kind, name) in home.beside(program_id).items():
+            if os.path.lexists(self.paths.beside_pin(kind, program_id, name)):
+                continue
+            with Descriptor.pinned(path) as kept:
+                self.keep_beside(kind, program_id, name, kept)
 
     # --- members --------------------------------------------------------------------------------
 
@@ -131,28 +181,31 @@ class Construction:
         """
         if member.source is None:
             return self._found(member, replaced, where)
+        if loaded := self.peers.program(self.plan, member):
+            self.share_beside(loaded.id, loaded.home)
+            return self._found(replace(member, id=loaded.id), replaced, "was loaded before")
         target = (replaced.root.fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target, self.device_of(member))
-        loaded = loading.load(member.source, member.frags, target, device=self.device_of(member))
-        self.closing.enter_context(loaded)
-        self.undo.callback(loaded.put_back)
-        program, info = loaded.program, loaded.program.info
+        fresh = loading.load(member.source, member.frags, target, device=self.device_of(member))
+        self.closing.enter_context(fresh)
+        self.undo.callback(fresh.put_back)
+        program, info = fresh.program, fresh.program.info
         self.loaded.add(info.id)
-        for name, array in loaded.arrays.items():
+        for name, array in fresh.arrays.items():
             self.keep_beside("map", info.id, name, array)
-        for name, callee in loaded.callees.items():
+        for name, callee in fresh.callees.items():
             self.loaded.add(callee.info.id)
             self.keep_beside("callee", info.id, name, callee)
         # The first of several that ask for one name makes the pin, and the others would not share
         # its map: they are built again with it there.
-        if self.maps.keys() & loaded.maps.keys():
+        if self.maps.keys() & fresh.maps.keys():
             self.pin_maps(info.id)
             return self.program(member, replaced, where)
-        self.maps |= loaded.maps
-        empty = loaded.empty.items()
+        self.maps |= fresh.maps
+        empty = fresh.empty.items()
         self.empty += [EmptyArray(info.id, array, tuple(fitting)) for array, fitting in empty]
-        self.reused += [ReusedMap(info.id, *one) for one in loaded.pinned]
+        self.reused += [ReusedMap(info.id, *one) for one in fresh.pinned]
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
 

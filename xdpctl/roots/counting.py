@@ -20,7 +20,7 @@ from ..bpffs import pin
 from ..bpffs.directory import InterfacePins
 from ..errors import BpffsError, KernelError, UnsupportedError
 from ..host.rights import explain_refusal
-from ..kernel import maps, records, uapi
+from ..kernel import libbpf, maps, netlink, records, uapi
 from ..kernel.link import Link
 from ..kernel.maps import Map
 from ..kernel.program import Program
@@ -119,6 +119,7 @@ class Counting:
                 path = paths.counter(member.id, which)
                 if os.path.lexists(path):
                     continue
+                _check_alone(paths, member)
                 undo.callback(pin.remove, path)
                 observer = Program.load(
                     uapi.BPF_PROG_TYPE_TRACING,
@@ -188,6 +189,25 @@ def sync(paths: InterfacePins, members: Sequence[Member], rules: Rules) -> None:
     with opened(paths) as counting:
         if counting:
             counting.sync(members, rules)
+
+
+def _check_alone(paths: InterfacePins, member: Member) -> None:
+    """Raise UnsupportedError for an EXT program that other interfaces run as well.
+
+    What is traced is the program: the packets of all of them would be counted for this one.
+    """
+    links = list(libbpf.links())
+    live = {link.prog_id for link in links if link.type == uapi.BPF_LINK_TYPE_XDP and link.ifindex}
+    live |= {root_id for root_id, _mode in netlink.xdp_programs().values()}
+    roots = {link.target for link in links if link.is_ext and link.prog_id == member.id}
+    if roots.intersection(live).difference(paths.recorded()):
+        raise UnsupportedError(
+            f"the packets of {member.known_as} (id {member.id}) cannot be counted for {paths.what}",
+            why="it runs on other interfaces as well, and what counts an EXT program sees the "
+            "packets of all of them",
+            hint=f"xdpctl replace {paths.what} {member.known_as} FILE gives this one a program of "
+            f"its own; or xdpctl stats {paths.what} --on --root fused",
+        )
 
 
 class Reading(NamedTuple):

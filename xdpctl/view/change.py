@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import listed
 from ..host.text import Json
 from ..model.chain import format_actions
 from ..model.difference import both_words, changed_words, differences
@@ -14,6 +15,9 @@ from .document import member_data, pending_data, rules_data, show_change
 from .remarks import place, remarks
 from .style import Style, say, tell
 from .words import alone, empty_line, rule_lines
+
+_NAMED = 8
+"""How many programs of a chain are named in one line."""
 
 if TYPE_CHECKING:
     from ..change.report import Report, Step
@@ -99,6 +103,8 @@ def report_data(command: str, report: Report) -> Json:
         "unconfirmed": pending_data(report.pending),
         "gone": [member_data(member) for member in report.gone],
         "unsettled": report.unsettled or None,
+        "joined": report.joined or None,
+        "unshared": report.unshared or None,
         "empty_arrays": [
             {"program": one.program, "array": one.array, "fitting": list(one.fitting)}
             for one in report.empty
@@ -199,25 +205,18 @@ def _empty_lines(report: Report) -> Iterator[str]:
 def _done_lines(command: str, report: Report) -> Iterator[str]:
     """What was done to each program."""
     plan = report.plan
-    replaced = {}
-    verb = "adopted" if command == "adopt" else "loaded"
-    pairs = zip(plan.target.members, report.members, strict=True)
-    for slot, (before, after) in enumerate(pairs):
-        if before.replaces:
-            replaced[before.replaces] = after
-        elif not before.id:
-            where = place(report.members, slot)
-            yield f"{verb} {after.known_as} (id {after.id})" + (f": {where}" if where else "")
-            if TRAITS[plan.kind].alone:
-                yield f"{after.known_as} {alone(plan.mode)}"
+    joined = _joined_line(report)
+    yield from [joined] if joined else _came_lines(command, report)
     for old, new in report.renewed.items():
         yield f"program {old} is {new} now: a program of another kind of root"
+    pairs = zip(plan.target.members, report.members, strict=True)
+    replaced = {before.replaces: after for before, after in pairs if before.replaces}
     for member in plan.leaving:
         if heir := replaced.get(member.id):
             yield f"replaced {member.known_as} (id {member.id}) with id {heir.id}"
         else:
             yield f"unloaded {member.known_as} (id {member.id})"
-    for member in plan.staying:
+    for member in plan.staying if not joined else ():
         if member.id not in {one.id for one in plan.current.members}:
             yield f"brought back {member.known_as} (id {member.id})"
     for member in report.gone:
@@ -225,6 +224,29 @@ def _done_lines(command: str, report: Report) -> Iterator[str]:
     yield from _changed_lines(plan)
     if plan.target.kept and not plan.current.kept:
         yield empty_line(plan.target.rules)
+
+
+def _came_lines(command: str, report: Report) -> Iterator[str]:
+    """Which programs came, and where they run."""
+    plan = report.plan
+    verb = "adopted" if command == "adopt" else "loaded"
+    pairs = zip(plan.target.members, report.members, strict=True)
+    for slot, (before, after) in enumerate(pairs):
+        if before.id or before.replaces:
+            continue
+        where = place(report.members, slot)
+        yield f"{verb} {after.known_as} (id {after.id})" + (f": {where}" if where else "")
+        if TRAITS[plan.kind].alone:
+            yield f"{after.known_as} {alone(plan.mode)}"
+
+
+def _joined_line(report: Report) -> str:
+    """That an interface runs another one's whole chain, which it has not run before."""
+    ran = {one.id for one in report.plan.current.members}
+    if not report.joined or any(one.id in ran for one in report.members):
+        return ""
+    names = listed([f"{one.known_as} (id {one.id})" for one in report.members], _NAMED)
+    return f"runs the chain of {report.joined}: {names}"
 
 
 def _changed_lines(plan: Plan) -> Iterator[str]:

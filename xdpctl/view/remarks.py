@@ -36,6 +36,8 @@ def remarks(report: Report) -> Iterator[str]:
     """What the plan does not show: why a root is fused, code that runs twice, and so on."""
     plan, members = report.plan, report.members
     yield from _shared(report)
+    if report.unshared:
+        yield f"has a root of its own: {report.unshared}"
     if TRAITS[plan.kind].alone:
         return
     old = report.before.root

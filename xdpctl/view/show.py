@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..errors import listed
 from ..host.text import Json
 from ..model.chain import ACTIONS, XDP_PASS, format_actions
 from .status import NOTHING, interface_remarks, oddity
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ..host.interfaces import Failure
     from ..model.state import Root, Slot, State
 
+
+_NAMED = 12
+"""How many interfaces are named that run one root."""
 
 Counts = Mapping[int, Mapping[str, int]]
 """By program id: how many packets it gave which verdict."""
@@ -50,7 +54,10 @@ def data(seen: State | Failure, counts: Counts) -> Json:
 def show(states: Sequence[State], counts: Counts | None = None) -> None:
     """Draw chains; what is odd about their interfaces follows on standard error."""
     strokes = _Strokes() if can_print("".join(_Strokes())) else _ASCII
-    lines = [line for state in states for line in (*drawing(state, counts, strokes), Span(""))][:-1]
+    # A root that several run is drawn once, for the first of them.
+    first = {state.root.id: state for state in reversed(states) if state.root}
+    drawn = [one for one in states if not (one.root and one.sharing) or one is first[one.root.id]]
+    lines = [line for state in drawn for line in (*drawing(state, counts, strokes), Span(""))][:-1]
     if on_terminal():
         paint([part] for line in lines for part in _broken(line, strokes))
     else:
@@ -80,11 +87,12 @@ def drawing(
     state: State, counts: Counts | None = None, strokes: _Strokes = _ASCII
 ) -> Iterator[Span]:
     """The lines of an interface's drawing."""
-    name, root = printable(state.interface.name), state.root
+    root = state.root
+    name = printable(listed(state.sharing or [state.interface.name], _NAMED))
     if root is None:
         yield Span(f"{name}  {NOTHING}", "dim")
         return
-    yield Span(f"{name}  {printable(root.name)}  {_root_facts(root)}", "bold")
+    yield Span(f"{name}  {printable(root.name)}  {_root_facts(root, state.sharing)}", "bold")
     if root.config is None:
         whose = "another tool's program" if root.owner == "other" else "one program, no dispatcher"
         yield Span(f"{strokes.end} {whose}: its verdict is the packet's")
@@ -97,12 +105,13 @@ def drawing(
     yield Span(f"{strokes.end} end: {short(ACTIONS[root.rules.on_end])}", "bold")
 
 
-def _root_facts(root: Root) -> str:
+def _root_facts(root: Root, sharing: Sequence[str]) -> str:
     facts = [f"id {root.id}", f"{root.mode} mode"]
     if root.config:
         protocol = root.config.libxdp
         facts.append(f"{root.kind} root, protocol {protocol}" if protocol else f"{root.kind} root")
-    facts += [f"link {root.link_id}" if root.link_id else "netlink", f"tag {root.tag}"]
+    link = f"link {root.link_id}" if not sharing else "a link each"  # which is its own
+    facts += [link if root.link_id else "netlink", f"tag {root.tag}"]
     return ", ".join(facts)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import RaceError, errno_name
+from ..errors import RaceError, errno_name, listed
 from ..host.interfaces import Failure
 from ..host.text import Json
 from ..model.chain import USUAL, XDP_PASS, Rules, format_actions
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 NOTHING = "<No XDP program loaded!>"
+_NAMED = 12
+"""How many interfaces are named that run one root."""
 _COLUMNS = (
     Column("Interface, programs", head=True),
     Column("Prio", right=True),
@@ -39,6 +41,23 @@ _COLUMNS = (
 def data(seen: State | Failure) -> Json:
     """An interface as ``status --json`` gives it, or that it could not be read."""
     return seen.as_dict() if isinstance(seen, Failure) else state_data(seen)
+
+
+def document_of(found: Sequence[State | Failure]) -> Json:
+    """What ``status --json`` gives of interfaces."""
+    return {"interfaces": [data(one) for one in found], "shared": shared_data(found)}
+
+
+def shared_data(found: Sequence[State | Failure]) -> list[Json]:
+    """The roots that several interfaces run, with the names of all of these."""
+    return [
+        {"root": root_id, "interfaces": list(names)}
+        for root_id, names in _sharing(_read(found)).items()
+    ]
+
+
+def _sharing(states: Sequence[State]) -> dict[int, tuple[str, ...]]:
+    return {one.root.id: one.sharing for one in states if one.root and one.sharing}
 
 
 def state_data(state: State) -> Json:
@@ -107,6 +126,7 @@ def status(states: Sequence[State], style: Style | None = None, *, every: bool =
             for row in _rows(state):
                 _row(*row)
         print()
+        tell(*(sharing_lines(states) if style.verbose or not style.plain else ()))
     tell(*(_remark_lines(states) if style.verbose or not style.plain else ()))
 
 
@@ -135,7 +155,7 @@ def live(
 
     def lines(seen: Sequence[State | Failure]) -> None:
         if style.json:
-            document.line({"command": "status", "interfaces": [data(one) for one in seen]})
+            document.line({"command": "status", **document_of(seen)})
             return
         status(_read(seen), style)
         sys.stdout.flush()
@@ -210,15 +230,33 @@ def _table(states: Sequence[State], every: bool) -> Table:
     if empty:
         ran = "interface runs" if len(empty) == 1 else "interfaces run"
         shown.notes = [f"{len(empty)} {ran} no XDP program (-a shows all)"]
+    drawn = set[int]()
     for state in states:
-        if state in empty:
+        if state in empty or (state.root and state.root.id in drawn):
             continue
+        if state.root and state.sharing:
+            drawn.add(state.root.id)
         root, *slots = ([str(cell) for cell in row] for row in _rows(state))
         # One column for both names: there is room for longer ones then.
-        _add(shown, f"{root[0]}  {root[2]}", root, "bold" if state.root else "dim")
+        _add(shown, f"{_head(state)}  {root[2]}", root, "bold" if state.root else "dim")
         for cells, slot in zip(slots, slots_shown(state.root), strict=True):
             _add(shown, f" => {cells[2]}", cells, "" if slot.member else "red")
+    shown.notes = [*shown.notes, *sharing_lines(states)]
     return shown
+
+
+def sharing_lines(states: Sequence[State]) -> list[str]:
+    """Which interfaces run one root."""
+    return [
+        printable(f"{listed(names, _NAMED)} run one root (id {root_id})")
+        for root_id, names in _sharing(states).items()
+    ]
+
+
+def _head(state: State) -> str:
+    """What a row calls an interface, or several whose root it is."""
+    others = len(state.sharing) - 1
+    return f"{state.interface.name} +{others}" if others > 0 else state.interface.name
 
 
 def _add(shown: Table, name: str, row: Sequence[str], style: str) -> None:

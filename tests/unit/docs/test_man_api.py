@@ -54,7 +54,7 @@ INNER = {
         *("replaces", "size", "source"),
     },
     "Rules": set[str](),
-    "Plan": {"adopts", "auto", "gives_back", "protocol", "why"},
+    "Plan": {"adopts", "auto", "gives_back", "protocol", "shared", "why"},
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.docs.pages import one_line, page
 from tests.unit.samples import INTERFACE, fresh, running, state_of
 from xdpctl import errors
+from xdpctl.change.batch import Batch
 from xdpctl.change.confirm import Confirmed
 from xdpctl.change.report import Report, Step
 from xdpctl.change.settle import Rehooked
@@ -90,13 +91,19 @@ def documents(
     yield document
     assert set(change.report_data("load", report)) <= set(document)
 
-    def work(interface: Interface, _view: View | None) -> Report:
+    def work(interface: Interface, _batch: Batch | None) -> Report:
         if interface != INTERFACE:
             raise errors.VanishedError("it went away")
         return report
 
     with pytest.raises(click.exceptions.Exit) as caught:
-        change_each(style, "load", [INTERFACE, Interface("other", 8, "4711")], work, View({}))
+        change_each(
+            style,
+            "load",
+            [INTERFACE, Interface("other", 8, "4711")],
+            work,
+            Batch(View({})),
+        )
     assert caught.value.exit_code == errors.VanishedError.exit_code
     many = printed()
     assert set(many) == {"command", "interfaces", "dry_run"}
@@ -116,7 +123,8 @@ def documents(
     state = replace(state, pending=Pending(1, 0, 4711))
     history.history([history.Past(state, [generation], [WentBack(1, 0, "late", "", "")])], style)
     yield printed()
-    yield {"schema": SCHEMA, "command": "status", "interfaces": [status.state_data(state)]}
+    shared = status.document_of([replace(state, sharing=("eth0", "eth1"))])
+    yield {"schema": SCHEMA, "command": "status", **shared}
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
     yield {"command": "features", "interfaces": [features.features_data(Features(INTERFACE, 1))]}
     read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import click
 
+from ...change.batch import Batch
 from ...change.report import Report
 from ...errors import DiffersError
 from ...host.interfaces import Interface
-from ...observe.reading import View
 from ...programs import chainfile
 from .. import complete
 from ..hostfiles import Host, files_option, wanted
 from ..many import change_each, one_or_each, worker
-from ..options import ChangeOptions, ChangingCommand, FirstOptions, change_options, first_options
+from ..options import (
+    ChangeOptions,
+    ChangingCommand,
+    FirstOptions,
+    change_options,
+    first_options,
+    shared_option,
+)
 from ..settings import Settings
 from ..waiting import Work, waited_for
 
@@ -32,6 +40,7 @@ from ..waiting import Work, waited_for
     is_flag=True,
     help="Change nothing, and tell what is not as the file says: exit code 17 if anything is.",
 )
+@shared_option()
 @first_options()
 @change_options()
 @click.pass_obj
@@ -41,6 +50,7 @@ def command(
     file: str | None,
     files: str,
     check: bool,
+    shared: bool,
     first: FirstOptions,
     changing: ChangeOptions,
 ) -> None:
@@ -63,21 +73,23 @@ def command(
     differing = False
 
     def checked(work: Work) -> Work:
-        def noting(one: Interface, view: View | None) -> Report:
+        def noting(one: Interface, batch: Batch | None) -> Report:
             nonlocal differing
-            report = work(one, view)
+            report = work(one, batch)
             differing |= report.plan.flip != "none"
             return report
 
         return noting
 
+    asked = replace(first.request, shared=shared)
     with contextlib.ExitStack() as closing:
         if interface is not None and file is not None:
-            asked = wanted(chainfile.read(file), bpffs, first.request, closing)
-            work = worker(settings, "apply", bpffs, lambda _one: asked, changing, keeps=True)
+            found = Interface.matching(interface)
+            alike = wanted(chainfile.read(file), bpffs, asked, closing, found)
+            work = worker(settings, "apply", bpffs, lambda _one: alike, changing, keeps=True)
             one_or_each(settings, "apply", bpffs, interface, checked(work))
         else:
-            host = Host(files, bpffs, first.request, closing)
+            host = Host(files, bpffs, asked, closing)
             found = host.interfaces(interface)
             work = worker(settings, "apply", bpffs, host.wanted, changing, keeps=True)
             with waited_for(settings, bpffs, checked(work)) as noted:

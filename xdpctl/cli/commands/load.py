@@ -9,11 +9,14 @@ import click
 
 from ...errors import ChainFullError, UsageError
 from ...host.files import STANDARD_INPUT
+from ...host.interfaces import Interface
 from ...model.chain import Chain
+from ...model.request import Request
 from ...model.state import State
 from ...programs import objects
 from .. import complete, offered
-from ..many import change
+from ..like import Like
+from ..many import change, one_or_each, worker
 from ..options import (
     ChangeOptions,
     FirstOptions,
@@ -23,6 +26,7 @@ from ..options import (
     first_options,
     program_options,
     rules_options,
+    shared_option,
 )
 from ..parts import ByFile
 from ..settings import Settings
@@ -45,6 +49,13 @@ from ..settings import Settings
     shell_complete=offered.directories,
     help="Pin the maps that ask for it in this directory of a BPF file system [that of --bpffs].",
 )
+@click.option(
+    "--like",
+    metavar="OTHER",
+    shell_complete=complete.interfaces,
+    help="Run the chain that this interface runs, on the same root.",
+)
+@shared_option()
 @program_options(ordered=True)
 @rules_options()
 @first_options()
@@ -56,6 +67,8 @@ def command(
     files: tuple[str, ...],
     empty: bool,
     pin_path: str | None,
+    like: str | None,
+    shared: bool,
     programs: ProgramOptions,
     by_file: tuple[ProgramOptions, ...] | None,
     rules: RulesOptions,
@@ -76,6 +89,14 @@ def command(
       xdpctl load eth0 -P 10 count.o -P 20 drop.o --before firewall
       xdpctl load 'eth*' filter.c -D LIMIT=5 --confirm-within 30s
     """
+    if like is not None:
+        if files or empty or programs != ProgramOptions() or rules != RulesOptions():
+            raise UsageError(
+                "--like takes the whole chain of another interface",
+                hint="leave out FILE and what is said of programs and rules",
+            )
+        _load_like(settings, interface, like, first.request, changing)
+        return
     if empty == bool(files):
         raise UsageError(
             "--empty loads no program" if empty else "say what to load",
@@ -103,6 +124,7 @@ def command(
         kind=first.kind or habits.kind,
         first_attach=habits.first_attach,
         unless_same=empty,
+        shared=shared,
     )
 
     def target(state: State) -> Chain:
@@ -120,6 +142,15 @@ def command(
 
     with objects.letting_go(new, tried=settings.dry_run or bool(changing.trial)):
         change(settings, "load", bpffs, interface, target, changing, request)
+
+
+def _load_like(
+    settings: Settings, interface: str, other: str, request: Request, changing: ChangeOptions
+) -> None:
+    bpffs = settings.enter(changes=True)
+    like = Like(bpffs, Interface.named(other), request)
+    work = worker(settings, "load", bpffs, like.wanted, changing, keeps=True)
+    one_or_each(settings, "load", bpffs, interface, work)
 
 
 def _alike(

@@ -20,6 +20,7 @@ from ..options import (
     change_options,
     program_options,
     root_options,
+    shared_option,
 )
 from ..settings import Settings
 
@@ -36,6 +37,7 @@ from ..settings import Settings
 )
 @program_options(placed=False)
 @root_options()
+@shared_option()
 @change_options()
 @click.pass_obj
 def command(
@@ -46,6 +48,7 @@ def command(
     maps: tuple[str, ...],
     programs: ProgramOptions,
     root: RootOptions,
+    shared: bool,
     changing: ChangeOptions,
 ) -> None:
     """Put new code in the place of a program: the same slot, the same maps.
@@ -69,4 +72,13 @@ def command(
         return state.chain.with_replaced(old, replace(new.instead_of(old, asked), actions=kept))
 
     with objects.letting_go([new], tried=settings.dry_run or bool(changing.trial)):
-        change(settings, "replace", bpffs, interface, target, changing, root.request, keeps=True)
+        change(
+            settings,
+            "replace",
+            bpffs,
+            interface,
+            target,
+            changing,
+            replace(root.request, shared=shared),
+            keeps=True,
+        )

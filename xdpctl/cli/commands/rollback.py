@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from ...change.batch import Batch
 from ...change.report import Report
 from ...change.transact import go_back
 from ...host.interfaces import Interface
-from ...observe.reading import View
 from ...view import change
 from .. import complete
 from ..many import one_or_each
@@ -41,7 +41,7 @@ def command(settings: Settings, interface: str, number: int | None, confirm_with
     """
     bpffs = settings.enter(changes=True)
 
-    def work(one: Interface, view: View | None) -> Report:
+    def work(one: Interface, batch: Batch | None) -> Report:
         return go_back(
             bpffs,
             one,
@@ -49,7 +49,7 @@ def command(settings: Settings, interface: str, number: int | None, confirm_with
             within=confirm_within,
             dry_run=settings.dry_run,
             on_step=change.step_printer(settings.verbose > 0 and not settings.json),
-            view=view,
+            batch=batch,
         )
 
     one_or_each(settings, "rollback", bpffs, interface, work)

@@ -13,6 +13,7 @@ from ...model.state import State
 from ...roots import counting
 from ...view import document, stats
 from ...view.show import data, show
+from ...view.status import shared_data
 from .. import complete
 from ..outcomes import progress
 from ..settings import Settings, common_options
@@ -41,7 +42,8 @@ def command(settings: Settings, interface: str) -> None:
     drawn = [one for one in found if isinstance(one, State)]
     counts = {one: counted for state in drawn for one, counted in _counts(bpffs, state).items()}
     if settings.json:
-        document.show("show", {"interfaces": [data(one, counts) for one in found]})
+        seen = [data(one, counts) for one in found]
+        document.show("show", {"interfaces": seen, "shared": shared_data(found)})
     else:
         show(drawn, counts)
     told(found, settings)

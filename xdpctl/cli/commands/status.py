@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import click
 from click.core import ParameterSource
@@ -59,7 +60,7 @@ def command(
         return
     found = states(bpffs, interface, functools.partial(progress, settings, "status"))
     if settings.json:
-        document.show("status", {"interfaces": [status.data(one) for one in found]})
+        document.show("status", status.document_of(found))
     else:
         status.status([one for one in found if isinstance(one, State)], settings, every=every)
     told(found, settings)
@@ -76,17 +77,25 @@ def states(
     Raises what it is that a named one cannot be read for, and NotFoundError.
     """
     if interface is not None and not is_several(interface):
-        return [observe(Interface.named(interface), bpffs)]
+        state = observe(Interface.named(interface), bpffs)
+        return [_with_sharing(state, View()) if state.root and state.root.config else state]
     view = View()
-    found = Interface.matching(interface) if interface else Interface.all()
+    found = Interface.matching(interface, view.names) if interface else Interface.all()
     outcomes: list[State | Failure] = []
     for outcome in each(bar(found), lambda one: observe(one, bpffs, view=view)):
         error = outcome.error if isinstance(outcome, Failure) else None
         if isinstance(error, Interrupted):
             raise error
         if not isinstance(error, VanishedError):
-            outcomes.append(outcome)
+            shown = outcome if isinstance(outcome, Failure) else _with_sharing(outcome, view)
+            outcomes.append(shown)
     return outcomes
+
+
+def _with_sharing(state: State, view: View) -> State:
+    root = state.root
+    sharing = view.sharing.get(root.id, ()) if root and root.config else ()
+    return replace(state, sharing=sharing) if sharing else state
 
 
 def told(found: Sequence[State | Failure], settings: Settings) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ...bpffs import homes
 from ...bpffs.mount import Bpffs
+from ...change.batch import Batch
 from ...change.report import Report
 from ...change.transact import transact
 from ...errors import KernelError, NotFoundError, UsageError
@@ -24,7 +25,7 @@ from ...observe.reading import View
 from ...view import change, steps
 from .. import complete
 from ..many import change_each
-from ..options import RootOptions, confirm_option, root_options
+from ..options import RootOptions, confirm_option, root_options, shared_option
 from ..settings import Settings, common_options
 from ..waiting import waited_for
 
@@ -37,6 +38,7 @@ from ..waiting import waited_for
     "-a", "--all", "everything", is_flag=True, help="Every interface that runs a chain of xdpctl's."
 )
 @root_options()
+@shared_option()
 @confirm_option()
 @common_options(changes=True)
 @click.pass_obj
@@ -45,6 +47,7 @@ def command(
     interface: str | None,
     everything: bool,
     root: RootOptions,
+    shared: bool,
     confirm_within: float,
 ) -> None:
     """Exchange the root of a running chain for a new one, and show how.
@@ -65,20 +68,20 @@ def command(
         )
     bpffs = settings.enter(changes=True)
     terms = Terms("swap-dispatcher", confirm_within)
-    request = replace(root.request, dry_run=settings.dry_run, terms=terms)
+    request = replace(root.request, shared=shared, dry_run=settings.dry_run, terms=terms)
     if interface is not None and not is_several(interface):
         _one(settings, bpffs, Interface.named(interface), request)
         return
     view = View()
-    found = Interface.matching(interface or "*")
+    found = Interface.matching(interface, view.names) if interface else Interface.all()
     if interface is None or is_pattern(interface):
         found = _with_chains(bpffs, found, view)
 
-    def work(one: Interface, view: View | None) -> Report:
-        return transact(bpffs, one, _same, request, view=view)
+    def work(one: Interface, batch: Batch | None) -> Report:
+        return transact(bpffs, one, _same, request, batch=batch)
 
     with waited_for(settings, bpffs, work) as noted:
-        change_each(settings, "swap-dispatcher", found, noted, view)
+        change_each(settings, "swap-dispatcher", found, noted, Batch(view))
 
 
 def _with_chains(bpffs: Bpffs, found: list[Interface], view: View) -> list[Interface]:
@@ -115,9 +118,9 @@ def _one(settings: Settings, bpffs: Bpffs, interface: Interface, request: Reques
             steps.first_steps(state, before)
         return chain
 
-    def work(one: Interface, view: View | None) -> Report:
+    def work(one: Interface, batch: Batch | None) -> Report:
         on_step = change.step_printer(shown)
-        return transact(bpffs, one, target, request, on_step=on_step, view=view)
+        return transact(bpffs, one, target, request, on_step=on_step, batch=batch)
 
     with waited_for(settings, bpffs, work) as noted:
         report, gone = noted(interface, None), None

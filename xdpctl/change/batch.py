@@ -1,0 +1,120 @@
+"""Changes that go together: what is done once for all of their interfaces.
+
+Each interface is changed by itself, under its own lock. After its flip it may wait for the others,
+with the lock held, so that one grace period does for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from ..bpffs import homes, pin
+from ..bpffs.mount import Bpffs
+from ..errors import KernelError, XdpctlError
+from ..host import rights, signals
+from ..host.interfaces import Interface
+from ..kernel import libc
+from ..observe.elsewhere import links_elsewhere
+from ..observe.reading import View, observe
+from ..roots.peers import Peers
+from .commit import Commit
+from .settle import Elsewhere
+
+_MOST, _LONGEST = 64, 1.0
+"""Interfaces that wait, each with a lock, and the seconds that the first of them does."""
+_ROOTS = 16
+"""Roots that are looked at, of which others may take one."""
+
+
+@dataclass
+class Batch:
+    """Changes of several interfaces, or of one. As a context it ends them.
+
+    A `view` spares a query of the kernel for each interface; `peers` are the roots that they may
+    share.
+    """
+
+    view: View | None = None
+    peers: Peers = field(default_factory=Peers)
+    _waiting: list[tuple[Commit, contextlib.ExitStack]] = field(default_factory=list)
+    _since: float = 0.0
+    _looked: Sequence[Interface] | None = None
+    _begun: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.settle()
+
+    def begin(self, bpffs: Bpffs, interface: Interface) -> None:
+        """A change begins: it is to be allowed, and its lock may be taken beside those that wait.
+
+        Every command holds locks in the order of the interfaces' numbers, so no two wait for each
+        other. Raises RightsError or BpffsError.
+        """
+        if not self._begun:
+            rights.require()
+            bpffs.check()
+            self._begun = True
+        if self._waiting and self._waiting[-1][0].paths.ifindex >= interface.ifindex:
+            self.settle()
+
+    def look(self, bpffs: Bpffs, found: Sequence[Interface]) -> None:
+        """Let those that follow share the roots that interfaces run now, the most common ones.
+
+        What cannot be read is left out: each interface is looked at again when it is its turn.
+        """
+        if self._looked is found:
+            return
+        self._looked = found
+        programs = (self.view or View()).programs
+        runs = [(programs[one.ifindex][0], one) for one in found if one.ifindex in programs]
+        for root_id, _count in Counter(root_id for root_id, _one in runs).most_common(_ROOTS):
+            one = next(one for number, one in runs if number == root_id)
+            with contextlib.suppress(KernelError, XdpctlError):
+                state = observe(one, bpffs, view=self.view)
+                self.peers.seed(state, homes.at(bpffs, state.home).listed())
+
+    def wait(self, commit: Commit, lock: contextlib.ExitStack) -> None:
+        """A change is live; what is left to do comes at the end. The `lock` is held until then."""
+        self._since = self._since if self._waiting else time.monotonic()
+        self._waiting.append((commit, lock))
+
+    @property
+    def waits(self) -> bool:
+        """Whether a change is not at its end."""
+        return bool(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to settle what waits."""
+        late = time.monotonic() - self._since > _LONGEST
+        return len(self._waiting) >= _MOST or bool(self._waiting and late)
+
+    def settle(self) -> None:
+        """Bring what waits to its end, and let go of the locks."""
+        if not self._waiting:
+            return
+        signals.hold()
+        waiting, self._waiting = self._waiting, []
+        with contextlib.ExitStack() as locks, pin.private():
+            for _commit, lock in waiting:
+                locks.push(lock)
+            before = time.perf_counter()
+            elsewhere: Elsewhere = []
+            if any(commit.state.root for commit, _lock in waiting):
+                libc.grace_period()
+                elsewhere = [*links_elsewhere(waiting[0][0].bpffs)]
+            waited = time.perf_counter() - before
+            for commit, lock in waiting:
+                commit.finish(waited, elsewhere)
+                lock.close()
+        for commit, _lock in waiting:
+            if commit.unheard:
+                raise commit.unheard
