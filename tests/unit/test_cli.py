@@ -392,7 +392,7 @@ LOADED_BY_STATUS = {
     "bpffs.": "directory history homes lock mount notes pin places",
     "cli.": "commands commands.status complete group numbers offered outcomes run settings",
     "host.": "interfaces lasting locks output rights signals text",
-    "kernel.": "abi asm btf descriptor libbpf libc link maps netlink records uapi xdp",
+    "kernel.": "abi asm btf descriptor libbpf libc link maps masks netlink records uapi xdp",
     "model.": "chain kinds labels record state terms",
     "observe.": "elsewhere members reading residue slots",
     "view.": "document status style table words",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
+import signal
 import socket
 from typing import Any
 
 import pytest
 
+from xdpctl.errors import Interrupted
+from xdpctl.host import signals
 from xdpctl.kernel import netlink, uapi
 
 
@@ -125,3 +131,23 @@ def test_what_is_above_and_below() -> None:
     assert found == [("eth0", 0, "below"), ("bond0.5", 0, "above")]
     found = [(one.name, one.program, where) for one, where in netlink._relatives(links, 2)]
     assert found == [("bond0", 7, "above")]
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+def test_no_signal_is_lost_while_interfaces_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio, on which pyroute2 runs, logs what a handler raises in a callback, and goes on."""
+    transport: Any = importlib.import_module("asyncio.selector_events")
+    transport = transport._SelectorDatagramTransport
+    received, came = transport._read_ready, list[object]()
+
+    def interrupted(one: object) -> None:
+        came.append(one)
+        os.kill(os.getpid(), signal.SIGTERM)
+        received(one)
+
+    monkeypatch.setattr(transport, "_read_ready", interrupted)
+    with contextlib.suppress(Interrupted), signals.handled():
+        netlink.alternative_names()
+        assert not came  # pyroute2 0.7 has no asyncio

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import Interrupted
+from ..kernel.masks import ENDING, blocked
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+__all__ = ["ENDING", "blocked"]
 
 _AGAIN = 0.002
 """Seconds after which a signal is handled again whose exception was dropped."""
@@ -104,18 +105,6 @@ def release() -> None:
     if late:
         raise Interrupted(late)
     _state["interrupts"] = True
-
-
-@contextlib.contextmanager
-def blocked() -> Iterator[None]:
-    """The signals wait for the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        # One that came just before is raised in here, with the others blocked already.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def deaf() -> Callable[[], bool]:

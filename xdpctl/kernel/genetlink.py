@@ -16,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from ..errors import KernelError
+from .masks import heard
 
 
 class Family:
@@ -41,7 +42,7 @@ def family(name: str, version: int, message: type[genlmsg], call: str) -> Iterat
     Raises KernelError for what is refused in the block as well: ENOENT if there is no such family.
     """
     try:
-        with GenericNetlinkSocket() as bound:
+        with heard(), GenericNetlinkSocket() as bound:
             bound.bind(name, message)
             yield Family(bound, version, message)
     except NetlinkError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket as socket  # that of Python makes enumerations of all there is to know
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -27,14 +28,20 @@ Each of those dumps all interfaces, too: 7 µs an interface, natively, where the
 _DUMPS = 5
 
 
-def route() -> Any:
-    """An rtnetlink(7) socket of pyroute2's, without the kernel's announcements; for `with`."""
+@contextlib.contextmanager
+def route() -> Iterator[Any]:
+    """An rtnetlink(7) socket of pyroute2's, without the kernel's announcements."""
     from pyroute2 import IPRoute
 
-    try:
-        return IPRoute(groups=0)
-    except TypeError:  # 0.7 of pyroute2 subscribes in bind() alone
-        return IPRoute()
+    from .masks import heard
+
+    with heard():
+        try:
+            asked = IPRoute(groups=0)
+        except TypeError:  # 0.7 of pyroute2 subscribes in bind() alone
+            asked = IPRoute()
+        with asked:
+            yield asked
 
 
 class Look(NamedTuple):
