@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from tests.kernel import crash, net, oracle
 from tests.kernel.conftest import Objects, kinds, needs, one_guest
+from tests.kernel.test_holders import until
+from tests.kernel.test_watch import watching
 from tests.kernel.tool import Tool
 
 pytestmark = one_guest
@@ -207,6 +210,64 @@ def test_a_file_for_many(tool: Tool, objects: Objects, tmp_path: Path) -> None:
         for veth in (one, two):
             through(veth)
         assert oracle.packets(ids[0]) == 3 * len(FRAMES)
+
+
+def test_files_of_a_host(tool: Tool, objects: Objects, tmp_path: Path) -> None:
+    """Exported and applied they share again; a file may be for another namespace."""
+    with veths(2) as (one, two), net.NetNs() as other:
+        tool("load", "--shared", "sh?", objects["count"])
+        tool("export", "sh?", "--to", tmp_path)
+        tool("unload", "--all", "sh?")
+        for name in ("sh8", "sh9"):
+            net.ip("link", "add", name, "up", "type", "veth", netns=other.name)
+        inside = tmp_path / "inside.toml"
+        inside.write_text(
+            f'namespace = "{other.name}"\ninterface = ["sh8", "sh9"]\nshared = true\n'
+            f'[[program]]\nfile = "{objects["pass"]}"\n'
+        )
+        assert tool.try_("apply", "--files", tmp_path, "--check").code == 17
+        tool("apply", "--files", tmp_path)
+        assert len(set(roots([one, two]))) == 1
+        with other.entered():
+            inner = {oracle.xdp_prog_id(socket.if_nametoindex(f"sh{n}"))[0] for n in (8, 9)}
+        assert len(inner) == 1
+        assert inner.isdisjoint({0, *roots([one])})
+        assert tool("apply", "--files", tmp_path).out.count("nothing changed") == 4
+        assert tool.try_("apply", "--files", tmp_path, "--check").code == 0
+        tool("--netns", other.name, "unload", "--all", "sh?")
+        assert "sh8: loaded pass" in tool("apply", "sh8", inside).out  # goes there by itself
+        inside.write_text(inside.read_text().replace(other.name, "nosuch"))
+        refused = tool.try_("apply", "--files", tmp_path)
+        assert (refused.code, "no network namespace nosuch" in refused.err) == (3, True)
+        tool("--netns", other.name, "unload", "--all", "sh?")
+        tool("unload", "--all", "sh?")
+    assert tool.pins() == []
+
+
+@pytest.mark.parametrize("many", [12, pytest.param(200, marks=SOAK)])
+def test_many_appear_at_once(tool: Tool, objects: Objects, tmp_path: Path, many: int) -> None:
+    """Each gets the chain of its file, which is there once."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "all.toml").write_text(
+        f'interface = "new*"\nshared = true\nmode = "skb"\n'
+        f'[[program]]\nfile = "{objects["count"]}"\n'
+    )
+    names = [f"new{number}" for number in range(many)]
+    with watching(tmp_path, "--interval", "600", "--apply", "--files", str(files)) as events:
+        lines = [f"link add {name} up type veth peer name p{name}" for name in names]
+        net.ip("-batch", "-", batch="\n".join(lines))
+        numbers = [socket.if_nametoindex(name) for name in names]
+
+        def ready() -> bool:
+            return all(oracle.xdp_prog_id(number)[0] for number in numbers)
+
+        until(ready, timeout=120)
+        assert len({tuple(tool.chain(number)) for number in numbers}) == 1
+        net.ip("-batch", "-", batch="\n".join(f"link del {name}" for name in names))
+    assert {one["where"] for one in events if "brought to" in one["what"]} == set(names)
+    tool("clean")
+    assert tool.pins() == []
 
 
 def test_one_moves_to_another_namespace(tool: Tool, objects: Objects) -> None:

@@ -22,7 +22,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import watch
 from xdpctl.change.sweep import Event
 from xdpctl.errors import Interrupted, KernelError
-from xdpctl.host import signals
+from xdpctl.host import interfaces, signals
 from xdpctl.kernel import libbpf, libc
 from xdpctl.observe.reading import Views
 
@@ -39,7 +39,7 @@ def changes(
     nothing_is_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[watch._Changes]:
     """What wakes it, with no interface of this machine's and a place for namespaces of its own."""
-    monkeypatch.setattr(watch, "_NAMESPACES", str(tmp_path / "netns"))
+    monkeypatch.setattr(interfaces, "NAMED", str(tmp_path / "netns"))
     monkeypatch.setattr(watch, "_RTMGRP_LINK", 0)
     with contextlib.ExitStack() as closing:
         yield watch._Changes(closing)
@@ -161,7 +161,7 @@ def test_a_change_of_an_interface_is_seen() -> None:
     script = """
 import contextlib, subprocess
 from xdpctl.change import watch
-watch._NAMESPACES = "/nonexistent"
+watch.interfaces.NAMED = "/nonexistent"
 with contextlib.ExitStack() as closing:
     changes = watch._Changes(closing)
     assert not changes.wait(0)

@@ -16,11 +16,11 @@ from typing import Self
 from ..bpffs import homes, pin
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, XdpctlError
-from ..host import rights, signals
+from ..host import interfaces, rights, signals
 from ..host.interfaces import Interface
 from ..kernel import libc
 from ..observe.elsewhere import links_elsewhere
-from ..observe.reading import View, observe
+from ..observe.reading import View, Views, observe
 from ..roots.peers import Peers
 from .commit import Commit
 from .settle import Elsewhere
@@ -45,6 +45,7 @@ class Batch:
     _since: float = 0.0
     _looked: Sequence[Interface] | None = None
     _begun: bool = False
+    _views: Views = field(default_factory=Views)
 
     def __enter__(self) -> Self:
         return self
@@ -73,13 +74,20 @@ class Batch:
         if self._looked is found:
             return
         self._looked = found
-        programs = (self.view or View()).programs
+        view = (self.view_of(found[0]) if found else None) or View()
+        programs = view.programs
         runs = [(programs[one.ifindex][0], one) for one in found if one.ifindex in programs]
         for root_id, _count in Counter(root_id for root_id, _one in runs).most_common(_ROOTS):
             one = next(one for number, one in runs if number == root_id)
             with contextlib.suppress(KernelError, XdpctlError):
-                state = observe(one, bpffs, view=self.view)
+                state = observe(one, bpffs, view=view)
                 self.peers.seed(state, homes.at(bpffs, state.home).listed())
+
+    def view_of(self, interface: Interface) -> View | None:
+        """The view for an interface, which may be of another namespace that is entered now."""
+        if self.view is None or not interfaces.is_elsewhere(interface.netns):
+            return self.view
+        return self._views.of(interface)
 
     def wait(self, commit: Commit, lock: contextlib.ExitStack) -> None:
         """A change is live; what is left to do comes at the end. The `lock` is held until then."""

@@ -85,7 +85,7 @@ def _transact(
     on_step: Callable[[Step], None],
     batch: Batch,
 ) -> Report:
-    view, terms = batch.view, request.terms
+    view, terms = batch.view_of(interface), request.terms
     planner = Planner(target, request, view)
     paths = homes.of(bpffs, interface)
     if request.dry_run:
@@ -147,7 +147,7 @@ def _planned(
     batch: Batch,
 ) -> Report:
     """What would be done; nothing is."""
-    state = observe(interface, bpffs, view=batch.view)
+    state = observe(interface, bpffs, view=batch.view_of(interface))
     _overdue(bpffs, state, planner.request.terms, dry_run=True)
     plan = planner.plan(state)
     unknown = plan.flip in ("attach", "update") and planner.refused is None
@@ -216,7 +216,7 @@ def go_back(
     chain that could wait.
     """
 
-    state = observe(interface, bpffs, view=batch.view if batch else None)
+    state = observe(interface, bpffs, view=batch.view_of(interface) if batch else None)
     if state.off and number is None and not state.pending:
         return _put_back(bpffs, interface, state.off, within, dry_run, on_step)
     wanted = find(bpffs, state, number)

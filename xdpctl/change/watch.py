@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..bpffs.homes import interfaces_of
 from ..bpffs.mount import Bpffs
 from ..errors import Interrupted, KernelError, RaceError, VanishedError
-from ..host import signals
+from ..host import interfaces, signals
 from ..host.holders import holders
 from ..kernel import libc
 from ..kernel.records import Handle
@@ -21,7 +21,6 @@ from ..observe.reading import Views, observe
 from .sweep import Event, tend
 
 _RTMGRP_LINK = 1
-_NAMESPACES = "/run/netns"
 _EAGER = (0.05, 0.2, 0.5, 1.0)
 """Seconds between looks after an event: the kernel takes a while to let go of what is gone."""
 
@@ -91,10 +90,10 @@ class _Changes:
 
     def wait(self, seconds: float) -> bool:
         """Wait until something happens; whether it did within a time."""
-        if not self._namespaces and os.path.isdir(_NAMESPACES):
+        if not self._namespaces and os.path.isdir(interfaces.NAMED):
             # Made by the first `ip netns add`; there is a limit to inotify instances.
             with contextlib.suppress(KernelError):
-                self._readable.append(libc.inotify([_NAMESPACES]))
+                self._readable.append(libc.inotify([interfaces.NAMED]))
                 self._closing.callback(os.close, self._readable[-1])
             self._namespaces = True
         waiting = select.poll()

@@ -13,6 +13,7 @@ import click
 
 from ..bpffs.mount import Bpffs
 from ..change.batch import Batch
+from ..change.report import Report
 from ..change.sweep import Event
 from ..change.transact import transact
 from ..errors import (
@@ -26,7 +27,8 @@ from ..errors import (
     XdpctlError,
     explained,
 )
-from ..host.interfaces import Interface, is_pattern
+from ..host import interfaces
+from ..host.interfaces import Interface, is_pattern, within
 from ..model.request import Request
 from ..model.terms import Terms
 from ..observe.reading import View
@@ -127,7 +129,8 @@ class Host:
             _check_own(path)
             document = self._documents[path] = chainfile.read(path)
             name = document.interfaces
-            found = Interface.matching(name)
+            with within(_namespace(document)):
+                found = Interface.matching(name)
         except XdpctlError as error:
             if is_pattern(name) and isinstance(error, NotFoundError):
                 return  # there may be one later
@@ -166,6 +169,22 @@ class Host:
         return opened
 
 
+def _namespace(document: Document) -> str:
+    """The namespace that a file names, to which the way is known from here on; else the present.
+
+    Raises NotFoundError.
+    """
+    if document.namespace is None:
+        return interfaces.current()
+    path = interfaces.named(document.namespace)
+    try:
+        return interfaces.remember(path)
+    except OSError as error:
+        raise NotFoundError(
+            f"cannot enter the network namespace {document.namespace}", why=str(error.strerror)
+        ) from error
+
+
 Stamp = tuple[int, int, int]
 """A file as it was; one that was written, replaced, or given another mode has another."""
 
@@ -195,7 +214,8 @@ class Keeper:
     def __call__(self) -> list[Event]:
         """What was done; and each time what could not be."""
         stamps = {path: _stamp(path) for path in files_in(self._directory)}
-        seen = stamps, _stamp(self._directory), Interface.all()
+        places = _stamp(self._directory), _stamp(interfaces.NAMED)
+        seen = stamps, places, interfaces.everywhere()
         done: list[Event] = []
         if seen != self._seen:
             self._seen = seen
@@ -224,11 +244,7 @@ class Keeper:
             self._tried[one] = source
             self._failed.pop(one, None)
             try:
-                target, request, beside = host.wanted(one)
-                if request.shared:
-                    batch.look(self._bpffs, beside)
-                asked = replace(request, terms=Terms("apply", keeps=True))
-                report = transact(self._bpffs, one, target, asked, batch=batch)
+                report = self._applied(host, one, batch)
                 if batch.is_full:
                     batch.settle()
             except Interrupted:
@@ -246,3 +262,11 @@ class Keeper:
             if report.plan.flip != "none":
                 done.append(Event(one.name, f"brought to {paths[0]}", why))
         return done
+
+    def _applied(self, host: Host, one: Interface, batch: Batch) -> Report:
+        with interfaces.within(one.netns):
+            target, request, beside = host.wanted(one)
+            if request.shared:
+                batch.look(self._bpffs, beside)
+            asked = replace(request, terms=Terms("apply", keeps=True))
+            return transact(self._bpffs, one, target, asked, batch=batch)

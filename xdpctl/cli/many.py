@@ -11,7 +11,7 @@ from ..change.batch import Batch
 from ..change.report import Report
 from ..change.transact import transact
 from ..errors import Interrupted
-from ..host.interfaces import Failure, Interface, is_several
+from ..host.interfaces import Failure, Interface, is_several, within
 from ..model.chain import Chain
 from ..model.plan import Plan
 from ..model.request import USUAL_REQUEST, Request
@@ -77,6 +77,10 @@ def worker(
     check = _gate(changing.must_pass) if changing.must_pass else _unchecked
 
     def work(one: Interface, batch: Batch | None) -> Report:
+        with within(one.netns):
+            return changed(one, batch)
+
+    def changed(one: Interface, batch: Batch | None) -> Report:
         target, request, beside = wanted(one)
         if batch and request.shared:
             batch.look(bpffs, beside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import click
 
 from .. import __version__
 from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
-from ..errors import NotFoundError, XdpctlError, choices
+from ..errors import NotFoundError, XdpctlError
 from ..host import interfaces, locks, output, rights
 from ..view.style import Style
 from .numbers import Seconds
@@ -76,7 +75,7 @@ class Settings(Style):
     def enter(self, *, changes: bool = False) -> Bpffs:
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
         if self.netns:
-            _enter_netns(self.netns)
+            enter_netns(self.netns)
         patience = locks.Patience(self.lock_timeout, self._tell)
         bpffs = Bpffs.chosen(self.bpffs, patience, outlives=self.ends and changes)
         wanted = changes and not self.dry_run and not bpffs.is_mounted()
@@ -104,14 +103,9 @@ class Settings(Style):
         return click.confirm(f"No BPF file system at {path}. Mount one?", err=True)
 
 
-def _enter_netns(name: str) -> None:
-    path = name if "/" in name else f"/run/netns/{name}"
-    if not os.path.exists(path):
-        raise NotFoundError(
-            f"no network namespace {name}",
-            why=f"{path} does not exist",
-            hint=_namespaces(name),
-        )
+def enter_netns(name: str) -> None:
+    """Go to a network namespace, by name or path, for good. Raises NotFoundError."""
+    path = interfaces.named(name)
     try:
         interfaces.enter(path)
     except OSError as error:
@@ -119,12 +113,6 @@ def _enter_netns(name: str) -> None:
         raise NotFoundError(
             f"cannot enter the network namespace {name}", why=os.strerror(error.errno or 0)
         ) from error
-
-
-def _namespaces(name: str) -> str:
-    with contextlib.suppress(OSError):
-        return choices(name, sorted(os.listdir("/run/netns")))
-    return "ip netns add makes one"
 
 
 # --- options ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..change.report import Report
 from ..change.transact import take_back
 from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
 from ..host import signals
-from ..host.interfaces import Interface
+from ..host.interfaces import Interface, within
 from ..model.terms import Pending
 from ..observe.reading import observe
 from ..view.style import say
@@ -85,7 +85,9 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
         return  # nobody is there any more, but the watchdog is
     except Interrupted as error:
         for one, pending in waiting.items() if error.exit_code == 128 + signal.SIGINT else ():
-            if take_back(bpffs, one, pending):
+            with within(one.netns):
+                went = take_back(bpffs, one, pending)
+            if went:
                 tell(one, "went back")
         raise
     back = []
@@ -102,7 +104,8 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
 
 def _stays(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
     """Confirm a change, unless that is done; whether it has not gone back."""
-    with contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError):
+    gone = contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError)
+    with gone, within(one.netns):
         if _is_pending(bpffs, one, pending):
             confirm(bpffs, one)
         kept = generations(bpffs, observe(one, bpffs))
@@ -111,7 +114,7 @@ def _stays(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
 
 
 def _is_pending(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
-    with contextlib.suppress(VanishedError):
+    with contextlib.suppress(VanishedError), within(one.netns):
         return observe(one, bpffs).pending == pending
     return False
 

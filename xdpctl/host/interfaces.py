@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import NotFoundError, XdpctlError, choices
+from ..errors import NotFoundError, VanishedError, XdpctlError, choices
 from ..kernel import netlink
 from .text import Json
 
@@ -173,6 +173,67 @@ def entered(path: str) -> Iterator[None]:
             enter(f"/proc/self/fd/{home}")
     finally:
         os.close(home)
+
+
+NAMED = "/run/netns"
+"""Where ip-netns(8) keeps namespaces by name."""
+_elsewhere: dict[str, str] = {}
+
+
+def named(name: str) -> str:
+    """The path of a network namespace that a user names, or gives the path of.
+
+    Raises NotFoundError.
+    """
+    path = name if "/" in name else f"{NAMED}/{name}"
+    if not os.path.exists(path):
+        try:
+            hint = choices(name, sorted(os.listdir(NAMED)))
+        except OSError:
+            hint = "ip netns add makes one"
+        raise NotFoundError(f"no network namespace {name}", why=f"{path} does not exist", hint=hint)
+    return path
+
+
+def remember(path: str) -> str:
+    """Have `within` know the way to another namespace; its name. Raises OSError."""
+    with entered(path):
+        netns = current()
+    if netns != current():
+        _elsewhere[netns] = path
+    return netns
+
+
+def is_elsewhere(netns: str) -> bool:
+    """Whether a namespace is another one, whose way is known."""
+    return netns in _elsewhere
+
+
+def everywhere() -> list[Interface]:
+    """The interfaces of the present namespace, and of those to which the way is known."""
+    found = Interface.all()
+    for netns in _elsewhere:
+        with contextlib.suppress(VanishedError), within(netns):
+            found += Interface.all()
+    return found
+
+
+@contextlib.contextmanager
+def within(netns: str) -> Iterator[None]:
+    """Work in the namespace of this name, if it is another one whose way is known.
+
+    Raises VanishedError where it is gone.
+    """
+    path = _elsewhere.get(netns)
+    with contextlib.ExitStack() as entering:
+        if path is not None:
+            try:
+                entering.enter_context(entered(path))
+            except OSError as error:
+                raise VanishedError(f"the network namespace {path} went away") from error
+            if current() != netns:
+                raise VanishedError(f"the network namespace {path} is another one now")
+        yield
 
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC

@@ -82,6 +82,18 @@ class Document(NamedTuple):
     table: Json
 
     @property
+    def namespace(self) -> str | None:
+        """The network namespace of these, by name or path; None is the present one.
+
+        Raises BadObjectError.
+        """
+        named = self.table.get("namespace")
+        try:
+            return None if named is None else _text(named)
+        except UsageError as error:
+            raise BadObjectError(f"{self.path}: namespace: {error.what}") from error
+
+    @property
     def names_interfaces(self) -> bool:
         """Whether the file itself says which interfaces it is for."""
         return "interface" in self.table
@@ -123,7 +135,8 @@ class Document(NamedTuple):
                 f"{path}: program: not an array of tables", hint="begin each with [[program]]"
             )
         options = _values(path, table, _INTERFACE, "program")
-        options.pop("interface", None)  # that of `interfaces`
+        for key in ("interface", "namespace"):  # those of `interfaces` and `namespace`
+            options.pop(key, None)
         # What the file does not say is as usual, not as it is: the file is all there is to know.
         usual = {"on_end": ON_END["pass"], "on_vacant": ON_VACANT["pass"]}
         rules = {name: options.pop(name, verdict) for name, verdict in usual.items()}
@@ -322,6 +335,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 _INTERFACE: _Keys = {
     "interface": ("interface", _texts),
+    "namespace": ("namespace", _text),
     "mode": ("mode", _mode),
     "attach": ("attach", _one_of("link", "netlink")),
     "root": ("kind", _one_of(*CHOICES)),

@@ -49,6 +49,8 @@ def _rules(root: Root, state: State) -> Iterator[str]:
         yield f"mode = {_text(root.mode)}"
     if root.attach != "link":
         yield f"attach = {_text(root.attach)}"
+    if state.sharing:
+        yield "shared = true"
     config = root.config
     if root.kind == "fused" and config and not config.why:
         yield 'root = "fused"'

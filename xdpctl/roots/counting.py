@@ -196,11 +196,12 @@ def _check_alone(paths: InterfacePins, member: Member) -> None:
 
     What is traced is the program: the packets of all of them would be counted for this one.
     """
-    links = list(libbpf.links())
+    own = pin.pinned_link(paths.root_link)
+    links = [link for link in libbpf.links() if own is None or link.id != own.id]
     live = {link.prog_id for link in links if link.type == uapi.BPF_LINK_TYPE_XDP and link.ifindex}
-    live |= {root_id for root_id, _mode in netlink.xdp_programs().values()}
-    roots = {link.target for link in links if link.is_ext and link.prog_id == member.id}
-    if roots.intersection(live).difference(paths.recorded()):
+    programs = netlink.xdp_programs().items()
+    live |= {root_id for ifindex, (root_id, _mode) in programs if ifindex != paths.ifindex}
+    if any(link.is_ext and link.prog_id == member.id and link.target in live for link in links):
         raise UnsupportedError(
             f"the packets of {member.known_as} (id {member.id}) cannot be counted for {paths.what}",
             why="it runs on other interfaces as well, and what counts an EXT program sees the "

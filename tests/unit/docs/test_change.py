@@ -19,7 +19,7 @@ from xdpctl.bpffs import homes
 from xdpctl.bpffs.directory import InterfacePins
 from xdpctl.bpffs.history import LIMIT, History
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.change import planning, settle, transact, watchdog
+from xdpctl.change import batch, planning, transact, watchdog
 from xdpctl.host import locks, rights
 from xdpctl.kernel import libbpf, libc, records, uapi
 from xdpctl.kernel.link import Link
@@ -123,7 +123,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     instead(libbpf, "link_update", lambda *_: None)
     instead(libc, "grace_period", lambda: None)
     instead(libbpf, "pin", pin)
-    instead(settle, "links_elsewhere", lambda _bpffs: iter(()))
+    instead(batch, "links_elsewhere", lambda _bpffs: iter(()))
     for owner, name, step in (
         (transact, "observe", "Read"),
         (transact, "repair", "Repair"),
@@ -138,7 +138,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
         (InterfacePins, "note_made", "Pin maps"),
         (Hook, "flip", "Flip"),
         (libc, "grace_period", "Wait"),
-        (settle, "links_elsewhere", "Re-hook"),
+        (batch, "links_elsewhere", "Re-hook"),
         (InterfacePins, "remove_dispatch", "Remove"),
         (InterfacePins, "forget_made", "Forget"),
     ):

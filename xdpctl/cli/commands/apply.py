@@ -23,7 +23,7 @@ from ..options import (
     first_options,
     shared_option,
 )
-from ..settings import Settings
+from ..settings import Settings, enter_netns
 from ..waiting import Work, waited_for
 
 
@@ -84,8 +84,10 @@ def command(
     asked = replace(first.request, shared=shared)
     with contextlib.ExitStack() as closing:
         if interface is not None and file is not None:
-            found = Interface.matching(interface)
-            alike = wanted(chainfile.read(file), bpffs, asked, closing, found)
+            document = chainfile.read(file)
+            if document.namespace and not settings.netns:
+                enter_netns(document.namespace)
+            alike = wanted(document, bpffs, asked, closing, Interface.matching(interface))
             work = worker(settings, "apply", bpffs, lambda _one: alike, changing, keeps=True)
             one_or_each(settings, "apply", bpffs, interface, checked(work))
         else:
