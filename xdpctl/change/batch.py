@@ -36,11 +36,13 @@ class Batch:
     """Changes of several interfaces, or of one. As a context it ends them.
 
     A `view` spares a query of the kernel for each interface; `peers` are the roots that they may
-    share.
+    share. `lasting` are paths of which it is known that they outlive the command, each with the
+    network namespace.
     """
 
     view: View | None = None
     peers: Peers = field(default_factory=Peers)
+    lasting: set[tuple[str, str]] = field(default_factory=set)
     _waiting: list[tuple[Commit, contextlib.ExitStack]] = field(default_factory=list)
     _since: float = 0.0
     _looked: Sequence[Interface] | None = None

@@ -112,7 +112,7 @@ def _transact(
             if overdue := _overdue(bpffs, state, terms):
                 continue
             plan = planner.plan(state)
-            _check_lasting(bpffs, plan)
+            _check_lasting(bpffs, plan, interface, batch)
             check(state, plan)
             report = Report(plan, state, plan.target.members, removed=removed)
             report.unshared = unshared(plan, state) if plan.shared else ""
@@ -153,18 +153,21 @@ def _planned(
     unknown = plan.flip in ("attach", "update") and planner.refused is None
     if unknown and planner.falls_back(plan):
         plan = planner.plan(state)
-    _check_lasting(bpffs, plan)
+    _check_lasting(bpffs, plan, interface, batch)
     check(state, plan)
     return Report(plan, state, unshared=unshared(plan, state) if plan.shared else "")
 
 
-def _check_lasting(bpffs: Bpffs, plan: Plan) -> None:
+def _check_lasting(bpffs: Bpffs, plan: Plan, interface: Interface, batch: Batch) -> None:
     """Raise BpffsError where the chain, or a map's pin, would go with this process."""
     if not bpffs.outlives or plan.flip in ("none", "detach"):
         return
     sources = [member.source for member in plan.joining if member.source]
     for path in sorted({bpffs.path}.union(one.pin_path for one in sources if one.pin_path)):
-        bpffs.check_lasting(path)
+        # To find out takes a look at all processes.
+        if (interface.netns, path) not in batch.lasting:
+            bpffs.check_lasting(path)
+            batch.lasting.add((interface.netns, path))
 
 
 def _no_race(interface: Interface, lost: LostRace) -> HookBusyError:
