@@ -80,10 +80,9 @@ def of_root(bpffs: Bpffs, root_id: int, ifindex: int) -> InterfacePins | None:
     Several interfaces may run the root. Each has a link of its own, which says where it is attached
     now; over netlink an interface is known by its number. None if that does not tell one.
     """
-    homes = every(bpffs)
     found = [
         one
-        for home in homes
+        for home in every(bpffs)
         for number in home.ifindexes()
         if root_id in (one := home.with_ifindex(number)).recorded()
     ]
@@ -100,12 +99,6 @@ def _attached_at(home: InterfacePins, root_id: int) -> int:
         return home.ifindex
     link = pin.pinned_link(home.root_link)
     return link.ifindex if link and link.prog_id == root_id else 0
-
-
-def records(bpffs: Bpffs, netns: str, ifindex: int, root_id: int) -> str:
-    """The home of an interface of a namespace, if it records a root; else empty."""
-    directory = f"{bpffs.xdp}/xdpctl-{netns}-{ifindex}"
-    return directory if os.path.lexists(f"{directory}/dispatch-{ifindex}-{root_id}") else ""
 
 
 def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:

@@ -11,6 +11,7 @@ from ..bpffs import homes
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError
 from ..host import interfaces
+from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records
 from ..kernel.link import Link
 
@@ -27,8 +28,8 @@ def may_run_elsewhere(bpffs: Bpffs, root_id: int, home: str = "") -> bool:
     """Whether an interface runs a root that is recorded in another one's home, or might, unseen.
 
     So does one that moved to another network namespace. One in whose own home the root is recorded
-    shares it, unless that is `home`. For roots attached over netlink: a link tells by
-    itself whether its interface is there.
+    shares it, unless that is `home`. For roots attached over netlink: a link tells by itself
+    whether its interface is there.
     """
     here = interfaces.current()
     refused: list[str] = []
@@ -47,7 +48,8 @@ def may_run_elsewhere(bpffs: Bpffs, root_id: int, home: str = "") -> bool:
         except OSError:
             refused.append(path)
             continue
-        runs = (ifindex for ifindex, (number, _mode) in programs.items() if number == root_id)
-        if any(homes.records(bpffs, name, ifindex, root_id) in ("", home) for ifindex in runs):
+        running = (ifindex for ifindex, (number, _mode) in programs.items() if number == root_id)
+        own = (homes.of(bpffs, Interface("", ifindex, name)) for ifindex in running)
+        if any(one.directory == home or not os.path.lexists(one.record(root_id)) for one in own):
             return True
     return bool(refused)
