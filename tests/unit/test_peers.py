@@ -28,7 +28,7 @@ def root(plan: Plan, number: int = 900) -> RunningRoot:
     pairs = enumerate(plan.target.members, 90)
     members = tuple(replace(one, id=one.id or new) for new, one in pairs)
     places = {one.id: Place(slot, 0) for slot, one in enumerate(members)}
-    return RunningRoot("eth0", number, plan.kind, members, places, HOME)
+    return RunningRoot("eth0", number, members, places, HOME)
 
 
 def planned(state: State, *new: Member, shared: bool = True, rules: Rules = USUAL) -> Plan:

@@ -65,7 +65,8 @@ class Batch:
             rights.require()
             bpffs.check()
             self._begun = True
-        if self._waiting and self._waiting[-1][0].paths.ifindex >= interface.ifindex:
+        last = self._waiting[-1][0].paths.ifindex if self._waiting else 0
+        if last >= interface.ifindex or self._is_full:
             self.settle()
 
     def look(self, bpffs: Bpffs, found: Sequence[Interface]) -> None:
@@ -73,10 +74,10 @@ class Batch:
 
         What cannot be read is left out: each interface is looked at again when it is its turn.
         """
-        if self._looked is found:
+        if not found or self._looked is found:
             return
         self._looked = found
-        view = (self.view_of(found[0]) if found else None) or View()
+        view = self.view_of(found[0]) or View()
         programs = view.programs
         runs = [(programs[one.ifindex][0], one) for one in found if one.ifindex in programs]
         for root_id, _count in Counter(root_id for root_id, _one in runs).most_common(_ROOTS):
@@ -92,9 +93,11 @@ class Batch:
         return self._views.of(interface)
 
     def wait(self, commit: Commit, lock: contextlib.ExitStack) -> None:
-        """A change is live; what is left to do comes at the end. The `lock` is held until then."""
+        """A change is live; what is left to do comes later. The `lock` is held until then."""
         self._since = self._since if self._waiting else time.monotonic()
         self._waiting.append((commit, lock))
+        if self._is_full:
+            self.settle()
 
     @property
     def waits(self) -> bool:
@@ -102,10 +105,10 @@ class Batch:
         return bool(self._waiting)
 
     @property
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         """Whether it is time to settle what waits."""
         late = time.monotonic() - self._since > _LONGEST
-        return len(self._waiting) >= _MOST or bool(self._waiting and late)
+        return len(self._waiting) >= _MOST or (self.waits and late)
 
     def settle(self) -> None:
         """Bring what waits to its end, and let go of the locks."""

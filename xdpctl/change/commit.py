@@ -4,10 +4,9 @@
             → wait out a grace period → remove the old links and let the old root go
 
 The flip is the commit point: one system call. All before it is undone on failure; all after it
-is clean-up that the next command would do as well. If several interfaces change, one grace period
-does for all (batch.py). Any other order loses packets: a member must be
+is clean-up that the next command would do as well. Any other order loses packets: a member must be
 on both roots while packets may be in either, and the flip returns before the last CPU has left the
-old one.
+old one. If several interfaces change, one grace period does for all (batch.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..bpffs import homes, made, pin
@@ -161,18 +161,14 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
 # --- interfaces that moved ----------------------------------------------------------------------
 
 
-def moves(paths: InterfacePins, state: State) -> bool:
-    """Whether `rehome` has anything to do."""
-    there = (state.home.directory, state.home.ifindex)
-    return there != (paths.directory, paths.ifindex) or bool(state.stranded)
-
-
-def rehome(paths: InterfacePins, state: State) -> bool:
+def rehome(
+    paths: InterfacePins, state: State, before_lock: Callable[[], object] = lambda: None
+) -> bool:
     """Bring an interface's pins to where they belong; whether that has moved any.
 
     Pins of an interface that left this namespace make room for the one that has its number now;
     those of one that came from another namespace come to it. Each move is one rename, and a lock
-    goes with its directory.
+    goes with its directory. `before_lock` is called before a second lock is taken.
     """
     home, xdp = homes.at(paths.bpffs, state.home), paths.bpffs.xdp
     with pin.failing("move pins in", paths.bpffs.path):
@@ -180,6 +176,7 @@ def rehome(paths: InterfacePins, state: State) -> bool:
             if state.stranded:
                 os.rename(paths.directory, f"{xdp}/xdpctl-moved-{state.stranded}")
                 return True
+            before_lock()
             with home.locked():
                 os.rename(home.directory, paths.directory)
             return True

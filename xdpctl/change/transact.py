@@ -41,7 +41,7 @@ from .batch import Batch
 from .commit import Commit
 from .planning import Planner
 from .report import Report, Step
-from .settle import moves, rehome, repair
+from .settle import rehome, repair
 from .watchdog import Watchdog
 
 _ATTEMPTS = 8
@@ -105,9 +105,7 @@ def _transact(
             lock.enter_context(paths.locked())
             state = observe(interface, bpffs, locked=True, view=None if attempt else view)
             removed += repair(bpffs, paths, state)
-            if moves(paths, state):
-                batch.settle()  # one more lock is taken: none of others may be held meanwhile
-                rehome(paths, state)
+            if rehome(paths, state, batch.settle):
                 continue
             if overdue := _overdue(bpffs, state, terms):
                 continue

@@ -245,8 +245,6 @@ class Keeper:
             self._failed.pop(one, None)
             try:
                 report = self._applied(host, one, batch)
-                if batch.is_full:
-                    batch.settle()
             except Interrupted:
                 raise
             except (XdpctlError, OSError) as error:

@@ -154,8 +154,6 @@ def change_each(
     with batch:
         for outcome in each(progress(settings, command, found), lambda one: work(one, batch)):
             outcomes.append(outcome)
-            if batch.is_full:
-                batch.settle()
             if not batch.waits:
                 teller.tell(outcomes)
     teller.tell(outcomes)

@@ -105,7 +105,7 @@ class Construction:
                 link = Link.by_id(place.link_id) if place.link_id else None
                 self.closing.enter_context(link or contextlib.nullcontext())
                 self.hooked.append(Hooked(hooked, link))
-                self.share_beside(member.id, root.home)
+                self.keep_as(root.home, member.id, member.id)
         except KernelError as error:
             self.peers.forget(root.id)
             raise LostRace from error
@@ -121,20 +121,21 @@ class Construction:
         return RunningRoot(
             interface,
             self.root.id,
-            self.plan.kind,
             tuple(self.members),
             self.places,
             self.paths.listed(),
             self.renewed,
         )
 
-    def share_beside(self, program_id: int, home: InterfacePins) -> None:
-        """Pin here, too, what is kept beside a program at home with another interface."""
-        for path, (kind, name) in home.beside(program_id).items():
-            if os.path.lexists(self.paths.beside_pin(kind, program_id, name)):
+    def keep_as(self, home: InterfacePins, old: int, new: int) -> None:
+        """Pin here what is kept beside a program in a home, for one of this root's."""
+        for path, (kind, name) in home.beside(old).items():
+            there = os.path.lexists(self.paths.beside_pin(kind, new, name))
+            # What calls a program calls that one, and none that is made anew of it.
+            if there or (name == CALLED and new != old):
                 continue
             with Descriptor.pinned(path) as kept:
-                self.keep_beside(kind, program_id, name, kept)
+                self.keep_beside(kind, new, name, kept)
 
     # --- members --------------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class Construction:
         if member.source is None:
             return self._found(member, replaced, where)
         if loaded := self.peers.program(self.plan, member):
-            self.share_beside(loaded.id, loaded.home)
+            self.keep_as(loaded.home, loaded.id, loaded.id)
             return self._found(replace(member, id=loaded.id), replaced, "was loaded before")
         target = (replaced.root.fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
@@ -240,11 +241,7 @@ class Construction:
         program_id = new.info.id
         self.renewed[member.id] = program_id
         self.loaded.add(program_id)
-        for path, (kind, name) in self.paths.beside(member.id).items():
-            if name == CALLED:
-                continue
-            with Descriptor.pinned(path) as kept:
-                self.keep_beside(kind, program_id, name, kept)
+        self.keep_as(self.paths, member.id, program_id)
         self.step("2", f"loaded {member.name} anew, as an EXT program", program=program_id)
         return new
 

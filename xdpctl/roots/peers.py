@@ -28,7 +28,6 @@ class RunningRoot(NamedTuple):
 
     interface: str
     id: int
-    kind: Kind
     members: tuple[Member, ...]
     places: Mapping[int, Place]
     home: InterfacePins
@@ -43,7 +42,10 @@ class Loaded(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """What roots have in common that can be one; `old` is the root of before, if that counts."""
+    """Two interfaces with the same key can run one root.
+
+    `old` is the root that they ran before; None if that need not be the same.
+    """
 
     old: int | None
     kind: Kind
@@ -110,8 +112,7 @@ class Peers:
         """Take note of a root that an interface runs from now on."""
         if unshared(plan, state) or not (plan.shared or state.root):
             return
-        running = replace(plan.target, members=found.members)
-        for target in (plan.target, running):
+        for target in (plan.target, replace(plan.target, members=found.members)):
             key = self._wanted(plan, state, target)
             if all(key != known for known, _root in self._roots):
                 self._roots.append((key, found))
@@ -190,7 +191,7 @@ def running(state: State, home: InterfacePins) -> RunningRoot | None:
     places = {
         slot.member.id: Place(slot.number, slot.link_id) for slot in root.slots if slot.member
     }
-    return RunningRoot(state.interface.name, root.id, root.kind, members, places, home)
+    return RunningRoot(state.interface.name, root.id, members, places, home)
 
 
 def _plain(member: Member) -> Member:

@@ -127,7 +127,7 @@ def test_a_change_takes_its_steps_in_the_order_that_is_told(
     for owner, name, step in (
         (transact, "observe", "Read"),
         (transact, "repair", "Repair"),
-        (transact, "moves", "Move"),
+        (transact, "rehome", "Move"),
         (planning, "make_plan", "Plan"),
         (dispatcher, "build", "Load"),
         (loading, "load", "Load"),
