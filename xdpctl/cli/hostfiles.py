@@ -13,9 +13,7 @@ import click
 
 from ..bpffs.mount import Bpffs
 from ..change.batch import Batch
-from ..change.report import Report
 from ..change.sweep import Event
-from ..change.transact import transact
 from ..errors import (
     Interrupted,
     LockTimeoutError,
@@ -30,11 +28,12 @@ from ..errors import (
 from ..host import interfaces
 from ..host.interfaces import Interface, is_pattern, within
 from ..model.request import Request
-from ..model.terms import Terms
 from ..observe.reading import View
 from ..programs import chainfile
 from ..programs.chainfile import Document
-from .many import Wanted
+from .many import Wanted, worker
+from .options import ChangeOptions
+from .settings import Settings
 
 FILES = "/etc/xdpctl"
 
@@ -76,18 +75,20 @@ def wanted(
     bpffs: Bpffs,
     request: Request,
     closing: contextlib.ExitStack,
-    found: Sequence[Interface],
+    found: Callable[[], Sequence[Interface]],
 ) -> Wanted:
-    """What a file says for some interfaces, for as long as its programs are open.
+    """What a file says for the interfaces that are `found`, for as long as its programs are open.
 
     A `request` has precedence.
     """
     written = closing.enter_context(document.opened(bpffs.path))
     asked = replace(request.completed(written.request), unless_same=True)
-    if asked.shared and document.names_interfaces:
+    if not asked.shared:
+        return Wanted(written.target, asked)
+    if document.names_interfaces:
         with contextlib.suppress(NotFoundError):
-            found = Interface.matching(document.interfaces)
-    return Wanted(written.target, asked, found)
+            return Wanted(written.target, asked, Interface.matching(document.interfaces))
+    return Wanted(written.target, asked, found())
 
 
 class Host:
@@ -157,9 +158,12 @@ class Host:
             )
         if path not in self._opened:
             try:
-                found = [other for other, paths in self._paths.items() if paths == [path]]
                 self._opened[path] = wanted(
-                    self._documents[path], self._bpffs, self._request, self._closing, found
+                    self._documents[path],
+                    self._bpffs,
+                    self._request,
+                    self._closing,
+                    lambda: [other for other, paths in self._paths.items() if paths == [path]],
                 )
             except XdpctlError as error:
                 self._opened[path] = error
@@ -235,6 +239,7 @@ class Keeper:
         for gone in self._tried.keys() - set(found):
             del self._tried[gone]
             self._failed.pop(gone, None)
+        work = worker(Settings(), "apply", self._bpffs, host.wanted, ChangeOptions(), keeps=True)
         for one in found:
             paths = host.of(one)
             source = [(path, stamps.get(path)) for path in paths]
@@ -244,7 +249,7 @@ class Keeper:
             self._tried[one] = source
             self._failed.pop(one, None)
             try:
-                report = self._applied(host, one, batch)
+                report = work(one, batch)
             except Interrupted:
                 raise
             except (XdpctlError, OSError) as error:
@@ -260,11 +265,3 @@ class Keeper:
             if report.plan.flip != "none":
                 done.append(Event(one.name, f"brought to {paths[0]}", why))
         return done
-
-    def _applied(self, host: Host, one: Interface, batch: Batch) -> Report:
-        with interfaces.within(one.netns):
-            target, request, beside = host.wanted(one)
-            if request.shared:
-                batch.look(self._bpffs, beside)
-            asked = replace(request, terms=Terms("apply", keeps=True))
-            return transact(self._bpffs, one, target, asked, batch=batch)

@@ -78,36 +78,32 @@ def worker(
 
     def work(one: Interface, batch: Batch | None) -> Report:
         with within(one.netns):
-            return changed(one, batch)
-
-    def changed(one: Interface, batch: Batch | None) -> Report:
-        target, request, beside = wanted(one)
-        if batch and request.shared:
-            batch.look(bpffs, beside)
-        report = transact(
-            bpffs,
-            one,
-            target,
-            replace(request, dry_run=dry_run, terms=terms),
-            check=check,
-            on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
-            batch=batch,
-        )
-        return _tried(bpffs, report, changing.trial) if changing.trial else report
+            target, request, beside = wanted(one)
+            if batch and request.shared:
+                batch.look(bpffs, beside)
+            report = transact(
+                bpffs,
+                one,
+                target,
+                replace(request, dry_run=dry_run, terms=terms),
+                check=check,
+                on_step=changes.step_printer(settings.verbose > 0 and not settings.json),
+                batch=batch,
+            )
+            return _tried(bpffs, report, changing.trial) if changing.trial else report
 
     return work
 
 
 def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, work: Work) -> None:
     """Do the work on the interface that is named, or on each that matches a pattern."""
-    several = is_several(pattern)
-    batch = Batch(View() if several else None)
-    found = Interface.matching(pattern, batch.view.names if batch.view else dict)
+    view = View() if is_several(pattern) else None
+    found = Interface.matching(pattern, view.names) if view else Interface.matching(pattern)
     with waited_for(settings, bpffs, work) as noted:
-        if several:
-            change_each(settings, command, found, noted, batch)
+        if view:
+            change_each(settings, command, found, noted, Batch(view))
         else:
-            with batch:
+            with Batch() as batch:
                 report = noted(found[0], batch)
             changes.change(command, report, settings)
 
@@ -150,13 +146,13 @@ def change_each(
     """
     batch = batch or Batch(View())
     outcomes: list[Report | Failure] = []
-    teller = _Teller(settings, command)
+    told = 0
     with batch:
         for outcome in each(progress(settings, command, found), lambda one: work(one, batch)):
             outcomes.append(outcome)
             if not batch.waits:
-                teller.tell(outcomes)
-    teller.tell(outcomes)
+                told = _tell(settings, command, outcomes, told)
+    _tell(settings, command, outcomes, told)
     if settings.json:
         documents = [
             one.as_dict() if isinstance(one, Failure) else changes.report_data(command, one)
@@ -166,32 +162,19 @@ def change_each(
     end(outcomes, settings)
 
 
-class _Teller:
-    """Tells what came of changes, each once, when it has come to its end."""
-
-    def __init__(self, settings: Settings, command: str) -> None:
-        self.settings, self.command = settings, command
-        self.told = 0
-        self.interrupted: Interrupted | None = None
-
-    def tell(self, outcomes: Sequence[Report | Failure]) -> None:
-        for outcome in outcomes[self.told :] if not self.settings.json else ():
-            if isinstance(outcome, Failure):
-                self.failure(outcome)
-            else:
-                self.report(outcome)
-        self.told = len(outcomes)
-
-    def failure(self, outcome: Failure) -> None:
-        """A signal ends the rest as well, and is told once."""
-        if outcome.error is not self.interrupted:
-            tell(outcome, self.settings)
-        error = outcome.error
-        self.interrupted = error if isinstance(error, Interrupted) else None
-
-    def report(self, outcome: Report) -> None:
-        settings = self.settings
-        changes.change(self.command, outcome, settings)
-        if self.command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
+def _tell(settings: Settings, command: str, outcomes: Sequence[Report | Failure], told: int) -> int:
+    """Tell what came of changes that are at their end; returns how many are `told` then."""
+    for number in range(told, len(outcomes)) if not settings.json else ():
+        outcome = outcomes[number]
+        if isinstance(outcome, Failure):
+            before = outcomes[number - 1] if number else None
+            # A signal ends the rest as well, and is told once.
+            again = isinstance(before, Failure) and before.error is outcome.error
+            if not (again and isinstance(outcome.error, Interrupted)):
+                tell(outcome, settings)
+            continue
+        changes.change(command, outcome, settings)
+        if command == "swap-dispatcher" and not settings.quiet and not settings.dry_run:
             old = outcome.before.root
             say(f"{outcome.plan.interface}: root {old.id if old else 0} → {outcome.root_id or 0}")
+    return len(outcomes)

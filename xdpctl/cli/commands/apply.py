@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import replace
 
 import click
@@ -87,7 +88,8 @@ def command(
             document = chainfile.read(file)
             if document.namespace and not settings.netns:
                 enter_netns(document.namespace)
-            alike = wanted(document, bpffs, asked, closing, Interface.matching(interface))
+            named = functools.partial(Interface.matching, interface)
+            alike = wanted(document, bpffs, asked, closing, named)
             work = worker(settings, "apply", bpffs, lambda _one: alike, changing, keeps=True)
             one_or_each(settings, "apply", bpffs, interface, checked(work))
         else:
