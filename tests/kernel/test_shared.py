@@ -157,8 +157,8 @@ def test_like_another(tool: Tool, objects: Objects) -> None:
         tool("rollback", three.dev)
         assert [len(tool.ids(veth.dev)) for veth in (one, two, three)] == [1, 1, 1]
         assert len(set(roots([one, two, three]))) == 2
-        for words in (("--like", one.dev, objects["pass"]), ("--like", one.dev, "--empty")):
-            assert tool.try_("load", two.dev, *words).code == 2
+        for words in ((objects["pass"],), ("--empty",), ("-p", tool.bpffs), ("-P", 7)):
+            assert tool.try_("load", two.dev, "--like", one.dev, *words).code == 2
 
 
 def test_what_is_not_shared_says_so(tool: Tool, objects: Objects) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import signal
 import socket
 from typing import Any
 
 import pytest
 
+from tests.unit.samples import send
 from xdpctl.errors import Interrupted
 from xdpctl.host import signals
 from xdpctl.kernel import netlink, uapi
@@ -144,7 +144,7 @@ def test_no_signal_is_lost_while_interfaces_are_read(monkeypatch: pytest.MonkeyP
 
     def interrupted(one: object) -> None:
         came.append(one)
-        os.kill(os.getpid(), signal.SIGTERM)
+        send(signal.SIGTERM)
         received(one)
 
     monkeypatch.setattr(transport, "_read_ready", interrupted)

@@ -33,7 +33,7 @@ from ..programs import chainfile
 from ..programs.chainfile import Document
 from .many import Wanted, worker
 from .options import ChangeOptions
-from .settings import Settings
+from .settings import Settings, enterable
 
 FILES = "/etc/xdpctl"
 
@@ -181,12 +181,8 @@ def _namespace(document: Document) -> str:
     if document.namespace is None:
         return interfaces.current()
     path = interfaces.named(document.namespace)
-    try:
+    with enterable(document.namespace):
         return interfaces.remember(path)
-    except OSError as error:
-        raise NotFoundError(
-            f"cannot enter the network namespace {document.namespace}", why=str(error.strerror)
-        ) from error
 
 
 Stamp = tuple[int, int, int]

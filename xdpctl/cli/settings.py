@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -106,8 +107,15 @@ class Settings(Style):
 def enter_netns(name: str) -> None:
     """Go to a network namespace, by name or path, for good. Raises NotFoundError."""
     path = interfaces.named(name)
-    try:
+    with enterable(name):
         interfaces.enter(path)
+
+
+@contextlib.contextmanager
+def enterable(name: str) -> Iterator[None]:
+    """What it means that a network namespace cannot be entered in the block: NotFoundError."""
+    try:
+        yield
     except OSError as error:
         rights.require()
         raise NotFoundError(

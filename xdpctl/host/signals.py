@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import Interrupted
-from ..kernel.masks import ENDING, blocked
-
-__all__ = ["ENDING", "blocked"]
+from ..kernel.masks import ENDING as ENDING
+from ..kernel.masks import blocked as blocked
 
 _AGAIN = 0.002
 """Seconds after which a signal is handled again whose exception was dropped."""

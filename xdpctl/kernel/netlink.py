@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import uapi, xdp
+from .masks import heard
 
 _MODES = {
     "xdp": uapi.XDP_ATTACHED_DRV,
@@ -32,8 +33,6 @@ _DUMPS = 5
 def route() -> Iterator[Any]:
     """An rtnetlink(7) socket of pyroute2's, without the kernel's announcements."""
     from pyroute2 import IPRoute
-
-    from .masks import heard
 
     with heard():
         try:

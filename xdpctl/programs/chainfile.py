@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BadObjectError, UsageError, XdpctlError, choices
 from ..host import files
@@ -31,6 +31,7 @@ from ..model.state import State
 from . import image, objects
 from .clang import Build
 
+_T = TypeVar("_T")
 LIMIT = 1 << 20
 """The most bytes that such a file has: who names another file by mistake need not wait."""
 
@@ -87,11 +88,7 @@ class Document(NamedTuple):
 
         Raises BadObjectError.
         """
-        named = self.table.get("namespace")
-        try:
-            return None if named is None else _text(named)
-        except UsageError as error:
-            raise BadObjectError(f"{self.path}: namespace: {error.what}") from error
+        return self._said("namespace", _text)
 
     @property
     def names_interfaces(self) -> bool:
@@ -104,13 +101,18 @@ class Document(NamedTuple):
 
         If it names none, what it is called says it. Raises BadObjectError.
         """
-        named = self.table.get("interface")
+        named = self._said("interface", _texts)
         if named is None:
             return os.path.basename(self.path).removesuffix(".toml")
+        return ",".join(named)
+
+    def _said(self, key: str, convert: Callable[[object], _T]) -> _T | None:
+        """What the file says by a key that is not about the chain; None if nothing."""
+        named = self.table.get(key)
         try:
-            return ",".join(_texts(named))
+            return None if named is None else convert(named)
         except UsageError as error:
-            raise BadObjectError(f"{self.path}: interface: {error.what}") from error
+            raise BadObjectError(f"{self.path}: {key}: {error.what}") from error
 
     @contextlib.contextmanager
     def opened(self, bpffs: str) -> Iterator[Written]:

@@ -90,7 +90,8 @@ def command(
       xdpctl load 'eth*' filter.c -D LIMIT=5 --confirm-within 30s
     """
     if like is not None:
-        if files or empty or programs != ProgramOptions() or rules != RulesOptions():
+        said = files, empty, pin_path, programs, rules
+        if said != ((), False, None, ProgramOptions(), RulesOptions()):
             raise UsageError(
                 "--like takes the whole chain of another interface",
                 hint="leave out FILE and what is said of programs and rules",
