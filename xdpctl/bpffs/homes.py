@@ -101,6 +101,13 @@ def _attached_at(home: InterfacePins, root_id: int) -> int:
     return link.ifindex if link and link.prog_id == root_id else 0
 
 
+def has_sharers(bpffs: Bpffs, root_id: int) -> bool:
+    """Whether pins of a root are there for more than one interface, of any namespace."""
+    names = (name for name, _path, _is_directory in _entries(bpffs.xdp))
+    found = (name for name in names if _DISPATCH.fullmatch(name))
+    return sum(name.rpartition("-")[2] == str(root_id) for name in found) > 1
+
+
 def interfaces_of(bpffs: Bpffs) -> Iterator[Interface]:
     """The interfaces that xdpctl keeps pins of, each while its namespace is the current one.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket as socket  # that of Python makes enumerations of all there is to know
-import contextlib
 import errno
 import os
 import time
@@ -60,11 +59,16 @@ class View:
     @cached_property
     def sharing(self) -> dict[int, tuple[str, ...]]:
         """The roots that several interfaces run, with the names of these."""
-        found: dict[int, list[str]] = {}
+        found: dict[int, list[int]] = {}
         for ifindex, (root_id, _mode) in self.programs.items():
-            with contextlib.suppress(OSError):  # it is gone
-                found.setdefault(root_id, []).append(socket.if_indextoname(ifindex))
-        return {root_id: tuple(names) for root_id, names in found.items() if len(names) > 1}
+            found.setdefault(root_id, []).append(ifindex)
+        several = {root: numbers for root, numbers in found.items() if root and len(numbers) > 1}
+        names = dict(socket.if_nameindex()) if several else {}
+        named = {
+            root: tuple(names[number] for number in numbers if number in names)
+            for root, numbers in several.items()
+        }
+        return {root: those for root, those in named.items() if len(those) > 1}
 
     @cached_property
     def links(self) -> list[records.LinkInfo]:

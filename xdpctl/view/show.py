@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import listed
 from ..host.text import Json
 from ..model.chain import ACTIONS, XDP_PASS, format_actions
-from .status import NOTHING, interface_remarks, oddity
+from .status import NOTHING, interface_remarks, oddity, once
 from .status import data as status_data
 from .style import Span, can_print, on_terminal, paint, printable, say, short, tell, width
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from ..host.interfaces import Failure
     from ..model.state import Root, Slot, State
 
-
-_NAMED = 12
-"""How many interfaces are named that run one root."""
 
 Counts = Mapping[int, Mapping[str, int]]
 """By program id: how many packets it gave which verdict."""
@@ -54,10 +51,8 @@ def data(seen: State | Failure, counts: Counts) -> Json:
 def show(states: Sequence[State], counts: Counts | None = None) -> None:
     """Draw chains; what is odd about their interfaces follows on standard error."""
     strokes = _Strokes() if can_print("".join(_Strokes())) else _ASCII
-    # A root that several run is drawn once, for the first of them.
-    first = {state.root.id: state for state in reversed(states) if state.root}
-    drawn = [one for one in states if not (one.root and one.sharing) or one is first[one.root.id]]
-    lines = [line for state in drawn for line in (*drawing(state, counts, strokes), Span(""))][:-1]
+    pictures = (drawing(state, counts, strokes) for state in once(states))
+    lines = [line for picture in pictures for line in (*picture, Span(""))][:-1]
     if on_terminal():
         paint([part] for line in lines for part in _broken(line, strokes))
     else:
@@ -88,7 +83,7 @@ def drawing(
 ) -> Iterator[Span]:
     """The lines of an interface's drawing."""
     root = state.root
-    name = printable(listed(state.sharing or [state.interface.name], _NAMED))
+    name = printable(listed(state.sharing or [state.interface.name]))
     if root is None:
         yield Span(f"{name}  {NOTHING}", "dim")
         return

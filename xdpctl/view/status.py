@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 
 NOTHING = "<No XDP program loaded!>"
-_NAMED = 12
-"""How many interfaces are named that run one root."""
 _COLUMNS = (
     Column("Interface, programs", head=True),
     Column("Prio", right=True),
@@ -230,12 +228,9 @@ def _table(states: Sequence[State], every: bool) -> Table:
     if empty:
         ran = "interface runs" if len(empty) == 1 else "interfaces run"
         shown.notes = [f"{len(empty)} {ran} no XDP program (-a shows all)"]
-    drawn = set[int]()
-    for state in states:
-        if state in empty or (state.root and state.root.id in drawn):
+    for state in once(states):
+        if state in empty:
             continue
-        if state.root and state.sharing:
-            drawn.add(state.root.id)
         root, *slots = ([str(cell) for cell in row] for row in _rows(state))
         # One column for both names: there is room for longer ones then.
         _add(shown, f"{_head(state)}  {root[2]}", root, "bold" if state.root else "dim")
@@ -245,10 +240,16 @@ def _table(states: Sequence[State], every: bool) -> Table:
     return shown
 
 
+def once(states: Sequence[State]) -> list[State]:
+    """The states that are drawn: of interfaces that run one root, that of the first alone."""
+    firsts = {one.root.id: one for one in reversed(states) if one.root and one.sharing}
+    return [one for one in states if not (one.root and one.sharing) or one is firsts[one.root.id]]
+
+
 def sharing_lines(states: Sequence[State]) -> list[str]:
     """Which interfaces run one root."""
     return [
-        printable(f"{listed(names, _NAMED)} run one root (id {root_id})")
+        printable(f"{listed(names)} run one root (id {root_id})")
         for root_id, names in _sharing(states).items()
     ]
 

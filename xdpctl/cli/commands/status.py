@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 from click.core import ParameterSource
 
+from ...bpffs import homes
 from ...bpffs.mount import Bpffs
 from ...errors import Interrupted, UsageError, VanishedError
 from ...host import rights
@@ -78,7 +79,8 @@ def states(
     """
     if interface is not None and not is_several(interface):
         state = observe(Interface.named(interface), bpffs)
-        return [_with_sharing(state, View()) if state.root and state.root.config else state]
+        shared = state.root and state.root.config and homes.has_sharers(bpffs, state.root.id)
+        return [_with_sharing(state, View()) if shared else state]
     view = View()
     found = Interface.matching(interface, view.names) if interface else Interface.all()
     outcomes: list[State | Failure] = []
