@@ -6,26 +6,20 @@ what is missing. Without "xdp_link" nothing here can run, and the directory skip
 A test of the tool runs for both kinds of root; those of one kind alone say so, and why, with
 `kinds("ext")`. XDPCTL_KINDS=fused in the environment leaves the other kind out altogether: the
 tests then run natively where EXT programs are refused, beside whatever else the machine does.
-XDPCTL_SHARED names a directory for guests that share tests between them: each such test runs in the
-guest that comes to it first, if that one's kernel can run it. Shared are the tests marked one_guest
-and, with XDPCTL_SHARED_FUSED=yes, those on fused roots that are not marked every_kernel: the
-machine's own kernel runs these as well, and in guests one in four has its turn. One in two has its
-turn of the tests on EXT roots that are marked one_guest and are made on fused roots, too.
+Guests of `make test` share the tests, which take turns: see turns.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle, served
+from tests.kernel import net, oracle, served, turns
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import Kind
 
@@ -33,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
-# What takes turns does so by the day: all that is tested in one run has the same.
-TURN, TURNS = int(os.environ.get("XDPCTL_TURN") or time.time() // 86400), 4
 KINDS: tuple[Kind, ...] = ("ext", "fused")
 EXT_ALONE = ("link_target", "shared_arrays")
 
@@ -55,7 +47,7 @@ def kinds(*only: Kind) -> pytest.MarkDecorator:
 one_guest = pytest.mark.one_guest
 """A mark: what it tests is xdpctl's own logic, and the same on each kernel that can run it."""
 every_kernel = pytest.mark.every_kernel
-"""A mark: on a fused root, too, it depends on the kernel."""
+"""A mark: all guests run it in each turn, on fused roots, too."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,8 +77,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
         (chosen if meant and _has_turn(item) else others).append(item)
-    # What others may run comes last: guests that began with different work end at the same time.
-    items[:] = sorted(chosen, key=_is_shared)
+    if place := turns.here():
+        chosen = turns.arranged(chosen, [turns.rank(_traits(item), place) for item in chosen])
+    items[:] = chosen
     config.hook.pytest_deselected(items=others)
 
 
@@ -95,45 +88,23 @@ def _kind_of(item: pytest.Item) -> Kind | None:
     return callspec.params.get("kind") if callspec and HERE in item.path.parents else None
 
 
-def _has_turn(item: pytest.Item) -> bool:
+def _traits(item: pytest.Item) -> turns.Traits:
     needed = {one for mark in item.iter_markers("needs") for one in mark.args}
-    if needed.difference(EXT_ALONE) or item.get_closest_marker("every_kernel"):
-        return True  # the machine's own kernel may lack what it needs
-    if os.environ.get("XDPCTL_SHARED_FUSED") != "yes":
-        return True
-    number = int(_digest(item)[:8], 16)
-    if _on_own_kernel(item):
-        return number % TURNS == TURN % TURNS
-    # By TURN // TURNS: what has turns within (test_crash.py) then has all of them.
-    return not _has_twin(item) or number % 2 == TURN // TURNS % 2
+    return turns.traits(item, _kind_of(item), frozenset(needed.difference(EXT_ALONE)))
 
 
-def _has_twin(item: pytest.Item) -> bool:
-    """Whether a test of xdpctl's own logic on an EXT root is also made on a fused one."""
-    only = item.get_closest_marker("kinds")
-    own_logic = item.get_closest_marker("one_guest") is not None
-    return own_logic and _kind_of(item) == "ext" and (only is None or "fused" in only.args)
-
-
-def _digest(item: pytest.Item) -> str:
-    return hashlib.sha256(item.nodeid.encode()).hexdigest()[:32]
-
-
-def _on_own_kernel(item: pytest.Item) -> bool:
-    """Whether the machine's own kernel runs a guest's test as well."""
-    return os.environ.get("XDPCTL_SHARED_FUSED") == "yes" and _kind_of(item) == "fused"
-
-
-def _is_shared(item: pytest.Item) -> bool:
-    if "XDPCTL_SHARED" not in os.environ or item.get_closest_marker("every_kernel"):
-        return False
-    return _on_own_kernel(item) or item.get_closest_marker("one_guest") is not None
+def _has_turn(item: pytest.Item) -> bool:
+    place = turns.here()
+    return place is None or turns.has_turn(_traits(item), place)
 
 
 def _claimed(item: pytest.Item) -> bool:
-    """Whether this guest is the first to come to a shared test."""
+    """Whether no other guest has come to this test before, or it is for all of them."""
+    place = turns.here()
+    if place is None or item.get_closest_marker("every_kernel"):
+        return True
     try:
-        os.mkdir(os.path.join(os.environ["XDPCTL_SHARED"], _digest(item)))
+        os.mkdir(os.path.join(place.shared, turns.digest(item)))
     except FileExistsError:
         return False
     return True
@@ -142,7 +113,7 @@ def _claimed(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     # One that this kernel cannot run is left to the others, and reported as skipped by this one.
-    if not _is_shared(item) or _missing(item) or _claimed(item):
+    if _missing(item) or _claimed(item):
         return None
     item.session._setupstate.teardown_exact(nextitem)  # which the test would have done
     return True

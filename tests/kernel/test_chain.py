@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, every_kernel, kinds, needs
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.transact import transact
@@ -76,6 +76,7 @@ def test_a_drop_ends_the_chain(tool: Tool, veth: net.Veth, objects: Objects) -> 
     assert [oracle.packets(one) for one in (first, third)] == [100, 50]
 
 
+@every_kernel
 def test_order(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """Priority first, then name; a run configuration gives both priority and actions."""
     tool("load", veth.dev, objects["pass"], objects["longname"], objects["config"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle, xsk
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, every_kernel, kinds
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
 from tests.kernel.xsk import Receiver
@@ -128,6 +128,7 @@ def test_an_application_of_libxdp_s_is_adopted(
 
 
 @kinds("ext")
+@every_kernel
 def test_xdp_filter(tool: Tool, veth: net.Veth, objects: Objects) -> None:
     """Debian's xdp-filter joins our chain, filters before and after a swap, and leaves it."""
     dev = veth.dev

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import platform
 import random
 import signal
@@ -17,8 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel import crash, net
-from tests.kernel.conftest import TURN, TURNS, Objects, one_guest
+from tests.kernel import crash, net, turns
+from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.desk import CASES, COMMANDS, MORE_CASES, MORE_COMMANDS, Case, Desk
 from tests.kernel.tool import Tool
 
@@ -34,17 +33,15 @@ def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Desk]:
 
 # In a guest of `make test` one case in four has its turn in each sweep. The machine's own kernel
 # does all of them every time, `make test-matrix` on each kernel, and soak at all points.
-PHASES = 8
 
 
-def turns(desk: Desk, cases: list[Case], sweep: int) -> list[Case]:
-    """The cases of a sweep whose turn it is; on fused roots the test itself has every fourth."""
-    if len(cases) == 1 or "XDPCTL_SHARED" not in os.environ:
+def chosen(desk: Desk, cases: list[Case], sweep: int) -> list[Case]:
+    """The cases of a sweep whose turn it is; on fused roots the test itself has one in eight."""
+    if len(cases) == 1 or turns.here() is None:
         return cases
-    turn = TURN if desk.tool.kind == "ext" else TURN // TURNS
-    chosen = cases[(turn + sweep) % TURNS :: TURNS]
-    print(f"turn {TURN}: {', '.join(case.name for case in chosen)}")
-    return chosen
+    found = cases[(turns.case(desk.tool.kind) + sweep) % turns.CASES :: turns.CASES]
+    print(f"turn {turns.TURN}: {', '.join(case.name for case in found)}")
+    return found
 
 
 def spread(total: int, count: int | None) -> list[int]:
@@ -54,8 +51,9 @@ def spread(total: int, count: int | None) -> list[int]:
     """
     if count is None:
         return [*range(1, total + 1)]
-    phase = TURN // TURNS % PHASES
-    found = {math.ceil(total * (PHASES * i + phase + 1) / (PHASES * count)) for i in range(count)}
+    parts = turns.PHASES * count
+    first = turns.phase() + 1
+    found = {math.ceil(total * (turns.PHASES * i + first) / parts) for i in range(count)}
     return sorted(found - {0})
 
 
@@ -70,7 +68,7 @@ def some_or_all(count: int) -> pytest.MarkDecorator:
 @some_or_all(2)
 def test_killed_at_a_system_call(desk: Desk, cases: list[Case], count: int | None) -> None:
     """SIGKILL before and after a command's system calls."""
-    for case in turns(desk, cases, 0):
+    for case in chosen(desk, cases, 0):
         kill(desk, case, count)
     assert desk.complaints == []
 
@@ -135,7 +133,7 @@ def test_signals_at_a_system_call(
 
     Either nothing has happened and the exit code is 128 and the signal, or everything and it is 0.
     """
-    for number, case in enumerate(turns(desk, cases, 1)):
+    for number, case in enumerate(chosen(desk, cases, 1)):
         interrupt(desk, case, count, kinds[number % len(kinds) :] + kinds)
     assert desk.complaints == []
 
@@ -183,7 +181,7 @@ def test_a_system_call_fails(desk: Desk, cases: list[Case], count: int | None) -
 
     Not every call matters: libbpf asks what the kernel can do and takes no for an answer.
     """
-    for case in turns(desk, cases, 2):
+    for case in chosen(desk, cases, 2):
         refuse(desk, case, count)
     assert desk.complaints == []
 

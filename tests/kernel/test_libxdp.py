@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, every_kernel, kinds, needs
 from tests.kernel.test_packets import Traffic
 from tests.kernel.test_readers import reading, readings
 from tests.kernel.tool import Tool
@@ -104,6 +104,7 @@ def test_protocols(tool: Tool, veth: net.Veth, objects: Objects, protocol: int) 
 
 
 @needs("shared_arrays")
+@every_kernel
 def test_a_program_array_outlives_the_other_tools_swaps(
     tool: Tool, veth: net.Veth, objects: Objects
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Literal, Self
 import pytest
 
 from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, kinds
+from tests.kernel.conftest import Objects, every_kernel, kinds
 from tests.kernel.tool import Tool
 from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change.report import Step
@@ -112,7 +112,9 @@ class Traffic:
 
 
 @often(9, 1000)
-@pytest.mark.parametrize(("attach", "mode"), KINDS)
+@pytest.mark.parametrize(
+    ("attach", "mode"), [pytest.param(*KINDS[0], marks=every_kernel), *KINDS[1:]]
+)
 def test_no_packet_misses_a_program_that_stays(
     tool: Tool, veth: net.Veth, objects: Objects, attach: str, mode: str, swaps: int
 ) -> None:
