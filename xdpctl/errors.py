@@ -136,6 +136,18 @@ class DiffersError(XdpctlError):
     exit_code = 17
 
 
+class RegistryError(XdpctlError):
+    """A registry cannot be reached or refuses, or what it says is not so."""
+
+    exit_code = 18
+
+
+class UntrustedError(XdpctlError):
+    """A signature is missing or wrong, or the policy of this machine refuses a program."""
+
+    exit_code = 19
+
+
 class Interrupted(XdpctlError):  # noqa: N818 - named after what happened, not a fault of its own
     """A signal ended the command before its change was live; what it had begun was undone."""
 

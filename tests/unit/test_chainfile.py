@@ -23,7 +23,7 @@ from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.request import Request
 from xdpctl.model.source import Image, Source, Tail, Tuning
 from xdpctl.model.state import State
-from xdpctl.programs import chainfile, objects
+from xdpctl.programs import chainfile, given, objects
 from xdpctl.programs.chainfile import LIMIT, Written
 from xdpctl.programs.image import Tables
 
@@ -446,7 +446,7 @@ def test_each_interface_of_a_pattern(
 ) -> None:
     """The file is read once, and is there for all of them."""
     reads: list[str] = []
-    real = objects.read
+    real = given.read
 
     def counted(path: str, most: int | None = None) -> bytes:
         reads.append(os.path.basename(path))
@@ -458,7 +458,7 @@ def test_each_interface_of_a_pattern(
         assert [member.name for member in target(EMPTY).members] == ["count"]
         raise BadObjectError(f"tried {one.name}")
 
-    monkeypatch.setattr(objects, "read", counted)
+    monkeypatch.setattr(given, "read", counted)
     monkeypatch.setattr("xdpctl.cli.many.transact", transact)
     monkeypatch.setattr(
         Interface, "matching", lambda *_: [Interface("a0", 1, "1"), Interface("a1", 2, "1")]

@@ -284,7 +284,7 @@ def test_a_member_s_record_holds_all_that_a_load_needs() -> None:
     kept = set(Member.__dataclass_fields__) - found
     assert kept == {
         *("name", "priority", "actions", "frags", "id", "array_id", "devbound"),
-        *("label", "before", "after"),
+        *("label", "before", "after", "image"),
     }
 
 

@@ -51,6 +51,7 @@ from xdpctl.view import (
     events,
     features,
     history,
+    image,
     packets,
     show,
     stats,
@@ -62,7 +63,8 @@ from xdpctl.view.style import Style
 
 JSON = Style(json=True)
 OTHER = Interface("other", 8, "4711")
-COUNT = running("count", 9, label="wall", before=("drop",))
+DIGEST = f"sha256:{'0' * 64}"
+COUNT = running("count", 9, label="wall", before=("drop",), image=f"oci://r.example/a@{DIGEST}")
 CHANGES = ("load", "unload", "replace", "set", "apply", "adopt", "rollback", "stats")
 TRIABLE = ("load", "unload", "replace", "set", "apply", "adopt")
 
@@ -195,6 +197,8 @@ def rest(printed: Printed) -> Documents:
     told = [Features(INTERFACE, 1), Features(INTERFACE, 1, 8, 1 << 9, 0)]
     document.show("features", {"interfaces": [features.features_data(one) for one in told]})
     yield "features", printed()[0]
+    image.pushed(f"oci://r.example/a:1@{DIGEST}", DIGEST, JSON)
+    yield "image", printed()[0]
     checks = (Check("xdp", "ok", "it loads"), Check("mtu", "warning", "x", "y", "z", "eth0", 7))
     for found in (Diagnosis(checks, "ext"), Diagnosis(checks, None)):
         document.show("doctor", doctor.diagnosis_data(found))

@@ -229,7 +229,7 @@ class Commit:
                     member = made.members[slot]
                     if member.id in origins:
                         self.paths.borrow(made.root.id, slot, origins[member.id])
-                    asked = Asked(member.label, member.before, member.after)
+                    asked = Asked(member.label, member.before, member.after, member.image)
                     if asked != Asked():
                         self.paths.label(made.root.id, slot, asked)
                     if link is not None and not member.held:

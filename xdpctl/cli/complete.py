@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..model.chain import Member
     from ..model.state import State
-    from ..programs.objects import Candidate
+    from ..programs.choice import Candidate
 
 
 def interfaces(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

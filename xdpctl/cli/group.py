@@ -22,6 +22,7 @@ COMMANDS = {
     "rollback": "rollback",
     "history": "history",
     "export": "export",
+    "image": "image",
     "stats": "stats",
     "trace": "trace",
     "monitor": "monitor",
@@ -67,6 +68,7 @@ SECTIONS = {
         "swap-dispatcher": "exchange the root of a running chain",
         "clean": "remove what is left over",
         "watch": "keep chains and pins in order as things change",
+        "image": "push an object to a registry",
         "help": "show the help of a command",
     },
 }

@@ -27,9 +27,11 @@ from ..errors import (
     NotFoundError,
     OutputError,
     RaceError,
+    RegistryError,
     RightsError,
     UnconfirmedError,
     UnsupportedError,
+    UntrustedError,
     UsageError,
     VanishedError,
     VerifierError,
@@ -105,6 +107,8 @@ _ERRNO: dict[type[XdpctlError], int] = {
     ChainFullError: errno.E2BIG,
     VanishedError: errno.ENODEV,
     GateError: errno.ECANCELED,
+    RegistryError: errno.EHOSTUNREACH,
+    UntrustedError: errno.EACCES,
 }
 # The same for classes with many causes, where neither the error nor its cause has an errno.
 _ERRNO_ELSE: dict[type[XdpctlError], int] = {

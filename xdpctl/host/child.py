@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
+from .. import errors
 from ..errors import BadObjectError, Interrupted, KernelError, XdpctlError
 from ..kernel import libc
 from . import signals
@@ -52,17 +53,22 @@ def _run(parent: int, work: Callable[[], object]) -> NoReturn:
 
 
 def in_child(
-    path: str, work: Callable[[], tuple[Json, list[int]]], library: str = "libbpf"
+    path: str,
+    work: Callable[[], tuple[Json, list[int]]],
+    library: str = "libbpf",
+    limit: float | None = None,
 ) -> tuple[Json, list[int]]:
     """Run `work` in a forked process; returns its answer (JSON values) and its descriptors.
 
-    `library` is what works there on the file of a path. Raises KernelError as `work` does,
-    BadObjectError where it crashes, else XdpctlError.
+    `library` is what works there on the file of a path. Raises KernelError and XdpctlError as
+    `work` does, BadObjectError where it crashes, TimeoutError after a `limit` in seconds, else
+    XdpctlError.
     """
     ours, theirs = socket.socketpair()
     pid = forked(lambda: _child(ours, theirs, work))
     theirs.close()
     with ours:
+        ours.settimeout(limit)  # it answers at its end, and then at once
         fds: list[int] = []
         try:
             answer, fds, flags, _address = socket.recv_fds(ours, 65536, 250)
@@ -95,6 +101,8 @@ def in_child(
         ) from error
     if "errno" in message:
         raise KernelError(message["call"], message["errno"], message["log"])
+    if "failed" in message:
+        raise getattr(errors, message["failed"])(**message["told"])
     if "unexpected" in message:
         raise XdpctlError(f"cannot handle {path}", why=message["unexpected"])
     return message["answer"], fds
@@ -115,6 +123,9 @@ def _child(
         message = {"answer": answer}
     except KernelError as error:
         message = {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}
+    except XdpctlError as error:
+        told = {name: getattr(error, name) for name in ("what", "why", "hint", "details", "number")}
+        message = {"failed": type(error).__name__, "told": told}
     except Exception as error:
         message = {"unexpected": f"{type(error).__name__}: {error}"}
     data = json.dumps(message).encode()

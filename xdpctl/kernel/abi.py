@@ -209,6 +209,7 @@ LOST_FN = ctypes.CFUNCTYPE(None, c_void_p, c_int, ctypes.c_uint64)
 # name: (result, arguments). An int result below zero is a negated errno, a pointer result of NULL
 # leaves it in errno.
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
     "libbpf_version_string": (c_char_p, []),
     "libbpf_set_print": (c_void_p, [PRINT_FN]),
     "libbpf_num_possible_cpus": (c_int, []),

@@ -33,6 +33,12 @@ class ObjectMap(NamedTuple):
         return kind
 
     @property
+    def kind(self) -> str:
+        """The word for its type, such as hash; empty for one that this libbpf does not know."""
+        word: bytes | None = libbpf.lib().libbpf_bpf_map_type_str(self.type)
+        return word.decode() if word else ""
+
+    @property
     def fd(self) -> int:
         """The descriptor, which is the object's; negative unless it is loaded."""
         fd: int = libbpf.lib().bpf_map__fd(self.handle)

@@ -123,7 +123,7 @@ class Member:
 
     A `label` is what its user calls it. It runs `before` and `after` others of the chain, named by
     label or name, whatever the priorities are. A new one that takes the place of another `replaces`
-    that one's id.
+    that one's id. The `image` that it was loaded from is in a registry, with its digest.
     """
 
     name: str
@@ -142,6 +142,7 @@ class Member:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     replaces: int = 0
+    image: str = ""
 
     @property
     def known_as(self) -> str:

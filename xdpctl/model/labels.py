@@ -46,19 +46,22 @@ class Origin(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What the user asked for a program: its label, and what it runs before and after."""
+    """What the user said of a program: its label, what it runs before and after, and its image."""
 
     label: str = ""
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    image: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Asked:
-        label, before, after = (*text.split(" "), "", "", "")[:3]
-        return cls(label, *(tuple(filter(None, names.split(","))) for names in (before, after)))
+        label, before, after, image = (*text.split(" "), "", "", "", "")[:4]
+        first, last = (tuple(filter(None, names.split(","))) for names in (before, after))
+        return cls(label, first, last, image)
 
     def __str__(self) -> str:
-        return f"{self.label} {','.join(self.before)} {','.join(self.after)}"
+        image = f" {self.image}" if self.image else ""
+        return f"{self.label} {','.join(self.before)} {','.join(self.after)}{image}"
 
 
 class Made(NamedTuple):

@@ -17,7 +17,9 @@ def member_text(member: Member) -> str:
     )
     numbers = (member.id, member.priority, member.actions, flags, member.array_id)
     names = (member.label, ",".join(member.before), ",".join(member.after))
-    return " ".join(map(str, (*numbers, member.name, *names)))
+    # Earlier versions read nine words: one more is written only if there is something to say.
+    image = (member.image,) if member.image else ()
+    return " ".join(map(str, (*numbers, member.name, *names, *image)))
 
 
 _NUMBERS = 2 * 10
@@ -52,7 +54,8 @@ _NAME_MAX = 255
 
 def parse_member(text: str) -> Member:
     """The member of a record. Raises ValueError."""
-    number, priority, actions, flags, array, name, label, before, after = text.split(" ")
+    number, priority, actions, flags, array, name, label, before, after, *more = text.split(" ")
+    (image,) = more or [""]
     return Member(
         name,
         priority=in_range(priority),
@@ -64,4 +67,5 @@ def parse_member(text: str) -> Member:
         label=label,
         before=tuple(filter(None, before.split(","))),
         after=tuple(filter(None, after.split(","))),
+        image=image,
     )

@@ -67,7 +67,8 @@ class Recipe(NamedTuple):
     """What a program was loaded from, and how: what a chain file says of it.
 
     `digest` is of the object's bytes, in hexadecimal; empty where that would not tell whether the
-    program is the same. `file` is an absolute path, or - for standard input.
+    program is the same. `file` is an absolute path, - for standard input, or an image in a registry
+    with its digest.
     """
 
     file: str
@@ -233,7 +234,8 @@ class Source(NamedTuple):
 
     One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
     are pinned for as long as it is a member. `tuning` is set before it is loaded; `pins` tells
-    whether maps of it ask to be pinned. The `recipe` is kept with the program.
+    whether maps of it ask to be pinned. The `recipe` is kept with the program. The object is
+    `named` so to libbpf; as `path` says if that is empty.
     """
 
     path: str
@@ -249,6 +251,7 @@ class Source(NamedTuple):
     tuning: Tuning = Tuning()
     pins: bool = False
     recipe: Recipe | None = None
+    named: str = ""
 
 
 class MapsAsked(NamedTuple):

@@ -28,7 +28,8 @@ from ..model.record import PROTOCOLS
 from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
 from ..model.state import State
-from . import image, objects
+from ..origins.reference import is_image
+from . import given, image, objects
 from .clang import Build
 
 _T = TypeVar("_T")
@@ -163,7 +164,7 @@ def read(path: str) -> Document:
         # Its name is in no directory.
         data, path = files.read_input(LIMIT + 1, "a chain file"), files.INPUT_NAME
     else:
-        data = objects.read(path, LIMIT + 1)
+        data = given.read(path, LIMIT + 1)
     if len(data) > LIMIT:
         raise BadObjectError(f"{path} is no chain file", why=f"it has more than {LIMIT >> 20} MiB")
     try:
@@ -211,7 +212,8 @@ def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[
     called = {key: found.pop(key) for key in ("label", "before", "after") if key in found}
     maps = found.pop("maps", None)
     tuning = Tuning(*(found.pop(key, ()) for key in ("constants", "entries", "tails")))
-    file = os.path.join(here, found.pop("file"))
+    file = found.pop("file")
+    file = file if is_image(file) else os.path.join(here, file)
     try:
         build.check_used([file])
         member = objects.member(file, **{"pin_path": bpffs, **found}, build=build, tuning=tuning)

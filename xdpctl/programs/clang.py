@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..errors import BadObjectError, UnsupportedError, UsageError
 from ..host import cache
+from ..origins.reference import is_image
 from . import vmlinux
 
 SUFFIX = ".c"
@@ -78,7 +79,7 @@ def absolute(flags: Sequence[str]) -> tuple[str, ...]:
 
 def is_source(path: str) -> bool:
     """Whether a file is one to be compiled, by its name."""
-    return path.endswith(SUFFIX)
+    return path.endswith(SUFFIX) and not is_image(path)
 
 
 def is_bcc(text: bytes) -> bool:

@@ -15,7 +15,8 @@ from ..model.kinds import TRAITS
 from ..model.record import PROTOCOL
 from ..model.source import Recipe
 from ..model.state import Root, State
-from . import image, objects
+from ..origins.reference import is_image
+from . import given, image
 from .clang import is_source
 
 
@@ -117,12 +118,14 @@ def _loading(recipe: Recipe, bpffs: str) -> Iterator[str]:
 
 def _remark(recipe: Recipe) -> str:
     """What is to be known of the file, if it is not as it was."""
+    if is_image(recipe.file):
+        return ""  # its digest says what it is, wherever the registry is
     if not os.path.exists(recipe.file):
         return "The file is gone."
     if is_source(recipe.file) or not recipe.digest:
         return ""
     try:
-        digest = hashlib.sha256(objects.read(recipe.file)).hexdigest()
+        digest = hashlib.sha256(given.read(recipe.file)).hexdigest()
     except XdpctlError:
         return "The file cannot be read."
     return "" if digest == recipe.digest else "The file has changed since the program was loaded."

@@ -156,7 +156,7 @@ def _load(
     function that it is to replace, as older compilers write it. The kernel looks at that before the
     code. So it is verified by itself, and its image is loaded with BTF of ours.
     """
-    parsed = open_object(source.path, source.data, source.pin_path)
+    parsed = open_object(source.named or source.path, source.data, source.pin_path)
     tuned = tune(parsed, source.tuning)
     attach_type = 0 if target else uapi.BPF_XDP
     log = libbpf.log_buffer(LOG_SIZE)

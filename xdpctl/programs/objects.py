@@ -10,86 +10,29 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from ..errors import BadObjectError, KernelError, NotFoundError, UsageError, meant
-from ..host import files
+from ..errors import BadObjectError, KernelError, UsageError
 from ..host.child import in_child
 from ..host.text import Json
-from ..kernel import libbpf, uapi
+from ..kernel import libbpf
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
 from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Recipe, Source, Tuning
-from . import clang
+from ..origins.manifest import Labels
+from . import clang, given
 from .binding import asks_device, may_ask
+from .choice import Candidate, Looked, check_labels, choose, may_be_meant, meant_by
 from .clang import Build
+from .given import Given, check_no_pin
 from .loading import open_object
-from .tails import FOREIGN
 from .tuning import TUNING, tune
 from .words import unusable
-
-_NO_SECTION = ".text"
-"""Where a compiler puts functions that are given no section."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A program of an object file, as it is before loading; `size` in bytes.
-
-    One that `asks_device` about packets is to be bound to it. A `strange` one has a run
-    configuration with a member that nobody knows.
-    """
-
-    name: str
-    section: str
-    type: int
-    attach_type: int
-    frags: bool
-    size: int
-    asks_device: bool
-    priority: int | None
-    actions: int | None
-    strange: bool
-
-    @property
-    def is_xdp(self) -> bool:
-        return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in FOREIGN
-
-
-def read(path: str, most: int | None = None) -> bytes:
-    """A file's bytes, or its first ones. Raises NotFoundError or BadObjectError."""
-    limit = files.SOURCE if clang.is_source(path) else files.OBJECT
-    try:
-        return files.read(path, limit, most=most, number=libbpf.LIBBPF_ERRNO__LIBELF)
-    except BadObjectError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno == errno.EIO:
-            _check_no_pin(path)  # what the pin of a program answers
-        if isinstance(cause, files.NotRegularError) and not os.path.isdir(path):
-            error.number = libbpf.LIBBPF_ERRNO__FORMAT  # it can be read, and has no object
-        raise
-
-
-def _check_no_pin(path: str) -> None:
-    """Raise BadObjectError if something is pinned at a path, as far as this process may know."""
-    try:
-        fd = libbpf.get(path)
-    except KernelError:
-        return
-    with libbpf.owned(fd):
-        kind = os.readlink(f"/proc/self/fd/{fd}").rpartition(":")[2]
-    kind = {"bpf-map": "map", "bpf-prog": "program", "bpf_link": "link"}.get(kind, kind)
-    raise BadObjectError(
-        f"{path} is no file",
-        why=f"it is the pin of a {kind} in a BPF file system",
-        hint="give the object file, or the C source, that the program is made of",
-    )
 
 
 def _check_elf(path: str, data: bytes) -> None:
     if not data.startswith(b"\x7fELF"):
-        _check_no_pin(path)  # that of a map can be read, and shows what is in it
+        check_no_pin(path)  # that of a map can be read, and shows what is in it
         raise BadObjectError(
             f"{path} is not an ELF object file",
             hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o; a source is "
@@ -118,42 +61,31 @@ def member(
 
     Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
     """
-    compiled = data is None and clang.is_source(path)
-    file = os.path.abspath(path) if data is None else files.STANDARD_INPUT
-    if data is None:
-        data = read(path)
-    if compiled:
+    what = given.given(path, data)
+    path, data = what.path, what.data
+    if what.is_source:
         if build.is_bcc(data):
-            from . import bcc
-
             if section is not None:
                 raise UsageError(
                     f"no section {section} in {path}",
                     why="programs in BCC's dialect have no sections",
                     hint="name one with -n PROGRAM",
                 )
-            if any(tuning):
-                raise UsageError(
-                    f"nothing of {path} can be set",
-                    why="BCC makes maps and values as it compiles",
-                    hint="-D NAME=VALUE defines a macro for it",
-                )
-            name, code, tables = bcc.compiled(path, data, build.flags, program)
-            # What a text includes, and how BCC compiles it, is not in it: no digest.
-            recipe = Recipe(file, name, "", flags=clang.absolute(build.flags), bcc=build.bcc)
-            source = Source(path, b"", name, image=code._replace(recipe=recipe), tables=tables)
-            return of_image(source, priority, actions)
+            return _of_bcc(what, program, priority, actions, build, tuning)
         data = clang.compiled(path, build.flags)
     _check_elf(path, data)
-    candidates, pins = _inspect(path, data, tuning)
-    found = _choose(path, candidates, section, program, first_of_several)
+    looked = _inspect(path, what.named, data, tuning)
+    if section is None and program is None:
+        program = meant_by(what.labels)
+    check_labels(what.image, what.labels, looked)
+    found = choose(path, looked.programs, section, program, first_of_several)
     recipe = Recipe(
-        file,
+        what.file,
         found.name,
         hashlib.sha256(data).hexdigest(),
-        pin_path if pins else None,
-        clang.absolute(build.flags) if compiled else (),
-        build.bcc if compiled else None,
+        pin_path if looked.pins else None,
+        clang.absolute(build.flags) if what.is_source else (),
+        build.bcc if what.is_source else None,
         tuple(sorted(tuning.constants)),
         tuple(sorted(tuning.entries)),
         tuple(sorted((one.where, one.program) for one in tuning.tails)),
@@ -165,8 +97,42 @@ def member(
         frags=found.frags,
         size=found.size,
         devbound=found.asks_device,
-        source=Source(path, data, found.name, pin_path, tuning=tuning, pins=pins, recipe=recipe),
+        source=Source(
+            path,
+            data,
+            found.name,
+            pin_path,
+            tuning=tuning,
+            pins=looked.pins,
+            recipe=recipe,
+            named=what.named,
+        ),
+        image=what.image,
     )
+
+
+def _of_bcc(
+    what: Given,
+    program: str | None,
+    priority: int | None,
+    actions: int | None,
+    build: Build,
+    tuning: Tuning,
+) -> chain.Member:
+    """A member to be, from a source in BCC's dialect."""
+    from . import bcc
+
+    if any(tuning):
+        raise UsageError(
+            f"nothing of {what.path} can be set",
+            why="BCC makes maps and values as it compiles",
+            hint="-D NAME=VALUE defines a macro for it",
+        )
+    name, code, tables = bcc.compiled(what.path, what.data, build.flags, program)
+    # What a text includes, and how BCC compiles it, is not in it: no digest.
+    recipe = Recipe(what.file, name, "", flags=clang.absolute(build.flags), bcc=build.bcc)
+    source = Source(what.path, b"", name, image=code._replace(recipe=recipe), tables=tables)
+    return of_image(source, priority, actions)
 
 
 def candidates(path: str) -> list[Candidate]:
@@ -174,15 +140,33 @@ def candidates(path: str) -> list[Candidate]:
 
     Raises NotFoundError or BadObjectError.
     """
-    if clang.is_source(path):
+    what = given.given(path)
+    if what.is_source:
         return []
-    data = read(path)
-    _check_elf(path, data)
-    return [found for found in _inspect(path, data, Tuning())[0] if _may_be_meant(found)]
+    _check_elf(path, what.data)
+    found = _inspect(path, what.named, what.data, Tuning()).programs
+    return [one for one in found if may_be_meant(one)]
 
 
-def _may_be_meant(found: Candidate) -> bool:
-    return found.is_xdp or found.type == uapi.BPF_PROG_TYPE_UNSPEC
+def labels(path: str) -> tuple[str, bytes, Labels]:
+    """An object file for an image: what it is called, its bytes, and what an image says of it.
+
+    Raises NotFoundError, BadObjectError, and UsageError for what is no object file.
+    """
+    what = given.given(path)
+    if what.is_source or what.image:
+        raise UsageError(
+            f"{path} is no object file",
+            hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o",
+        )
+    _check_elf(path, what.data)
+    found = _inspect(path, what.named, what.data, Tuning())
+    programs = {one.name: "xdp" for one in found.programs if one.is_xdp}
+    if not programs:
+        raise BadObjectError(f"no XDP program in {path}", hint="see xdpctl help load")
+    # Names with a dot are of global variables, which have no map of their own in the source.
+    maps = {name: kind for name, kind in found.maps.items() if "." not in name}
+    return os.path.basename(path), what.data, Labels(os.path.basename(path), programs, maps)
 
 
 def of_image(source: Source, priority: int | None, actions: int | None) -> chain.Member:
@@ -230,71 +214,14 @@ def _first(*values: int | None) -> int:
     return next(value for value in values if value is not None)
 
 
-def _choose(
-    path: str,
-    candidates: list[Candidate],
-    section: str | None,
-    program: str | None,
-    first_of_several: bool,
-) -> Candidate:
-    """The program that is meant."""
-    listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
-    if section is None and program is None:
-        fitting = [found for found in candidates if found.is_xdp]
-        untyped = [found for found in candidates if found.type == uapi.BPF_PROG_TYPE_UNSPEC]
-        plain = [found.name for found in untyped if found.section == _NO_SECTION]
-        if first_of_several:
-            fitting = [found for found in candidates if found in (*fitting, *untyped)]
-        elif not fitting and len(untyped) == 1 and not plain:
-            fitting = untyped  # its section tells libbpf nothing, and it is all that can be meant
-        if not fitting:
-            raise BadObjectError(
-                f"no XDP program in {path}",
-                why=f"it has {listing}" if listing else "it has no program at all",
-                hint=f'{plain[0]} has no section of its own: write SEC("xdp") before it'
-                if len(plain) == len(candidates) > 0
-                else 'an XDP program stands in a section named "xdp" or "xdp.frags"; one of '
-                "several in other sections has to be named with -n PROGRAM",
-                number=errno.EINVAL if candidates else errno.ENOENT,
-            )
-    else:
-        fitting = [
-            found for found in candidates if found.name == program or found.section == section
-        ]
-        if not fitting:
-            what = f"program {program}" if program else f"section {section}"
-            names = [found.name if program else found.section for found in candidates]
-            raise NotFoundError(
-                f"no {what} in {path}",
-                why=f"it has {listing or 'no program'}",
-                hint=meant(program or section or "", names),
-            )
-    if len(fitting) > 1 and not first_of_several:
-        raise UsageError(
-            f"{path} has several XDP programs",
-            why=", ".join(f"{found.name} (section {found.section})" for found in fitting),
-            hint="name one with -n PROGRAM",
-        )
-    found = fitting[0]
-    # A section that libbpf does not know gives no type; who names such a program means XDP.
-    if found.type != uapi.BPF_PROG_TYPE_UNSPEC and not found.is_xdp:
-        kind = FOREIGN.get(found.attach_type)
-        raise BadObjectError(
-            f"{found.name} in {path} is not a program for an interface's XDP hook",
-            why=f"its section is {found.section}"
-            + (f": it is meant for a {kind} entry" if kind else ""),
-        )
-    return found
-
-
 # --- in the child -------------------------------------------------------------------------------
 
 
-def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], bool]:
-    """The programs of an object file, and whether it has maps that ask to be pinned."""
+def _inspect(path: str, named: str, data: bytes, tuning: Tuning) -> Looked:
+    """What is in an object file; libbpf calls it `named`."""
 
     def work() -> tuple[Json, list[int]]:
-        parsed = open_object(path, data)
+        parsed = open_object(named, data)
         tune(parsed, tuning)
         pins = any(one.pin_path for one in parsed.maps)
         asks = asks_device(parsed)
@@ -315,7 +242,8 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
                     **config,
                 }
             )
-        return {"programs": found, "pins": pins}, []
+        maps = {one.raw_name.decode(errors="replace"): one.kind for one in parsed.maps}
+        return {"programs": found, "pins": pins, "maps": maps}, []
 
     try:
         answer, _fds = in_child(path, work)
@@ -326,7 +254,7 @@ def _inspect(path: str, data: bytes, tuning: Tuning) -> tuple[list[Candidate], b
     candidates = [Candidate(**values) for values in answer["programs"]]
     for found in candidates:
         _check_config(path, found)
-    return candidates, bool(answer["pins"])
+    return Looked(candidates, bool(answer["pins"]), answer["maps"])
 
 
 def _run_config(parsed: Object, function: str) -> dict[str, int | bool | None]:

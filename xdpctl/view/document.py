@@ -69,6 +69,7 @@ def member_data(member: Member) -> Json:
         "after": list(member.after),
         "frags": member.frags,
         "file": member.source.path if member.source else None,
+        "image": member.image or None,
     }
 
 

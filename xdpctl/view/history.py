@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model.state import State
 
 
+_DIGEST = len("sha256:") + 12
 _COLUMNS = (
     Column("Chain", right=True, head=True),
     Column("Until"),
@@ -158,7 +159,13 @@ def _known(chain: Chain) -> str:
 
 
 def _listed(members: Sequence[Member]) -> str:
-    return ", ".join(f"{member.known_as} (id {member.id})" for member in members)
+    return ", ".join(f"{member.known_as} (id {member.id}{_digest(member)})" for member in members)
+
+
+def _digest(member: Member) -> str:
+    """The beginning of the digest of its image, if it has one."""
+    digest = member.image.partition("@")[2]
+    return f", {digest[:_DIGEST]}" if digest else ""
 
 
 def _past_data(past: Past) -> Json:

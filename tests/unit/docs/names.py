@@ -30,6 +30,7 @@ _PLACEHOLDERS = {
     "time": r"\d+",
     "protocol": r"\d+",
     "label": r"[\w.:-]*",
+    "image": r"(?: oci://\S+)?",
     **dict.fromkeys(("before", "after"), r"[\w.:,-]*"),
     **dict.fromkeys(("end", "vacant"), r"[0-4]"),
     "counted": r"[01]",

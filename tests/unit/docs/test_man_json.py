@@ -39,7 +39,18 @@ from xdpctl.traffic import incidents, trace
 from xdpctl.traffic.pcap import Packet
 from xdpctl.trial.fates import Fate, Outcome, Trial
 from xdpctl.trial.tried import Tried
-from xdpctl.view import change, doctor, events, features, history, packets, stats, status, steps
+from xdpctl.view import (
+    change,
+    doctor,
+    events,
+    features,
+    history,
+    image,
+    packets,
+    stats,
+    status,
+    steps,
+)
 from xdpctl.view.document import SCHEMA
 from xdpctl.view.incidents import incident_data
 
@@ -149,6 +160,8 @@ def documents(
             to=(to, 1),
         )
         yield {"time": 1.0, **incident_data(incident)}
+    yield printed()
+    image.pushed("oci://r.example/a@sha256:0", "sha256:0", style)
     yield printed()
     checks = (Check("xdp", "ok", "it loads"),)
     yield {"command": "doctor", **doctor.diagnosis_data(Diagnosis(checks, "ext"))}

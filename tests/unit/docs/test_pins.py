@@ -44,6 +44,7 @@ def test_the_names_in_bpffs_are_those_of_the_table(
             for counting_pin in (paths.counts, paths.masks, paths.counter(9, "exit")):
                 pin_a_file(0, counting_pin)
             paths.label(root, 1, Asked("fw", ("a", "b")))
+            paths.label(root, 2, Asked(image=f"oci://r.example/a:1@sha256:{'0' * 64}"))
             paths.rule(root, Rules(0, 1))
             paths.note_made(root, 0, Made(None, "/sys/fs/bpf/maps"))
             paths.note_made(root, 1, Made(21, "/sys/fs/bpf/maps/packets"))

@@ -1,0 +1,91 @@
+"""What an image in a registry is called: oci://HOST[:PORT]/NAME[:TAG][@sha256:DIGEST]."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+from ..errors import UsageError
+
+SCHEME = "oci://"
+USUAL_TAG = "latest"
+MOST = 1000
+"""The most characters of a reference."""
+
+# As the OCI distribution specification has names and tags. No part begins where another may end,
+# so that a text of any kind is looked at once.
+_HOST = r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}"
+_FORM = re.compile(
+    rf"oci://({_HOST})/({_PART}(?:/{_PART})*)(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII
+)
+
+
+class Reference(NamedTuple):
+    """An image in a registry. If it has a digest, that decides, and the tag is for people."""
+
+    host: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Raises UsageError."""
+        match = _FORM.fullmatch(text) if len(text) <= MOST else None
+        if not match:
+            raise UsageError(
+                f"{text[:MOST]} is no image in a registry",
+                why="names are in lower case, and a digest is sha256: and 64 digits of base 16",
+                hint="write oci://HOST[:PORT]/NAME[:TAG][@sha256:DIGEST]",
+            )
+        host, repository, tag, digest = (found or "" for found in match.groups())
+        return cls(host, repository, tag or ("" if digest else USUAL_TAG), digest)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.source}{tag}{'@' if self.digest else ''}{self.digest}"
+
+    @property
+    def source(self) -> str:
+        """The repository, which a rule of the policy is for: without tag and digest."""
+        return f"{SCHEME}{self.host}/{self.repository}"
+
+    @property
+    def wanted(self) -> str:
+        """What the registry is asked for."""
+        return self.digest or self.tag
+
+    @property
+    def hostname(self) -> str:
+        """The host without its port."""
+        return re.sub(r":[0-9]+$", "", self.host).strip("[]")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the registry is on this machine, which is spoken to over plain HTTP."""
+        import ipaddress
+
+        if self.hostname == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.hostname).is_loopback
+        except ValueError:
+            return False
+
+
+def is_image(path: str) -> bool:
+    """Whether a FILE is an image in a registry, and not a path."""
+    return path.startswith(SCHEME)
+
+
+def digest_of(data: bytes) -> str:
+    """How registries name what they keep."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def is_digest(text: object) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(_DIGEST, text))
