@@ -70,12 +70,18 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Who asked has gone: it was to be so."""
+
+
 class Liar:
     """A registry that says what its `answers` have; `asked` are the paths that it was asked for."""
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self.answers: Answers = {}
         self.asked: list[str] = []
         self._server.answers = self.answers  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from tests.unit.samples import INTERFACE, running, state_of
 from xdpctl.bpffs import homes
 from xdpctl.bpffs.history import LIMIT, History
 from xdpctl.bpffs.mount import Bpffs
-from xdpctl.cli.options import seconds
+from xdpctl.cli.numbers import seconds
 from xdpctl.errors import UsageError
 from xdpctl.model.chain import Chain, Member, Rules
 from xdpctl.model.difference import differences

@@ -64,6 +64,10 @@ def fetch(name: str) -> images.Fetched:
         ("oci://r.example:5000/a/b-c__d:1.2_x", ("r.example:5000", "a/b-c__d", "1.2_x", "")),
         (f"oci://[::1]:5/a@{NOBODY}", ("[::1]:5", "a", "", NOBODY)),
         (f"oci://localhost/a:v@{NOBODY}", ("localhost", "a", "v", NOBODY)),
+        ("oci://R.Example:443/a:1", ("r.example", "a", "1", "")),
+        ("oci://localhost:443/a:1", ("localhost:443", "a", "1", "")),
+        ("oci://docker.io/a:1", ("docker.io", "library/a", "1", "")),
+        ("oci://index.docker.io/a/b:1", ("docker.io", "a/b", "1", "")),
     ],
 )
 def test_names(text: str, parts: tuple[str, ...]) -> None:
@@ -88,6 +92,7 @@ def test_names(text: str, parts: tuple[str, ...]) -> None:
         "oci://host/a b",
         "oci://host/a\n",
         "oci://hö/a",
+        "oci://host./a",
         "oci://host/" + "a" * 2000,
         "oci://host/" + "a-" * 400 + "!",
     ],

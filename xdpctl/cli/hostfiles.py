@@ -25,10 +25,11 @@ from ..errors import (
     XdpctlError,
     explained,
 )
-from ..host import interfaces
+from ..host import interfaces, rights
 from ..host.interfaces import Interface, is_pattern, within
 from ..model.request import Request
 from ..observe.reading import View
+from ..origins import policy
 from ..programs import chainfile
 from ..programs.chainfile import Document
 from .many import Wanted, worker
@@ -36,6 +37,7 @@ from .options import ChangeOptions
 from .settings import Settings, enterable
 
 FILES = "/etc/xdpctl"
+_WHY = "it says which programs are loaded as root"
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -52,22 +54,10 @@ def files_option(text: str) -> Callable[[_F], _F]:
     )
 
 
-def _check_own(path: str) -> None:
-    """Raise RightsError for what somebody else may write: it says what is loaded as root."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise NotFoundError(f"{path} cannot be read", why=str(error.strerror)) from error
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-        raise RightsError(
-            f"{path} may be written by others",
-            why="it says which programs are loaded as root",
-            hint=f"chown root {path}; chmod go-w {path}",
-        )
-
-
 def files_in(directory: str) -> list[str]:
-    return sorted(glob.glob(f"{glob.escape(directory)}/*.toml"))
+    """The chain files there; the policy, which may stand among them, is none."""
+    found = glob.glob(f"{glob.escape(directory)}/*.toml")
+    return sorted(one for one in found if os.path.realpath(one) != os.path.realpath(policy.FILE))
 
 
 def wanted(
@@ -112,7 +102,7 @@ class Host:
                 f"{self._directory} has no files (*.toml)",
                 hint="name one: xdpctl apply INTERFACE FILE; xdpctl export INTERFACE writes one",
             )
-        _check_own(self._directory)
+        rights.check_own(self._directory, _WHY)
         for path in paths:
             self._note(path)
         wanted = None if asked is None else set(Interface.matching(asked))
@@ -127,7 +117,7 @@ class Host:
     def _note(self, path: str) -> None:
         name = os.path.basename(path).removesuffix(".toml")
         try:
-            _check_own(path)
+            rights.check_own(path, _WHY)
             document = self._documents[path] = chainfile.read(path)
             name = document.interfaces
             with within(_namespace(document)):

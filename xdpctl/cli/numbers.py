@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from ..errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -56,3 +59,16 @@ class Count(Number):
 
     def __init__(self) -> None:
         super().__init__(1, MOST)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST = 24 * 3600
+
+
+def seconds(text: str) -> float:
+    """The seconds of ``30``, ``30s``, ``2m`` or ``1h``. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, flags=re.ASCII)
+    found = float(match[1]) * _UNITS[match[2]] if match else 0
+    if 0 < found <= _LONGEST:
+        return found
+    raise UsageError(f"{text!r} is not a time", hint="write 30, 30s, 2m or 1h; a day at most")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from ..model.source import Tuning
 from ..programs import objects
 from ..programs.clang import Build
 from . import complete, offered
-from .numbers import Number
+from .numbers import Number, seconds
 from .settings import Decorator, Function, common_options, together
 
 if TYPE_CHECKING:
@@ -111,10 +110,7 @@ class _Mode(click.Choice):  # type: ignore[type-arg]  # it has none in click 8.1
 def first_options() -> Decorator:
     """Hands over `first`, for commands that may load a first root."""
     mode = click.option(
-        "-m",
-        "--mode",
-        type=_Mode(MODES),
-        help="How the first root is attached [native].",
+        "-m", "--mode", type=_Mode(MODES), help="How the first root is attached [native]."
     )
     attach = click.option(
         "--attach",
@@ -144,6 +140,7 @@ class ProgramOptions:
     label: str | None = None
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    verify_key: tuple[str, ...] = ()
 
     def members(
         self, paths: Sequence[str], *, pin_path: str | None, first_of_several: bool = False
@@ -169,6 +166,7 @@ class ProgramOptions:
                 tuning=tuning,
                 pin_path=pin_path,
                 first_of_several=first_of_several,
+                keys=self.verify_key,
             )
             for path in paths
         ]
@@ -280,7 +278,14 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
         metavar="ARRAY[INDEX]=PROG",
         help="Put another program of the object into a place of a program array.",
     )
-    compiling = [include, define, bcc, constants, entries, tail]
+    key = click.option(
+        "--verify-key",
+        multiple=True,
+        metavar="FILE",
+        shell_complete=offered.files,
+        help="Load it only if it is signed by this public key, or one of several.",
+    )
+    compiling = [include, define, bcc, constants, entries, tail, key]
     options = [section, name, *([prio] if placed else []), actions, *compiling]
     if ordered:
         label = click.option(
@@ -358,19 +363,6 @@ class ChangingCommand(click.Command):
 
             meant.improve(error, context)
             raise
-
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_LONGEST = 24 * 3600
-
-
-def seconds(text: str) -> float:
-    """The seconds of ``30``, ``30s``, ``2m`` or ``1h``. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, flags=re.ASCII)
-    found = float(match[1]) * _UNITS[match[2]] if match else 0
-    if 0 < found <= _LONGEST:
-        return found
-    raise UsageError(f"{text!r} is not a time", hint="write 30, 30s, 2m or 1h; a day at most")
 
 
 def confirm_option() -> Decorator:

@@ -12,7 +12,7 @@ import itertools
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..errors import BadObjectError, NotFoundError, UsageError, meant
@@ -88,16 +88,24 @@ def whole(directory: int, name: str) -> Iterator[BinaryIO]:
             os.unlink(temporary, dir_fd=directory)
 
 
-def read(path: str, limit: int, *, most: int | None = None, number: int = 0) -> bytes:
+def read(
+    path: str,
+    limit: int,
+    *,
+    most: int | None = None,
+    number: int = 0,
+    check: Callable[[os.stat_result], None] = lambda _status: None,
+) -> bytes:
     """The bytes of a regular file, or its first `most`.
 
     Raises NotFoundError; BadObjectError, with an errno of libxdp's as its `number`, for what is no
-    regular file, cannot be read or has more than `limit` bytes.
+    regular file, cannot be read or has more than `limit` bytes; and what a `check` of it raises.
     """
     with _failing(path, number):
         fd = open_regular(path)
         try:
-            size = os.fstat(fd).st_size
+            check(status := os.fstat(fd))
+            size = status.st_size
             if most is None and size > limit:
                 raise _too_large(path, f"it has {size} bytes", limit, number)
             found = bytearray()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 
-from ..errors import KernelError, RightsError, UnsupportedError, XdpctlError
+from ..errors import KernelError, NotFoundError, RightsError, UnsupportedError, XdpctlError
+from . import files
 
 # Bits of capabilities(7). CAP_SYS_ADMIN because ids are looked up (BPF_*_GET_FD_BY_ID).
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -89,3 +91,37 @@ def user() -> int | None:
         number = int(file.read())
         return number if number != _NOBODY else None
     return None
+
+
+# --- files that root obeys ------------------------------------------------------------------------
+
+
+def check_own(path: str, why: str, *, may_stick: bool = False) -> None:
+    """Raise RightsError for what somebody else may write, and NotFoundError if it is not there.
+
+    `why` says what others could do by it. A directory that `may_stick` may be one like /tmp, in
+    which nobody renames what is another's.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read", why=str(error.strerror)) from error
+    if not (may_stick and found.st_mode & stat.S_ISVTX):
+        _check(path, found, why)
+
+
+def read_own(path: str, limit: int, why: str) -> bytes:
+    """The bytes of a file that nobody else may write, up to a limit.
+
+    Raises what `files.read` raises, and RightsError as `check_own` does, of the file that is read.
+    """
+    return files.read(path, limit, check=lambda found: _check(path, found, why))
+
+
+def _check(path: str, found: os.stat_result, why: str) -> None:
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise RightsError(
+            f"{path} may be written by others",
+            why=why,
+            hint=f"chown root {path}; chmod go-w {path}",
+        )

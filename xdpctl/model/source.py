@@ -235,7 +235,8 @@ class Source(NamedTuple):
     One that was compiled in memory has an `image` and no bytes. The `tables`, maps of it by name,
     are pinned for as long as it is a member. `tuning` is set before it is loaded; `pins` tells
     whether maps of it ask to be pinned. The `recipe` is kept with the program. The object is
-    `named` so to libbpf; as `path` says if that is empty.
+    `named` so to libbpf; as `path` says if that is empty. It is `vetted` if the policy of the
+    machine was asked.
     """
 
     path: str
@@ -252,6 +253,7 @@ class Source(NamedTuple):
     pins: bool = False
     recipe: Recipe | None = None
     named: str = ""
+    vetted: bool = False
 
 
 class MapsAsked(NamedTuple):

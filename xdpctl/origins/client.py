@@ -22,7 +22,7 @@ import requests.utils
 from ..errors import NotFoundError, RegistryError
 from . import credentials, manifest
 from .manifest import Descriptor, wrong
-from .reference import Reference, digest_of
+from .reference import HUB, Reference, digest_of
 
 _WAIT = 10.0
 """Seconds that a registry may take to connect, and between two pieces of an answer."""
@@ -49,11 +49,10 @@ class Registry:
 
     def __init__(self, image: Reference, actions: str = "pull") -> None:
         self.image = image
-        hub = image.host == credentials.HUB
+        hub = image.host == HUB
         scheme = "http" if image.is_local else "https"
         self.root = f"{scheme}://{_HUB_HOST if hub else image.host}"
-        name = image.repository
-        self.name = f"library/{name}" if hub and "/" not in name else name
+        self.name = image.repository
         self._scope = f"repository:{self.name}:{actions}"
         self._session = requests.Session()
         # Nothing of the environment: a .netrc would send logins, a proxy see what is local.

@@ -16,13 +16,13 @@ from typing import NamedTuple
 from ..errors import NotFoundError, XdpctlError
 from ..host import files
 from ..host.text import Json
-from .reference import Reference
+from .reference import HUB, Reference
 
 LIMIT = 1 << 20
 """The most bytes of such a file."""
 
-HUB, HUB_KEY = "docker.io", "https://index.docker.io/v1/"
-"""Docker's own registry is called otherwise in these files."""
+_HUB_KEY = "https://index.docker.io/v1/"
+"""What Docker's own registry is called in these files."""
 
 
 class Login(NamedTuple):
@@ -78,7 +78,7 @@ def _keys(image: Reference) -> Iterator[str]:
     yield f"https://{image.host}"
     yield f"https://{image.host}/v1/"
     if image.host == HUB:
-        yield HUB_KEY
+        yield _HUB_KEY
 
 
 def _logins(path: str) -> Json:

@@ -18,7 +18,8 @@ from ..host import cache, files
 from ..host.child import in_child
 from ..host.text import Json
 from ..kernel import libbpf
-from . import layer, manifest
+from . import layer, manifest, signatures
+from .keys import Demand
 from .manifest import Descriptor, Labels
 from .reference import Reference, digest_of
 
@@ -40,17 +41,17 @@ class Fetched:
     labels: Labels
 
 
-def fetch(image: Reference, keys: Sequence[bytes] = ()) -> Fetched:
-    """The object of an image.
+def fetch(image: Reference, demands: Sequence[Demand] = ()) -> Fetched:
+    """The object of an image, which is signed as demanded.
 
-    Raises UsageError, NotFoundError, RegistryError, BadObjectError, and UnsupportedError without
-    the library that talks to registries.
+    Raises UsageError, NotFoundError, RegistryError, UntrustedError, BadObjectError, and
+    UnsupportedError without the library that talks to registries.
     """
 
     def work() -> tuple[Json, list[int]]:
         from .client import Registry
 
-        found = _Fetch(Registry(image))()
+        found = _Fetch(Registry(image), demands)()
         fd = os.memfd_create("object")
         with open(os.dup(fd), "wb") as file:
             file.write(found.data)
@@ -99,8 +100,9 @@ def _limit() -> float:
 class _Fetch:
     """In the child: an image, from its name to its object."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, demands: Sequence[Demand]) -> None:
         self.registry, self.what = registry, str(registry.image)
+        self.demands = demands
 
     def __call__(self) -> Fetched:
         named = self.registry.image
@@ -108,6 +110,7 @@ class _Fetch:
             data, digest = self._manifest(named.digest), named.digest
         else:
             data, digest = self.registry.manifest(named.tag)
+        signatures.check_image(self.registry, digest, self.demands)
         found = manifest.parsed(self.what, data)
         if manifest.is_index(self.what, found):
             one = manifest.chosen(self.what, found)

@@ -10,12 +10,15 @@ from ..errors import UsageError
 
 SCHEME = "oci://"
 USUAL_TAG = "latest"
+HUB = "docker.io"
+"""Docker's own registry, which has several names."""
+_HUBS = ("index.docker.io", "registry-1.docker.io", HUB)
 MOST = 1000
 """The most characters of a reference."""
 
 # As the OCI distribution specification has names and tags. No part begins where another may end,
 # so that a text of any kind is looked at once.
-_HOST = r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
@@ -43,7 +46,10 @@ class Reference(NamedTuple):
                 hint="write oci://HOST[:PORT]/NAME[:TAG][@sha256:DIGEST]",
             )
         host, repository, tag, digest = (found or "" for found in match.groups())
-        return cls(host, repository, tag or ("" if digest else USUAL_TAG), digest)
+        found = cls(_host(host), repository, tag or ("" if digest else USUAL_TAG), digest)
+        if found.host == HUB and "/" not in repository:
+            return found._replace(repository=f"library/{repository}")
+        return found
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -75,6 +81,14 @@ class Reference(NamedTuple):
             return ipaddress.ip_address(self.hostname).is_loopback
         except ValueError:
             return False
+
+
+def _host(text: str) -> str:
+    """A host as all its spellings are written: a rule of the policy is for each of them."""
+    host = text.lower()
+    if not Reference(host, "").is_local:
+        host = host.removesuffix(":443")
+    return HUB if host in _HUBS else host
 
 
 def is_image(path: str) -> bool:

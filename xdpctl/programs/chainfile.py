@@ -212,12 +212,15 @@ def _program(where: str, table: dict[str, Any], path: str, bpffs: str) -> tuple[
     called = {key: found.pop(key) for key in ("label", "before", "after") if key in found}
     maps = found.pop("maps", None)
     tuning = Tuning(*(found.pop(key, ()) for key in ("constants", "entries", "tails")))
+    keys = [os.path.join(here, one) for one in found.pop("keys", ())]
     file = found.pop("file")
     file = file if is_image(file) else os.path.join(here, file)
     try:
         build.check_used([file])
-        member = objects.member(file, **{"pin_path": bpffs, **found}, build=build, tuning=tuning)
-        objects.check_pinning([member], found.get("pin_path"))
+        said = found.get("pin_path")
+        found.setdefault("pin_path", bpffs)
+        member = objects.member(file, **found, build=build, tuning=tuning, keys=keys)
+        objects.check_pinning([member], said)
     except XdpctlError as error:
         error.what = f"{where}: {error.what}"
         for option, key in _KEYS_OF:
@@ -365,4 +368,5 @@ _PROGRAM: _Keys = {
     "constants": ("constants", _constants),
     "entries": ("entries", _entries),
     "tail": ("tails", _tails),
+    "verify-key": ("keys", _texts),
 }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import BadObjectError, KernelError
 from ..host import files
 from ..kernel import libbpf
+from ..origins import policy, signatures
 from ..origins.manifest import Labels
 from ..origins.reference import Reference, is_image
 from . import clang
+
+if TYPE_CHECKING:
+    from ..origins.keys import Demand
 
 
 class Given(NamedTuple):
@@ -35,20 +40,48 @@ class Given(NamedTuple):
         return self.file != files.STANDARD_INPUT and clang.is_source(self.file)
 
 
-def given(path: str, data: bytes | None = None) -> Given:
-    """What a FILE is; an image is fetched.
+def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Given:
+    """What a FILE is, signed as the policy wants it, and by one of some keys if there are any.
 
-    Raises NotFoundError and BadObjectError; for an image also what `images.fetch` raises.
+    An image is fetched. Raises NotFoundError, BadObjectError, UntrustedError, RightsError for a
+    policy that others may write; for an image also what `images.fetch` raises.
     """
+    asked = _asked(keys)
     if data is not None:
+        demands = policy.demands(policy.INPUT, asked)
+        signatures.check_none(path, "nothing can be signed beside it", demands)
         return Given(path, data, files.STANDARD_INPUT, path)
     if is_image(path):
         from ..origins import images
 
-        found = images.fetch(Reference.parse(path))
+        image = Reference.parse(path)
+        found = images.fetch(image, policy.demands(image.source, asked))
         name = str(found.image)
         return Given(name, found.data, name, found.name or name, name, found.labels)
-    return Given(path, read(path), os.path.abspath(path), path)
+    # Where a link leads decides, and that is read: not what is at its end a moment later.
+    real = os.path.realpath(path) if policy.in_force() else path
+    demands = policy.demands(real, asked)
+    data, file = read(real), os.path.abspath(path)
+    if clang.is_source(path):
+        why = "a signature of a C source does not cover what it includes"
+        signatures.check_none(path, why, demands)
+        return Given(real, data, file, path)
+    signatures.check_file(path, data, demands)
+    return Given(path, data, file, path)
+
+
+def check_module(keys: Sequence[str] = ()) -> None:
+    """Raise UntrustedError if a program that BCC compiled in this process may not be loaded."""
+    demands = policy.demands(policy.MODULE, _asked(keys))
+    signatures.check_none("a bcc.BPF", "nothing can be signed beside it", demands)
+
+
+def _asked(keys: Sequence[str]) -> list[Demand]:
+    if not keys:
+        return []
+    from ..origins.keys import asked
+
+    return asked(keys)
 
 
 def read(path: str, most: int | None = None) -> bytes:

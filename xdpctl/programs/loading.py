@@ -21,6 +21,7 @@ from ..kernel.maps import Map
 from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
+from ..origins import policy
 from . import image, sharing, tails
 from .binding import Device
 from .refusal import ARRAY, CALLING, FILLING, explained
@@ -106,8 +107,9 @@ def load(
     What loading itself would change in maps of others makes it fail if it is to stay `apart`: it
     puts callees into program arrays, which would be those in use.
 
-    Raises VerifierError, UnsupportedError, RightsError or BadObjectError.
+    Raises VerifierError, UnsupportedError, RightsError, UntrustedError or BadObjectError.
     """
+    policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
     if source.image:
         return _load_image(source, source.image, target, device)
 

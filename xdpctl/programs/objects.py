@@ -20,6 +20,7 @@ from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Recipe, Source, Tuning
 from ..origins.manifest import Labels
+from ..origins.reference import is_image
 from . import clang, given
 from .binding import asks_device, may_ask
 from .choice import Candidate, Looked, check_labels, choose, may_be_meant, meant_by
@@ -53,15 +54,18 @@ def member(
     first_of_several: bool = False,
     build: Build = Build(),  # noqa: B008 - a tuple
     tuning: Tuning = Tuning(),  # noqa: B008 - a tuple
+    keys: Sequence[str] = (),
 ) -> chain.Member:
-    """A member to be, from an object file or a C source, or an object's bytes.
+    """A member to be, from an object file or a C source, an image, or an object's bytes.
 
     Its run configuration holds unless an argument does. With `first_of_several` it is the first
-    program that may be meant, as xdp-loader takes it.
+    program that may be meant, as xdp-loader takes it. If there are files with `keys`, it has to be
+    signed by one of them.
 
-    Raises NotFoundError, BadObjectError, UsageError; for a source also what compiling it raises.
+    Raises NotFoundError, BadObjectError, UsageError, UntrustedError; for a source also what
+    compiling it raises, for an image what fetching it raises.
     """
-    what = given.given(path, data)
+    what = given.given(path, data, keys)
     path, data = what.path, what.data
     if what.is_source:
         if build.is_bcc(data):
@@ -106,6 +110,7 @@ def member(
             pins=looked.pins,
             recipe=recipe,
             named=what.named,
+            vetted=True,
         ),
         image=what.image,
     )
@@ -131,7 +136,8 @@ def _of_bcc(
     name, code, tables = bcc.compiled(what.path, what.data, build.flags, program)
     # What a text includes, and how BCC compiles it, is not in it: no digest.
     recipe = Recipe(what.file, name, "", flags=clang.absolute(build.flags), bcc=build.bcc)
-    source = Source(what.path, b"", name, image=code._replace(recipe=recipe), tables=tables)
+    image = code._replace(recipe=recipe)
+    source = Source(what.path, b"", name, image=image, tables=tables, vetted=True)
     return of_image(source, priority, actions)
 
 
@@ -153,20 +159,20 @@ def labels(path: str) -> tuple[str, bytes, Labels]:
 
     Raises NotFoundError, BadObjectError, and UsageError for what is no object file.
     """
-    what = given.given(path)
-    if what.is_source or what.image:
+    if clang.is_source(path) or is_image(path):
         raise UsageError(
             f"{path} is no object file",
             hint="compile it first: clang -O2 -g -target bpf -c prog.c -o prog.o",
         )
-    _check_elf(path, what.data)
-    found = _inspect(path, what.named, what.data, Tuning())
+    data = given.read(path)  # nothing is loaded, and who signs it does so when it is pushed
+    _check_elf(path, data)
+    found = _inspect(path, path, data, Tuning())
     programs = {one.name: "xdp" for one in found.programs if one.is_xdp}
     if not programs:
         raise BadObjectError(f"no XDP program in {path}", hint="see xdpctl help load")
     # Names with a dot are of global variables, which have no map of their own in the source.
     maps = {name: kind for name, kind in found.maps.items() if "." not in name}
-    return os.path.basename(path), what.data, Labels(os.path.basename(path), programs, maps)
+    return os.path.basename(path), data, Labels(os.path.basename(path), programs, maps)
 
 
 def of_image(source: Source, priority: int | None, actions: int | None) -> chain.Member:
