@@ -66,6 +66,19 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.flush()
                 self.close_connection = True
 
+    def do_HEAD(self) -> None:
+        """Nothing is there yet."""
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def log_message(self, *_: object) -> None:
         pass
 

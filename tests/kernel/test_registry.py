@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 
 from tests import registry
 from tests.kernel import net
-from tests.kernel.conftest import Objects, one_guest
+from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
+from xdpctl.origins import layer
+from xdpctl.origins.reference import digest_of
 
 pytestmark = [
     one_guest,
@@ -78,6 +81,52 @@ def test_a_life_of_images(
     file.write_text(text)
     assert pushed(tool, name, objects["pass"]) != second
     tool("apply", veth.dev, file, "--check")
+    tool("unload", veth.dev, "--all")
+
+
+@kinds("fused")  # it is not about a root
+def test_registries_that_lie(
+    tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each lie by itself is tests/unit/test_images.py's; here, that nothing is changed."""
+    pytest.importorskip("requests")
+    monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDPCTL_REGISTRY_TIMEOUT", "3")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    tool("load", veth.dev, objects["pass"])
+    data = objects["count"].read_bytes()
+    liar = registry.Liar()
+    try:
+        good = registry.archive({"count.o": data})
+        slow = registry.Says(registry.dripping(b"{" + b" " * 900, 0.05))
+        bomb = registry.archive({"count.o": bytes(layer.OBJECT + (8 << 20))})
+        cases: list[tuple[bytes, dict[str, str], int, str]] = [
+            (good, {"io.ebpf.programs": '{"other": "xdp"}'}, 4, "not true"),
+            (registry.archive({}), {}, 4, "no object"),
+            (registry.archive({"a.o": data, "b.o": data}), {}, 4, "several files"),
+            (bomb, {}, 4, "too large"),
+            (good[: len(good) // 2], {}, 4, "cannot be read"),
+            (registry.archive({"count.o": data[: len(data) // 2]}), {}, 4, "not a usable"),
+        ]
+        with unchanged(tool, veth):
+            for content, labels, code, words in cases:
+                liar.image(content, labels)
+                result = tool.try_("load", veth.dev, liar.name())
+                assert (result.code, words in result.err) == (code, True), result.err
+            new = registry.archive({"new.o": data})  # which is not in the cache
+            liar.image(new)
+            liar.answers[f"/v2/x/prog/blobs/{digest_of(new)}"] = registry.Says(bytes(len(new)))
+            assert tool.try_("load", veth.dev, liar.name()).code == 18
+            liar.answers["/v2/x/prog/manifests/1"] = slow
+            began = time.monotonic()
+            assert tool.try_("load", veth.dev, liar.name()).code == 18
+            assert time.monotonic() - began < 10
+            liar.answers["/v2/x/prog/manifests/1"] = registry.Says(
+                status=307, headers={"Location": "http://127.0.0.2/"}
+            )
+            assert tool.try_("load", veth.dev, liar.name()).code == 18
+    finally:
+        liar.close()
     tool("unload", veth.dev, "--all")
 
 
