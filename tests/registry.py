@@ -212,7 +212,7 @@ def debian(directory: Path) -> Iterator[str]:
 
 def _wait_for(host: str, process: subprocess.Popen[bytes]) -> None:
     address, _, port = host.partition(":")
-    for _ in range(200):
+    for _ in range(1200):
         with contextlib.suppress(OSError), socket.create_connection((address, int(port)), 1):
             return
         assert process.poll() is None, "docker-registry ended"

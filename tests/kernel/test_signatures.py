@@ -74,6 +74,7 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory / "policy.toml"
 
 
+@kinds("fused")  # it is not about a root
 @pytest.mark.parametrize("form", ["payload", "bundle"])
 def test_an_image_that_cosign_has_signed(
     tool: Tool, veth: net.Veth, host: str, objects: Objects, cosign: Cosign, form: str

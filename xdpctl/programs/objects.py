@@ -144,11 +144,11 @@ def _of_bcc(
 def candidates(path: str) -> list[Candidate]:
     """The programs that can be chosen of an object file; none of a C source, which is not compiled.
 
-    Raises NotFoundError or BadObjectError.
+    Nor of an image, which is not fetched. Raises NotFoundError, BadObjectError, UntrustedError.
     """
-    what = given.given(path)
-    if what.is_source:
+    if clang.is_source(path) or is_image(path):
         return []
+    what = given.given(path)
     _check_elf(path, what.data)
     found = _inspect(path, what.named, what.data, Tuning()).programs
     return [one for one in found if may_be_meant(one)]
