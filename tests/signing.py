@@ -64,7 +64,7 @@ class Signer:
         payload = json.dumps({"critical": {**critical, **changed}, "optional": None}).encode()
         return payload, self.text(payload)
 
-    def envelope(self, digest: str, **changed: object) -> dict[str, Any]:
+    def envelope(self, digest: str, kind: str = STATEMENT, **changed: object) -> dict[str, Any]:
         """A bundle with a statement in an envelope of DSSE."""
         statement = {
             "_type": "https://in-toto.io/Statement/v1",
@@ -73,11 +73,11 @@ class Signer:
             "predicate": {},
         }
         payload = json.dumps({**statement, **changed}).encode()
-        signed = b"DSSEv1 %d %s %d %s" % (len(STATEMENT), STATEMENT.encode(), len(payload), payload)
+        signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
         text = base64.b64encode(payload).decode()
         found = {
             "payload": text,
-            "payloadType": STATEMENT,
+            "payloadType": kind,
             "signatures": [{"sig": self.text(signed)}],
         }
         return {"mediaType": BUNDLE, "dsseEnvelope": found}

@@ -91,7 +91,6 @@ def test_registries_that_lie(
     """Each lie by itself is tests/unit/test_images.py's; here, that nothing is changed."""
     pytest.importorskip("requests")
     monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDPCTL_REGISTRY_TIMEOUT", "3")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     tool("load", veth.dev, objects["pass"])
     data = objects["count"].read_bytes()
@@ -117,10 +116,12 @@ def test_registries_that_lie(
             liar.image(new)
             liar.answers[f"/v2/x/prog/blobs/{digest_of(new)}"] = registry.Says(bytes(len(new)))
             assert tool.try_("load", veth.dev, liar.name()).code == 18
+            monkeypatch.setenv("XDPCTL_REGISTRY_TIMEOUT", "2")
             liar.answers["/v2/x/prog/manifests/1"] = slow
             began = time.monotonic()
             assert tool.try_("load", veth.dev, liar.name()).code == 18
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 30
+            monkeypatch.delenv("XDPCTL_REGISTRY_TIMEOUT")
             liar.answers["/v2/x/prog/manifests/1"] = registry.Says(
                 status=307, headers={"Location": "http://127.0.0.2/"}
             )

@@ -297,7 +297,8 @@ def test_a_signature_of_another_image(liar: Liar, digest: str, signer: Signer) -
 def test_a_signature_that_was_for_something_else(liar: Liar, digest: str, signer: Signer) -> None:
     """Signed by the key, of this image, and no word that it may run."""
     beside(liar, digest, signer.simple(digest, type="atomic container signature"))
-    referring(liar, digest, signer.envelope(digest, predicateType="https://slsa.dev/provenance/v1"))
+    built_so = signer.envelope(digest, predicateType="https://slsa.dev/provenance/v1")
+    referring(liar, digest, built_so, signer.envelope(digest, "text/plain"))
     refused(liar, signer, "is not signed by")
 
 
