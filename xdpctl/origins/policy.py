@@ -16,7 +16,7 @@ C sources, BCC's among them    by their path; one that needs a signature is refu
                                would not cover what it includes
 a bcc.BPF                      has the name bcc; nothing can be signed beside it
 --tail, callees, .rodata       are of the same object, and so covered by its signature
---maps, --verify-key           bring in no program
+--maps, --like, --verify-key   bring in no program: --like joins a chain that runs
 completion                     reads an object's names, and so asks as well
 =============================  ====================================================================
 
