@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -93,8 +94,10 @@ class _Server(ThreadingHTTPServer):
 class Liar:
     """A registry that says what its `answers` have; `asked` are the paths that it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.answers: Answers = {}
         self.asked: list[str] = []
         self._server.answers = self.answers  # type: ignore[attr-defined]

@@ -9,6 +9,8 @@ import os
 import platform
 import resource
 import socket
+import ssl
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -247,6 +249,41 @@ def test_a_registry_that_breaks_off(liar: Liar) -> None:
 def test_answers_that_are_none(liar: Liar, status: int) -> None:
     liar.answers["/v2/x/prog/manifests/1"] = Says(b"{}", status)
     refused(liar.name(), RegistryError, "does not give", str(status))
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries on this machine count as others."""
+    monkeypatch.setattr(Reference, "is_local", property(lambda _reference: False))
+
+
+@pytest.mark.usefixtures("remote")
+def test_a_registry_elsewhere_without_tls(liar: Liar) -> None:
+    liar.image(archive({"prog.o": ELF}))
+    refused(liar.name(), RegistryError, "does not speak TLS")
+    assert liar.asked == []
+
+
+@pytest.mark.usefixtures("remote")
+def test_a_registry_with_a_certificate_that_nobody_knows(
+    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not asked; with the certificate of its authority it is."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *words]
+    subprocess.run([*made, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    other = Liar(context)
+    try:
+        other.image(archive({"prog.o": ELF}))
+        refused(other.name(), RegistryError, "cannot be trusted", "self-signed", "ca.crt")
+        assert other.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert fetch(other.name()).data == ELF
+    finally:
+        other.close()
 
 
 def test_an_image_that_is_not_there(liar: Liar) -> None:

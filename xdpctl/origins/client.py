@@ -35,6 +35,8 @@ _KINDS = ", ".join(
 _CERTIFICATES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 """Where container tools look for the certificates of single registries."""
 _HUB_HOST = "registry-1.docker.io"
+_NOISE = re.compile(r"'?<[^>]*object at[^>]*>'?[:,]? ?|HTTPS?Connection\w*\([^)]*\): ")
+"""What the libraries' errors say of objects of theirs."""
 
 
 class Answer(NamedTuple):
@@ -218,6 +220,12 @@ class Registry:
         try:
             yield
         except requests.exceptions.SSLError as error:
+            if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
+                raise RegistryError(
+                    f"{host} does not speak TLS",
+                    why="plain HTTP is for registries on this machine alone",
+                    hint="name it by localhost or its loopback address if it is on this machine",
+                ) from error
             raise RegistryError(
                 f"{host} cannot be trusted",
                 why=_reason(error),
@@ -291,4 +299,4 @@ def _reason(error: Exception) -> str:
             break
         seen = inner
     text = seen.strerror if isinstance(seen, OSError) and seen.strerror else str(seen)
-    return re.sub(r"'?<[^>]*object at[^>]*>'?[:,]? ?", "", text)[:500]
+    return _NOISE.sub("", text)[:500]

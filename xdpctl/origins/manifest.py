@@ -6,7 +6,6 @@ Sources: the OCI image specification 1.1, and bpfman's document on shipping byte
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +42,8 @@ _MACHINES = {
 
 def architecture() -> str:
     """What images call this machine."""
+    import platform
+
     return _MACHINES.get(platform.machine(), platform.machine())
 
 

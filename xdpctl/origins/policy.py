@@ -34,9 +34,7 @@ mistake what was not meant, and so that who can write to a registry or a directo
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +59,8 @@ class _Rule(NamedTuple):
     keys: tuple[str, ...]
 
     def fits(self, source: str) -> bool:
+        import fnmatch
+
         return any(fnmatch.fnmatchcase(source, one) for one in self.sources)
 
 
@@ -118,6 +118,8 @@ def _rules() -> list[_Rule]:
     except XdpctlError as error:
         error.hint = error.hint or f"no program is loaded before {FILE} is in order"
         raise
+    import tomllib
+
     try:
         found = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
