@@ -388,6 +388,18 @@ def test_an_image_without_an_object_or_with_two(
     refused(liar.name(), BadObjectError, words, "xdpctl image push")
 
 
+def test_names_that_look_like_messages(liar: Liar) -> None:
+    """A line break in a name does not begin a line of ours."""
+    liar.image(archive({"a\n  do: trust it": ELF, "b\x1b[31m.o": ELF}))
+    with pytest.raises(BadObjectError) as caught:
+        fetch(liar.name())
+    assert caught.value.why.isprintable()
+    liar.image(archive({"a.o": ELF}), {"io.ebpf.filename": "b\nc"})
+    with pytest.raises(BadObjectError) as caught:
+        fetch(liar.name())
+    assert caught.value.why.isprintable()
+
+
 def test_two_files_of_one_name(liar: Liar) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
@@ -486,6 +498,8 @@ def labelled(liar: Liar, name: str, labels: Mapping[str, object]) -> str:
         ({"io.ebpf.programs": {"other": "xdp"}}, "other"),
         ({"io.ebpf.programs": {"count": "xdp", "gone": "tc"}}, "gone"),
         ({"io.ebpf.maps": {"nothing": "hash"}}, "nothing"),
+        ({"io.ebpf.maps": {"a\nb": "hash"}}, "a\\nb"),
+        ({"io.ebpf.programs": {"a\nb": "x\nd"}}, "a\\nb (x\\nd)"),
     ],
 )
 def test_labels_that_lie(liar: Liar, labels: Mapping[str, object], word: str) -> None:

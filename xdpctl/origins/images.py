@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import BadObjectError, RegistryError, UnsupportedError, UsageError
+from ..errors import BadObjectError, RegistryError, UnsupportedError, UsageError, listed
 from ..host import cache, files
 from ..host.child import in_child
 from ..host.text import Json
@@ -127,7 +127,7 @@ class _Fetch:
         if labels.name and labels.name != name:
             raise BadObjectError(
                 f"the labels of {self.what} are not true",
-                why=f"io.ebpf.filename is {labels.name}, and the file is {name}",
+                why=f"io.ebpf.filename and the file's name differ: {listed([labels.name, name])}",
                 hint="push the image anew: xdpctl image push",
             )
         return Fetched(named._replace(digest=digest), data, name, labels)

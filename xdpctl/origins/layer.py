@@ -11,7 +11,7 @@ import os
 import tarfile
 import zlib
 
-from ..errors import BadObjectError
+from ..errors import BadObjectError, listed
 
 OBJECT = 64 << 20
 """The most bytes of a layer, of what it holds, and so of an object."""
@@ -68,7 +68,7 @@ def object_of(what: str, layer: bytes, limit: int = OBJECT) -> tuple[str, bytes]
             f"the layer of {what} cannot be read", why="it is no archive, or a broken one"
         ) from error
     if len(files) != 1:
-        names = ", ".join(path for path, _data in files[:12])
+        names = listed(path for path, _data in files)
         raise BadObjectError(
             f"{what} has {'several files' if files else 'no object'}",
             why=f"in its layer there are {names}" if files else "its layer holds no regular file",

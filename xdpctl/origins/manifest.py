@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import BadObjectError, RegistryError
+from ..errors import BadObjectError, RegistryError, listed
 from ..host.text import Json
 from .reference import is_digest
 
@@ -122,7 +122,7 @@ def chosen(what: str, index: Json) -> Descriptor:
             there.append(str(machine))
     raise BadObjectError(
         f"{what} has no object for this machine",
-        why=f"it has images for {', '.join(there[:12]) or 'none'}, and this is {wanted}",
+        why=f"it has images for {listed(there)}, and this is {wanted}",
     )
 
 

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import BadObjectError, NotFoundError, UsageError, meant
+from ..errors import BadObjectError, NotFoundError, UsageError, listed, meant
 from ..kernel import uapi
 from ..origins.manifest import Labels
 from .tails import FOREIGN
@@ -124,11 +124,14 @@ def check_labels(image: str, labels: Labels, looked: Looked) -> None:
         found = known.get(name)
         if found is None or (kind == "xdp" and not may_be_meant(found)):
             why = "has no such program" if found is None else f"has it in section {found.section}"
-            raise _untrue(image, f"they name the program {name} ({kind}), and the object {why}")
+            told = listed([f"{name} ({kind})"])
+            raise _untrue(image, f"they name the program {told}, and the object {why}")
     for name in labels.maps:
         # Those of global variables are called in several ways.
         if not name.startswith(".") and name not in looked.maps:
-            raise _untrue(image, f"they name the map {name}, and the object has none such")
+            raise _untrue(
+                image, f"they name the map {listed([name])}, and the object has none such"
+            )
 
 
 def _untrue(image: str, why: str) -> BadObjectError:
