@@ -21,8 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from xdpctl.origins.manifest import CONFIG, LAYER, MANIFEST, TITLE
-from xdpctl.origins.reference import digest_of
+from xdpctl.supply.manifest import CONFIG, LAYER, MANIFEST, TITLE
+from xdpctl.supply.reference import digest_of
 
 RAW = "application/vnd.oci.image.layer.v1.tar"
 """What `oras push` calls a file, which is no archive."""

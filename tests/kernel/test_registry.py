@@ -16,8 +16,8 @@ from tests.kernel import net
 from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.test_bad_input import unchanged
 from tests.kernel.tool import Tool
-from xdpctl.origins import layer
-from xdpctl.origins.reference import digest_of
+from xdpctl.supply import layer
+from xdpctl.supply.reference import digest_of
 
 pytestmark = [
     one_guest,

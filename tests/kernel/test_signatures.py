@@ -18,7 +18,7 @@ from tests.kernel.test_registry import host, programs, pushed
 from tests.kernel.tool import Tool
 from xdpctl.cli import xdp_loader
 from xdpctl.errors import UntrustedError
-from xdpctl.origins import policy
+from xdpctl.supply import policy
 
 pytestmark = one_guest
 __all__ = ["host"]  # a fixture

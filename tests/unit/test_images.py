@@ -29,9 +29,9 @@ from xdpctl.errors import (
     XdpctlError,
 )
 from xdpctl.host import cache
-from xdpctl.origins import client, credentials, images, layer, manifest
-from xdpctl.origins.reference import Reference, digest_of
 from xdpctl.programs import objects
+from xdpctl.supply import client, credentials, images, layer, manifest
+from xdpctl.supply.reference import Reference, digest_of
 
 ELF = b"\x7fELF" + bytes(100)
 NOBODY = "sha256:" + "0" * 64

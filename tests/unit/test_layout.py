@@ -24,7 +24,7 @@ LEVELS = {
     "programs": 5,
     "bpffs": 5,
     "model": 4,
-    "origins": 4,
+    "supply": 4,
     "host": 3,
     "kernel": 2,
     "errors": 1,

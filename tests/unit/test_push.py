@@ -16,10 +16,10 @@ from tests.schemas import kept
 from tests.unit.samples import built
 from tests.unit.test_images import keep_login
 from xdpctl.cli.run import run
-from xdpctl.origins import manifest
-from xdpctl.origins.manifest import Labels
-from xdpctl.origins.push import Image
 from xdpctl.programs import objects
+from xdpctl.supply import manifest
+from xdpctl.supply.manifest import Labels
+from xdpctl.supply.push import Image
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from xdpctl.errors import (
     XdpctlError,
 )
 from xdpctl.model.source import Source
-from xdpctl.origins import images, keys, policy
-from xdpctl.origins.reference import Reference
 from xdpctl.programs import chainfile, given, loading, objects
+from xdpctl.supply import images, keys, policy
+from xdpctl.supply.reference import Reference
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def refused(liar: Liar, signer: Signer, *words: str) -> None:
 
 
 def layer_digest(data: bytes) -> str:
-    from xdpctl.origins.reference import digest_of
+    from xdpctl.supply.reference import digest_of
 
     return digest_of(data)
 

@@ -29,9 +29,9 @@ from ..host import interfaces, rights
 from ..host.interfaces import Interface, is_pattern, within
 from ..model.request import Request
 from ..observe.reading import View
-from ..origins import policy
 from ..programs import chainfile
 from ..programs.chainfile import Document
+from ..supply import policy
 from .many import Wanted, worker
 from .options import ChangeOptions
 from .settings import Settings, enterable

@@ -28,7 +28,7 @@ from ..model.record import PROTOCOLS
 from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
 from ..model.state import State
-from ..origins.reference import is_image
+from ..supply.reference import is_image
 from . import given, image, objects
 from .clang import Build
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import BadObjectError, NotFoundError, UsageError, listed, meant
 from ..kernel import uapi
-from ..origins.manifest import Labels
+from ..supply.manifest import Labels
 from .tails import FOREIGN
 
 _NO_SECTION = ".text"

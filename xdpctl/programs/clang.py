@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..errors import BadObjectError, UnsupportedError, UsageError
 from ..host import cache
-from ..origins.reference import is_image
+from ..supply.reference import is_image
 from . import vmlinux
 
 SUFFIX = ".c"

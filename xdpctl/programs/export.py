@@ -15,7 +15,7 @@ from ..model.kinds import TRAITS
 from ..model.record import PROTOCOL
 from ..model.source import Recipe
 from ..model.state import Root, State
-from ..origins.reference import is_image
+from ..supply.reference import is_image
 from . import given, image
 from .clang import is_source
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import BadObjectError, KernelError
 from ..host import files
 from ..kernel import libbpf
-from ..origins import policy, signatures
-from ..origins.manifest import Labels
-from ..origins.reference import Reference, is_image
+from ..supply import policy, signatures
+from ..supply.manifest import Labels
+from ..supply.reference import Reference, is_image
 from . import clang
 
 if TYPE_CHECKING:
-    from ..origins.keys import Demand
+    from ..supply.keys import Demand
 
 
 class Given(NamedTuple):
@@ -52,7 +52,7 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
         signatures.check_none(path, "nothing can be signed beside it", demands)
         return Given(path, data, files.STANDARD_INPUT, path)
     if is_image(path):
-        from ..origins import images
+        from ..supply import images
 
         image = Reference.parse(path)
         found = images.fetch(image, policy.demands(image.source, asked))
@@ -79,7 +79,7 @@ def check_module(keys: Sequence[str] = ()) -> None:
 def _asked(keys: Sequence[str]) -> list[Demand]:
     if not keys:
         return []
-    from ..origins.keys import asked
+    from ..supply.keys import asked
 
     return asked(keys)
 

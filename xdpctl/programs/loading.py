@@ -21,7 +21,7 @@ from ..kernel.maps import Map
 from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
-from ..origins import policy
+from ..supply import policy
 from . import image, sharing, tails
 from .binding import Device
 from .refusal import ARRAY, CALLING, FILLING, explained

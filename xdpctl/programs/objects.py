@@ -19,8 +19,8 @@ from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
 from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Recipe, Source, Tuning
-from ..origins.manifest import Labels
-from ..origins.reference import is_image
+from ..supply.manifest import Labels
+from ..supply.reference import is_image
 from . import clang, given
 from .binding import asks_device, may_ask
 from .choice import Candidate, Looked, check_labels, choose, may_be_meant, meant_by

@@ -31,9 +31,9 @@ def command(settings: Settings, action: str, image: str, file: str, arch: str | 
       xdpctl image push oci://registry.example/xdp/filter:1.2 filter.o
       xdpctl load eth0 oci://registry.example/xdp/filter:1.2
     """
-    from ...origins import manifest, push
-    from ...origins.reference import Reference
     from ...programs import objects
+    from ...supply import manifest, push
+    from ...supply.reference import Reference
 
     wanted = Reference.parse(image)
     if wanted.digest:
