@@ -85,6 +85,19 @@ def test_a_life_of_images(
 
 
 @kinds("fused")  # it is not about a root
+def test_a_namespace_that_reaches_nobody(
+    tool: Tool, host: str, objects: Objects, tmp_path: Path
+) -> None:
+    """The registry is asked from where the command was given."""
+    name = f"oci://{host}/xdp/count:1"
+    pushed(tool, name, objects["count"])
+    with net.NetNs() as space:
+        net.ip("link", "add", "x0", "type", "veth", "peer", "name", "x1", netns=space.name)
+        tool("--netns", space.name, "load", "x0", name)
+        tool("--netns", space.name, "unload", "x0", "--all")
+
+
+@kinds("fused")  # it is not about a root
 def test_registries_that_lie(
     tool: Tool, veth: net.Veth, objects: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from ..errors import (
     XdpctlError,
     explained,
 )
-from ..host import output, signals
+from ..host import interfaces, output, signals
 from ..view import document, words
 from .group import NoCommandError, cli
 from .settings import Settings
@@ -41,6 +41,8 @@ def run(arguments: list[str] | None = None, settings: Settings | None = None) ->
         return report(
             error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT), settings
         )
+    finally:
+        interfaces.forget_home()
 
 
 def _run(arguments: list[str] | None, settings: Settings) -> int:

@@ -153,26 +153,58 @@ def current() -> str:
         return f"ino{os.stat('/proc/thread-self/ns/net').st_ino}"
 
 
-def enter(path: str) -> None:
-    """Go to another network namespace for good. Raises OSError."""
-    from pyroute2 import netns
+_homes: list[int] = []
+"""The namespaces that this process came from, the first one first, while it is in another one."""
 
-    # The path is a user's: the open would wait for who writes to a pipe.
-    netns.setns(path, flags=os.O_RDONLY | os.O_NONBLOCK)
+
+def enter(path: str) -> None:
+    """Go to another network namespace until `forget_home`. Raises OSError."""
+    home = _here()
+    try:
+        _go(path)
+    except BaseException:
+        os.close(home)
+        raise
+    _homes.append(home)
 
 
 @contextlib.contextmanager
 def entered(path: str) -> Iterator[None]:
     """Work in another network namespace; the thread comes back at the end. Raises OSError."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    home = _here()
     try:
-        enter(path)
+        _go(path)
+        _homes.append(home)
         try:
             yield
         finally:
-            enter(f"/proc/self/fd/{home}")
+            _homes.remove(home)
+            _go(f"/proc/self/fd/{home}")
     finally:
         os.close(home)
+
+
+def go_home() -> None:
+    """In a child process: go to where its parent came from, which others can be reached from."""
+    if _homes:
+        _go(f"/proc/self/fd/{_homes[0]}")
+
+
+def forget_home() -> None:
+    """Where a command came from means nothing once it has ended."""
+    while _homes:
+        os.close(_homes.pop())
+
+
+def _here() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _go(path: str) -> None:
+    from pyroute2 import netns
+
+    # The path is a user's: the open would wait for who writes to a pipe.
+    netns.setns(path, flags=os.O_RDONLY | os.O_NONBLOCK)
 
 
 NAMED = "/run/netns"

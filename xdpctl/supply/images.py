@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadObjectError, RegistryError, UnsupportedError, UsageError, listed
-from ..host import cache, files
+from ..host import cache, files, interfaces
 from ..host.child import in_child
 from ..host.text import Json
 from ..kernel import libbpf
@@ -74,8 +74,14 @@ def apart(image: Reference, work: Callable[[], tuple[Json, list[int]]]) -> tuple
             hint="install it: apt install python3-requests, or pip install 'xdpctl[oci]'",
         )
     limit = _limit()
+
+    def from_home() -> tuple[Json, list[int]]:
+        # A command may be in a network namespace that reaches nobody.
+        interfaces.go_home()
+        return work()
+
     try:
-        return in_child(str(image), work, "the library that fetches", limit)
+        return in_child(str(image), from_home, "the library that fetches", limit)
     except TimeoutError as error:
         raise RegistryError(
             f"{image.host} does not answer in time",
