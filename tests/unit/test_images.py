@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import socket
 import ssl
 import subprocess
@@ -264,6 +265,7 @@ def test_a_registry_elsewhere_without_tls(liar: Liar) -> None:
     assert liar.asked == []
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="missing: openssl")
 @pytest.mark.usefixtures("remote")
 def test_a_registry_with_a_certificate_that_nobody_knows(
     liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
