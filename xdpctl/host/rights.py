@@ -8,7 +8,6 @@ import os
 import stat
 
 from ..errors import KernelError, NotFoundError, RightsError, UnsupportedError, XdpctlError
-from . import files
 
 # Bits of capabilities(7). CAP_SYS_ADMIN because ids are looked up (BPF_*_GET_FD_BY_ID).
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -115,6 +114,8 @@ def read_own(path: str, limit: int, why: str) -> bytes:
 
     Raises what `files.read` raises, and RightsError as `check_own` does, of the file that is read.
     """
+    from . import files
+
     return files.read(path, limit, check=lambda found: _check(path, found, why))
 
 
