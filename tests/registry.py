@@ -49,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         answers: Answers = self.server.answers  # type: ignore[attr-defined]
         asked: list[str] = self.server.asked  # type: ignore[attr-defined]
         asked.append(self.path)
+        logins: list[str | None] = self.server.logins  # type: ignore[attr-defined]
+        logins.append(self.headers.get("Authorization"))
         found = answers.get(self.path.partition("?")[0], Says(b"{}", 404))
         says = found if isinstance(found, Says) else found(dict(self.headers))
         self.send_response(says.status)
@@ -92,7 +94,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class Liar:
-    """A registry that says what its `answers` have; `asked` are the paths that it was asked for."""
+    """A registry that says what its `answers` have.
+
+    `asked` are the paths that it was asked for, and `logins` what each of these requests had as a
+    login.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -100,8 +106,10 @@ class Liar:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.answers: Answers = {}
         self.asked: list[str] = []
+        self.logins: list[str | None] = []
         self._server.answers = self.answers  # type: ignore[attr-defined]
         self._server.asked = self.asked  # type: ignore[attr-defined]
+        self._server.logins = self.logins  # type: ignore[attr-defined]
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

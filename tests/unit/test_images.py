@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -265,24 +266,32 @@ def test_a_registry_elsewhere_without_tls(liar: Liar) -> None:
     assert liar.asked == []
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="missing: openssl")
-@pytest.mark.usefixtures("remote")
-def test_a_registry_with_a_certificate_that_nobody_knows(
-    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not asked; with the certificate of its authority it is."""
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
+    """What registries here need for TLS, and the file with their certificate."""
+    if shutil.which("openssl") is None:
+        pytest.skip("missing: openssl")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     words = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *words]
     subprocess.run([*made, "-keyout", key, "-out", cert], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
+    return context, str(cert)
+
+
+@pytest.mark.usefixtures("liar", "remote")
+def test_a_registry_with_a_certificate_that_nobody_knows(
+    tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not asked; with the certificate of its authority it is."""
+    context, cert = tls
     other = Liar(context)
     try:
         other.image(archive({"prog.o": ELF}))
         refused(other.name(), RegistryError, "cannot be trusted", "self-signed", "ca.crt")
         assert other.asked == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        monkeypatch.setenv("SSL_CERT_FILE", cert)
         assert fetch(other.name()).data == ELF
     finally:
         other.close()
@@ -648,6 +657,87 @@ def test_a_login_that_would_go_out_without_tls(liar: Liar, tmp_path: Path, realm
     keep_login(tmp_path / ".docker/config.json", liar.host)
     locked(liar, f'Bearer realm="{realm}"', "Bearer t0ken")
     refused(liar.name(), RegistryError)
+
+
+@pytest.fixture
+def trusted(
+    liar: Liar, remote: None, tls: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Liar, Liar]]:
+    """Two registries that speak TLS, as those of other machines do."""
+    context, cert = tls
+    monkeypatch.setenv("SSL_CERT_FILE", cert)
+    with contextlib.closing(Liar(context)) as one, contextlib.closing(Liar(context)) as other:
+        yield one, other
+
+
+@pytest.mark.parametrize("kind", ["Basic", "Bearer"])
+def test_a_login_does_not_go_where_a_part_is(
+    trusted: tuple[Liar, Liar], tmp_path: Path, kind: str
+) -> None:
+    """Neither the password nor the token, and not if it is asked for there."""
+    one, other = trusted
+    data = archive({"prog.o": ELF})
+    one.image(data)
+    path = f"/v2/x/prog/blobs/{digest_of(data)}"
+    other.answers["/store"] = one.answers[path]
+    one.answers[path] = Says(status=307, headers={"Location": f"https://{other.host}/store"})
+    wanted = BASIC if kind == "Basic" else "Bearer t0ken"
+    locked(one, f'{kind} realm="https://{one.host}/token"', wanted)
+    one.answers["/token"] = Says(b'{"token": "t0ken"}')
+    keep_login(tmp_path / ".docker/config.json", one.host)
+    asks = {"WWW-Authenticate": f'{kind} realm="https://{other.host}/token"'}
+    good = other.answers["/store"]
+    other.answers["/store"] = Says(b"{}", 401, asks)
+    refused(one.name(), RegistryError, "401")
+    other.answers["/store"] = good
+    assert fetch(one.name()).data == ELF
+    assert {BASIC, wanted} <= set(one.logins)
+    assert other.asked == ["/store", "/store"]
+    assert other.logins == [None, None]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_login_does_not_go_where_the_maker_of_tokens_sends_one(
+    trusted: tuple[Liar, Liar], tmp_path: Path, status: int
+) -> None:
+    one, other = trusted
+    one.image(archive({"prog.o": ELF}))
+    locked(one, f'Bearer realm="https://{one.host}/token"', "Bearer t0ken")
+    headers = {"Location": f"https://{other.host}/token"}
+    one.answers["/token"] = Says(status=status, headers=headers)
+    keep_login(tmp_path / ".docker/config.json", one.host)
+    refused(one.name(), RegistryError, "elsewhere")
+    assert BASIC in one.logins
+    assert other.asked == []
+
+
+def realm_at(one: Liar, other: Liar, tmp_path: Path) -> None:
+    """Tokens are made elsewhere, over plain HTTP: nobody is asked there."""
+    one.image(archive({"prog.o": ELF}))
+    locked(one, f'Bearer realm="http://{other.host}/token"', "Bearer t0ken")
+    other.answers["/token"] = Says(b'{"token": "t0ken"}')
+    keep_login(tmp_path / ".docker/config.json", one.host)
+    refused(one.name(), RegistryError, "a login without TLS")
+    assert other.asked == []
+
+
+def test_tokens_of_a_registry_elsewhere_that_are_made_without_tls(
+    trusted: tuple[Liar, Liar], liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even on this machine, which is another one for that registry."""
+    one, _other = trusted
+    local = property(lambda reference: reference.host != one.host)
+    monkeypatch.setattr(Reference, "is_local", local)
+    realm_at(one, liar, tmp_path)
+
+
+def test_tokens_of_a_registry_here_that_are_made_elsewhere_without_tls(
+    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = property(lambda reference: reference.host == liar.host)
+    monkeypatch.setattr(Reference, "is_local", local)
+    with contextlib.closing(Liar()) as other:
+        realm_at(liar, other, tmp_path)
 
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"token": 5}', b'{"token": "a\\nb"}', b"[]", b"x"])
