@@ -181,7 +181,7 @@ class Registry:
             raise NotFoundError(
                 f"no image {self.image}",
                 why=f"{self.image.host} has nothing of this name",
-                hint="see its name and its tag; a registry that wants a login may say so as well",
+                hint="check its name and its tag; some registries say so if a login is missing",
             )
         if code in (401, 403):
             raise RegistryError(
