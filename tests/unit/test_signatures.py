@@ -6,6 +6,7 @@ import base64
 import builtins
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -468,6 +469,19 @@ def test_images_by_their_repository(rules: Policy, liar: Liar, digest: str, sign
     assert liar.asked == [], "no registry is asked that no rule names"
 
 
+def test_an_image_that_the_policy_and_the_user_want_signed(
+    rules: Policy, liar: Liar, digest: str, signer: Signer, other: Signer
+) -> None:
+    """By both: the signature that one wants is none for the other."""
+    rules(f'rule = [{{ source = "oci://{liar.host}/x/*", keys = "{signer.path}" }}]')
+    for one, missing in ((signer, other), (other, signer)):
+        beside(liar, digest, one.simple(digest))
+        with pytest.raises(UntrustedError, match=f"is not signed by {missing.path}"):
+            given.given(liar.name(), keys=[str(other.path)])
+    beside(liar, digest, signer.simple(digest), other.simple(digest))
+    assert given.given(liar.name(), keys=[str(other.path)]).data == ELF
+
+
 def test_every_way_in_is_asked(rules: Policy, tmp_path: Path, prog: Path) -> None:
     """Each is refused by a policy that has no rule, and let in by one that lets all in."""
     source = tmp_path / "prog.c"
@@ -565,6 +579,60 @@ def test_a_policy_that_others_may_write(
                 check(prog)
             os.chown(path, 0, -1)
     assert check(prog) == ELF
+
+
+@pytest.fixture
+def loose(tmp_path: Path) -> Path:
+    """A directory that others may write, with one below that they may not."""
+    found = tmp_path / "loose"
+    (found / "own").mkdir(parents=True, mode=0o755)
+    found.chmod(0o777)
+    return found
+
+
+WAYS: dict[str, Callable[[Path, Path], Path]] = {
+    "there": lambda loose, key: Path(shutil.copy(key, loose / "key.pub")),
+    "below": lambda loose, key: Path(shutil.copy(key, loose / "own/key.pub")),
+    "link": lambda loose, key: linked(loose / "key.pub", key),
+    "link below": lambda loose, key: linked(loose / "own/key.pub", key),
+    "links": lambda loose, key: linked(
+        loose.parent / "key.pub", linked(loose / "key.pub", key), relative=True
+    ),
+    "directory": lambda loose, key: linked(loose / "keys", key.parent) / key.name,
+    "directories": lambda loose, key: (
+        linked(loose.parent / "keys", linked(loose / "keys", key.parent)) / key.name
+    ),
+    "dots": lambda loose, key: loose / "own/../.." / key.name,
+}
+
+
+def linked(path: Path, target: Path, *, relative: bool = False) -> Path:
+    path.symlink_to(os.path.relpath(target, path.parent) if relative else target)
+    return path
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o755])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_key_to_which_others_may_lay_another_way(
+    rules: Policy, prog: Path, signer: Signer, loose: Path, way: str, mode: int
+) -> None:
+    """By a directory anywhere on it, and by a link; those in one like /tmp are root's."""
+    path = WAYS[way](loose, signer.path)
+    loose.chmod(mode)
+    rules(f'rule = [{{ source = "*", keys = "{path}" }}]')
+    signer.file(prog)
+    if mode == 0o755 or (mode == 0o1777 and way in ("below", "link below", "dots")):
+        assert check(prog) == ELF
+    else:
+        with pytest.raises(RightsError, match=f"{loose} may be written by others"):
+            check(prog)
+
+
+def test_a_key_that_links_lead_to_in_a_circle(rules: Policy, prog: Path, tmp_path: Path) -> None:
+    linked(tmp_path / "a.pub", linked(tmp_path / "b.pub", tmp_path / "a.pub"))
+    rules(f'rule = [{{ source = "*", keys = "{tmp_path}/a.pub" }}]')
+    with pytest.raises(NotFoundError, match="cannot be read"):
+        check(prog)
 
 
 @pytest.mark.parametrize("kind", ["dangling", "directory", "pipe"])

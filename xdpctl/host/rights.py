@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from ..errors import KernelError, NotFoundError, RightsError, UnsupportedError, XdpctlError
 
@@ -94,6 +95,9 @@ def user() -> int | None:
 
 # --- files that root obeys ------------------------------------------------------------------------
 
+_MOST_LINKS = 40
+"""As many as the kernel follows."""
+
 
 def check_own(path: str, why: str, *, may_stick: bool = False) -> None:
     """Raise RightsError for what somebody else may write, and NotFoundError if it is not there.
@@ -110,13 +114,43 @@ def check_own(path: str, why: str, *, may_stick: bool = False) -> None:
 
 
 def read_own(path: str, limit: int, why: str) -> bytes:
-    """The bytes of a file that nobody else may write, up to a limit.
+    """The bytes of a file that nobody else may write or have another one stand for, up to a limit.
 
-    Raises what `files.read` raises, and RightsError as `check_own` does, of the file that is read.
+    The path is absolute. Raises what `files.read` raises, and RightsError as `check_own` does, of
+    the file that is read and of each directory on the way to it.
     """
     from . import files
 
+    for directory, may_stick in _way(path):
+        check_own(directory, why, may_stick=may_stick)
     return files.read(path, limit, check=lambda found: _check(path, found, why))
+
+
+def _way(path: str) -> Iterator[tuple[str, bool]]:
+    """The directories in which a name is looked up on the way to a file; links are followed.
+
+    With each, whether it may be one like /tmp: a directory in it is checked next, which a link, or
+    the file at the end, is not.
+    """
+    names, here, links = path.split("/")[::-1], "/", 0
+    while names:
+        name = names.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+        if name in ("", ".", ".."):
+            continue
+        one = os.path.join(here, name)
+        is_link = os.path.islink(one)
+        yield here, bool(names) and not is_link
+        if not is_link:
+            here = one
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise NotFoundError(f"{path} cannot be read", why="too many links lead to it")
+        target = os.readlink(one)
+        here = "/" if target.startswith("/") else here
+        names += target.split("/")[::-1]
 
 
 def _check(path: str, found: os.stat_result, why: str) -> None:
