@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.tool import Tool
+from xdpctl.host import child
+from xdpctl.host.text import Json
+from xdpctl.programs import loading
 
 pytestmark = one_guest
 
@@ -57,6 +61,43 @@ def test_patterns(tool: Tool, objects: Objects) -> None:
         assert tool("unload", "--all", "many*").out.count("nothing changed") == 3
         tool("unload", "--all", "single")
     assert tool.pins() == []
+
+
+def test_programs_are_loaded_ahead(
+    tool: Tool, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one process for all but the first interface; each has its own, with maps of its own.
+
+    One whose map is pinned is not loaded before its turn.
+    """
+    began: list[str] = []
+
+    def noted(path: str, work: Callable[[], tuple[Json, list[int]]]) -> tuple[Json, list[int]]:
+        began.append(os.path.basename(path))
+        return child.in_child(path, work)
+
+    monkeypatch.setattr(loading, "in_child", noted)
+    with ExitStack() as stack:
+        chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(5)]
+        foreign = stack.enter_context(oracle.xdp_load(oracle.returning(oracle.XDP_PASS)))
+        # Copies for one that fails go to nobody.
+        with oracle.xdp_attach(foreign, chosen[3].ifindex):
+            words = ("--pin-path", tool.bpffs, objects["count"], objects["pinned"])
+            assert tool.try_("load", "many?", *words).code == 8
+        assert began == ["count.o", "pinned.o"] * 2 + ["pinned.o"] * 2
+        loaded = [veth for veth in chosen if veth is not chosen[3]]
+        counters = [tool.ids(veth.dev)[0] for veth in loaded]
+        used = [tuple(oracle.prog(one).map_ids) for one in counters]
+        assert len(set(counters)) == len(set(used)) == 4
+        for number, veth in enumerate(loaded):
+            net.send(veth, FRAMES[: number + 1])
+        assert [oracle.packets(one) for one in counters] == [1, 2, 3, 4]
+        roots = [oracle.xdp_prog_id(veth.ifindex)[0] for veth in loaded]
+        tool("swap-dispatcher", "many?")
+        tool("unload", "--all", "many?")
+        # No program that was loaded for a root keeps it.
+        assert not oracle.snapshot().progs.intersection(roots)
+        (tool.bpffs / "packets").unlink()
 
 
 def test_one_of_several_fails(tool: Tool, objects: Objects) -> None:

@@ -37,12 +37,14 @@ class Batch:
 
     A `view` spares a query of the kernel for each interface; `peers` are the roots that they may
     share. `lasting` are paths of which it is known that they outlive the command, each with the
-    network namespace.
+    network namespace. So many changes are `coming`, 0 if nobody knows: programs are loaded ahead
+    for them.
     """
 
     view: View | None = None
     peers: Peers = field(default_factory=Peers)
     lasting: set[tuple[str, str]] = field(default_factory=set)
+    coming: int = 0
     _waiting: list[tuple[Commit, contextlib.ExitStack]] = field(default_factory=list)
     _since: float = 0.0
     _looked: Sequence[Interface] | None = None
@@ -53,7 +55,11 @@ class Batch:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.settle()
+        try:
+            self.settle()
+        finally:
+            if self.peers.stock.copies:
+                self.peers.stock.close()
 
     def begin(self, bpffs: Bpffs, interface: Interface) -> None:
         """A change begins: it is to be allowed, and its lock may be taken beside those that wait.
@@ -65,6 +71,8 @@ class Batch:
             rights.require()
             bpffs.check()
             self._begun = True
+        self.coming = max(0, self.coming - 1)
+        self.peers.stock.coming = self.coming
         last = self._waiting[-1][0].paths.ifindex if self._waiting else 0
         if last >= interface.ifindex or self._is_full:
             self.settle()

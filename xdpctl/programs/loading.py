@@ -5,6 +5,7 @@ libbpf can crash on a corrupt object, so it sees users' bytes only in a child pr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -61,6 +62,12 @@ class Loaded:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the program is all that there is to it, and all that loading it has changed."""
+        beside = (self.arrays, self.maps, self.callees, self.empty, self.replaced, self.pinned)
+        return not any(beside)
+
     def close(self) -> None:
         """Let all of it go; may be called again."""
         self.program.close()
@@ -113,23 +120,51 @@ def load(
     if source.image:
         return _load_image(source, source.image, target, device)
 
+    try:
+        answer, fds = in_child(
+            source.path, lambda: _loaded(source, frags, target, apart=apart, device=device)
+        )
+    except KernelError as error:
+        raise explained(source, error, target, device) from error
+    return _received(answer, iter(fds))
+
+
+def copies(source: Source, frags: bool, target: tuple[int, str] | None, count: int) -> list[Loaded]:
+    """Load a program as load() does, so many times, or less often: what stands in the way of one
+    more does not matter to the others. It is to be one that is plain when it is loaded.
+    """
+    policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
+
     def work() -> tuple[Json, list[int]]:
-        try:
-            return _load(source, frags, target, apart=apart, device=device)
-        except KernelError as error:
-            if (
-                not target
-                or error.call in (SHARING, PINNED, FILLING)
-                or error.errno != errno.EINVAL
-            ):
-                raise
-            return _load(source, frags, target, error, apart=apart, device=device)
+        answer, fds = _loaded(source, frags, target)
+        with contextlib.suppress(KernelError, OSError):
+            while len(fds) < count:
+                _answer, more = _loaded(source, frags, target)
+                fds += more
+        return answer, fds
 
     try:
         answer, fds = in_child(source.path, work)
     except KernelError as error:
-        raise explained(source, error, target, device) from error
-    return _received(answer, iter(fds))
+        raise explained(source, error, target, None) from error
+    return [_received(answer, iter([fd])) for fd in fds]
+
+
+def _loaded(
+    source: Source,
+    frags: bool,
+    target: tuple[int, str] | None,
+    *,
+    apart: bool = False,
+    device: Device | None = None,
+) -> tuple[Json, list[int]]:
+    """In the child: a program in the one way or the other."""
+    try:
+        return _load(source, frags, target, apart=apart, device=device)
+    except KernelError as error:
+        if not target or error.call in (SHARING, PINNED, FILLING) or error.errno != errno.EINVAL:
+            raise
+        return _load(source, frags, target, error, apart=apart, device=device)
 
 
 def _received(answer: Json, fds: Iterator[int]) -> Loaded:

@@ -26,7 +26,7 @@ from ..kernel.program import Program
 from ..model.chain import Member
 from ..model.labels import Made
 from ..model.plan import Plan
-from ..model.source import EmptyArray, ReusedMap
+from ..model.source import EmptyArray, ReusedMap, Source
 from ..model.state import Place
 from ..programs import image, loading, words
 from ..programs.binding import Device
@@ -188,7 +188,7 @@ class Construction:
         target = (replaced.root.fd, replaced.name) if replaced else None
         if member.source.maps_of and not member.source.forced:
             check_same(member, target, self.device_of(member))
-        fresh = loading.load(member.source, member.frags, target, device=self.device_of(member))
+        fresh = self._fresh(member, member.source, target)
         self.closing.enter_context(fresh)
         self.undo.callback(fresh.put_back)
         program, info = fresh.program, fresh.program.info
@@ -209,6 +209,15 @@ class Construction:
         self.reused += [ReusedMap(info.id, *one) for one in fresh.pinned]
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
+
+    def _fresh(
+        self, member: Member, source: Source, target: tuple[int, str] | None
+    ) -> loading.Loaded:
+        if device := self.device_of(member):
+            return loading.load(source, member.frags, target, device=device)
+        all_take_frags = all(one.frags for one in self.plan.target.members)
+        shape = (self.plan.protocol, all_take_frags)
+        return self.peers.stock.load(source, member.frags, target, shape)
 
     def _found(
         self, member: Member, replaced: Target | None, where: str

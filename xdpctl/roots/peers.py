@@ -18,6 +18,7 @@ from ..model.plan import Plan
 from ..model.source import Recipe
 from ..model.state import Place, Slot, State
 from ..programs import image
+from ..programs.stock import Stock
 
 
 class RunningRoot(NamedTuple):
@@ -61,6 +62,8 @@ class Peers:
     the root of any other with the same target, and its programs are loaded once.
     """
 
+    stock: Stock = field(default_factory=Stock)
+    """Programs that are loaded ahead for those that follow."""
     _roots: list[tuple[_Key, RunningRoot]] = field(default_factory=list)
     _programs: list[tuple[Kind, Member, Loaded]] = field(default_factory=list)
     _recipes: dict[tuple[int, Recipe], bool] = field(default_factory=dict)

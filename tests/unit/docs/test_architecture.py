@@ -94,4 +94,6 @@ def test_the_seven_steps_are_those_that_swap_dispatcher_prints(drawing: ModuleTy
 
 
 def test_the_page_stays_short() -> None:
-    assert len(read(PAGE)) <= 14_000
+    """Its tables are as long as what they list."""
+    prose = [line for line in read(PAGE).splitlines() if not line.startswith("| ")]
+    assert len("\n".join(prose)) <= 9_000
