@@ -68,6 +68,7 @@ def test_counts_equal_packets_sent(
     assert found["nth"]["verdicts"] == turns
     on = {"XDP_PASS", "XDP_DROP"}
     assert found["nth"]["last_word"] == {k: v for k, v in turns.items() if k not in on}
+    assert all(program["bytes"] == 100 * program["packets"] for program in found.values())
     dropped = {"XDP_DROP": turns["XDP_PASS"] + turns["XDP_DROP"]}
     assert found["count_drop"]["verdicts"] == found["count_drop"]["last_word"] == dropped
     assert all(program["timed"] >= program["packets"] // 64 for program in found.values())

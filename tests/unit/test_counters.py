@@ -13,7 +13,7 @@ from xdpctl.kernel import asm, uapi
 from xdpctl.kernel.asm import LD_IMM64, Code
 from xdpctl.model.chain import VACANT
 from xdpctl.roots import count_code
-from xdpctl.roots.count_code import ROW_SIZE, Counted, Counter, Mask
+from xdpctl.roots.count_code import ROW_SIZE, SHORT_ROW_SIZE, Counted, Counter, Mask
 
 COUNTER = Counter(40, 3)
 
@@ -80,13 +80,14 @@ def test_the_first_of_64_packets_is_timed() -> None:
 
 
 def test_all_cpus_are_summed_up() -> None:
-    rows = struct.pack("=22Q", *range(22)) + struct.pack("=22Q", *[1000] * 22)
+    rows = struct.pack("=23Q", *range(23)) + struct.pack("=23Q", *[1000] * 23)
     counted = Counted.of(rows)
     assert (counted.ns, counted.timed) == (1002, 1003)
     assert counted.cells[0] == (1004, 1005, 1006)
     assert counted.cells[5] == (1019, 1020, 1021)
     assert counted.last_words == tuple(range(1004, 1020, 3))
     assert counted.verdicts[0] == 3015
+    assert counted.total_bytes == 1022
 
 
 def test_the_verdict_is_left_alone_and_no_row_counts_nothing() -> None:
@@ -104,11 +105,36 @@ def test_tracing_programs_read_the_mask_of_their_row(mask: tuple[int, int], cell
     struct.pack_into("=QII", row.masks, 3 * count_code.MASK_SIZE, 9, *mask)
     arguments = bytearray(16)
     struct.pack_into("=Q", arguments, 8, 0xFFFFFFFF_00000002)  # only the low half is the verdict
-    assert row.machine(count_code.observer_entry(COUNTER)).run()["r0"] == 0
+    packet = bytearray(struct.pack("=QQ", 0x1000, 0x1000 + 98))
+    struct.pack_into("=Q", arguments, 0, 0xAA)
+    entry = row.machine(count_code.observer_entry(COUNTER))
+    entry.addresses[0xAA] = Pointer(packet, 0)
+    assert entry.run(r1=Pointer(arguments, 0))["r0"] == 0
     done = row.machine(count_code.observer_exit(COUNTER, 41)).run(r1=Pointer(arguments, 0))
     assert done["r0"] == 0
     assert row.counted.cells[2][cell] == row.counted.packets == 1
-    assert row.counted.timed == 1
+    assert (row.counted.timed, row.counted.total_bytes) == (1, 98)
+
+
+@pytest.mark.parametrize("frags", [False, True])
+def test_the_bytes_of_packets_are_added_up(frags: bool) -> None:
+    """Of those in one piece the distance, else what the kernel says."""
+    row, context = Row(), Pointer(bytearray(struct.pack("=II", 500, 564)), 0)
+    size = count_code.size_of([asm.mov64(asm.R1, asm.R6)], 0, 4, frags=frags)
+    for _ in range(3):
+        machine = row.machine(count_code.enter(COUNTER, size))
+        machine.calls = {**machine.calls, uapi.BPF_FUNC_xdp_get_buff_len: lambda *_rest: 9000}
+        machine.run(r6=context)
+    assert row.counted.total_bytes == 3 * (9000 if frags else 64)
+
+
+def test_a_row_without_room_for_bytes_is_not_written_beyond() -> None:
+    """It is of xdpctl 0.1, and the row of the next program begins there."""
+    size = count_code.size_of([asm.mov64(asm.R1, asm.R6)], 0, 4, frags=False)
+    short = COUNTER._replace(bytes=False)
+    assert asm.assemble(count_code.enter(short, size)) == asm.assemble(count_code.enter(short))
+    counted = Counted.of(struct.pack("=22Q", *range(22)), SHORT_ROW_SIZE)
+    assert (counted.cells[5], counted.total_bytes) == ((19, 20, 21), 0)
 
 
 def test_maps_are_named_by_id() -> None:

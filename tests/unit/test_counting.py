@@ -23,7 +23,7 @@ from xdpctl.kernel.program import Program
 from xdpctl.model.chain import USUAL, VACANT, Rules
 from xdpctl.model.state import Place
 from xdpctl.roots import counting
-from xdpctl.roots.count_code import ROW_SIZE, Counter, Mask
+from xdpctl.roots.count_code import ROW_SIZE, SHORT_ROW_SIZE, Counter, Mask
 from xdpctl.roots.counting import ROWS, Counting
 
 CPUS = 2
@@ -39,6 +39,7 @@ class Maps:
         self.infos: dict[int, records.MapInfo] = {}
         self.ids: dict[int, int] = {}
         self.refused: set[str] = set()
+        self.refused_once: set[str] = set()
         self.loaded: list[tuple[str, tuple[int, int], int]] = []
         self.unmade = 0
         for owner, name, call in (
@@ -80,7 +81,8 @@ class Maps:
         return self.open(int(Path(path).read_text()))
 
     def load(self, _kind: int, name: str, _code: bytes, **values: object) -> Program:
-        if name in self.refused:
+        if name in self.refused or name in self.refused_once:
+            self.refused_once.discard(name)
             raise KernelError("bpf_prog_load", errno.EINVAL)
         target, attach_type = values["target"], values["attach_type"]
         assert isinstance(target, tuple)
@@ -180,11 +182,34 @@ def test_what_was_counted_is_read_by_program(
     counters: Counting, maps: Maps, paths: InterfacePins, undo: contextlib.ExitStack
 ) -> None:
     counters.row(11, Mask(0, last=True), undo)
-    maps.values[40][bytes(4)] = struct.pack("=22Q", *range(22)) * CPUS
+    maps.values[40][bytes(4)] = struct.pack("=23Q", *range(23)) * CPUS
     reading = counting.read(paths)
     assert reading
     assert {one: counted.ns for one, counted in reading.programs.items()} == {11: 4}
     assert 0 <= reading.now - reading.since < 5
+
+
+def test_rows_of_an_earlier_version_go_on(
+    counters: Counting, maps: Maps, paths: InterfacePins, undo: contextlib.ExitStack
+) -> None:
+    """xdpctl 0.1 made them without bytes: a change of such a chain must not fail."""
+    maps.infos[40] = maps.infos[40]._replace(value_size=SHORT_ROW_SIZE)
+    with contextlib.ExitStack() as closing:
+        earlier = Counting.prepared(paths, closing, undo)
+        assert earlier.row(11, Mask(0, last=True), undo) == 0
+        assert earlier.counter(0) == Counter(40, 0, bytes=False)
+        maps.values[40][bytes(4)] = struct.pack("=22Q", *range(22)) * CPUS
+        assert earlier.read()[11].cells[5] == (38, 40, 42)
+
+
+def test_a_program_that_hides_its_context_is_counted_without_bytes(
+    counters: Counting, maps: Maps, paths: InterfacePins, undo: contextlib.ExitStack
+) -> None:
+    counters.row(11, Mask(0, last=True), undo)
+    maps.refused_once.add("xdpctl_entry")
+    counters.observe(paths, Program(99), running("count", 11), undo)
+    assert [name for name, *_rest in maps.loaded] == ["xdpctl_exit", "xdpctl_entry"]
+    assert set(paths.counters().values()) == {None, 11}
 
 
 def test_an_ext_program_is_traced_once(

@@ -70,6 +70,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "name": EVIL.name,
         "label": None,
         "packets": 70,
+        "bytes": None,
         "rate": 14,
         "mean_ns": None,
         "timed": 0,

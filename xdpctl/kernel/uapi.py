@@ -20,6 +20,7 @@ BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL = 1, 2
 BPF_FUNC_map_lookup_elem, BPF_FUNC_ktime_get_ns, BPF_FUNC_tail_call = 1, 5, 12
 BPF_FUNC_xdp_output = 121
 BPF_FUNC_for_each_map_elem, BPF_FUNC_loop = 164, 181
+BPF_FUNC_xdp_get_buff_len = 188
 
 # --- maps ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import struct
 from typing import NamedTuple
 
 from ..kernel import asm, uapi
-from ..kernel.asm import R0, R1, R2, R3, R4, R5, R7, R8, R10, Code, Reg, over
+from ..kernel.asm import R0, R1, R2, R3, R4, R5, R6, R7, R8, R10, Code, Reg, over
 
 VERDICTS = 6
 """The five actions, and one for all other codes."""
@@ -22,8 +22,13 @@ FATES = 3
 """What came of a verdict: the last word, the next program, or no next program to go on to."""
 
 _TICK, _START, _NS, _TIMED, _CELLS = 0, 8, 16, 24, 32
-_ROW = struct.Struct(f"={_CELLS // 8 + VERDICTS * FATES}Q")
+_BYTES = _CELLS + 8 * VERDICTS * FATES
+_ROW = struct.Struct(f"={_BYTES // 8 + 1}Q")
 ROW_SIZE = _ROW.size
+SHORT_ROW_SIZE = _BYTES
+"""What xdpctl 0.1 made: a row without bytes, which goes on until counting is switched off."""
+
+_SHORT_ROW = struct.Struct(f"={_BYTES // 8}Q")
 _EVERY = 64
 
 ROW_AT, _VERDICT = R7, R8
@@ -34,10 +39,11 @@ STACK = 4
 
 
 class Counter(NamedTuple):
-    """Where a program's packets are counted: the array's map id, and the row in it."""
+    """Where a program's packets are counted: the array's map id, the row, and if it has bytes."""
 
     map_id: int
     row: int
+    bytes: bool = True
 
 
 class Mask(NamedTuple):
@@ -54,23 +60,32 @@ class Counted(NamedTuple):
     """What was counted of a program, on all CPUs together.
 
     `cells` has a line a verdict, of what came of it; `ns` is of the `timed` packets alone.
+    `total_bytes` are those that packets had when they came to the program, 0 if the row has no
+    place for them.
     """
 
     ns: int
     timed: int
     cells: tuple[tuple[int, ...], ...]
+    total_bytes: int = 0
 
     @classmethod
-    def of(cls, rows: bytes) -> Counted:
-        """Sum up a row as it is on each CPU."""
-        sums = [sum(values) for values in zip(*_ROW.iter_unpack(rows), strict=True)]
-        cells = sums[_CELLS // 8 :]
+    def of(cls, rows: bytes, size: int = ROW_SIZE) -> Counted:
+        """Sum up a row of a size as it is on each CPU."""
+        row = _ROW if size == ROW_SIZE else _SHORT_ROW
+        sums = [sum(values) for values in zip(*row.iter_unpack(rows), strict=True)]
+        cells = sums[_CELLS // 8 : _BYTES // 8]
         lines = (tuple(cells[at : at + FATES]) for at in range(0, len(cells), FATES))
-        return cls(sums[_NS // 8], sums[_TIMED // 8], tuple(lines))
+        return cls(sums[_NS // 8], sums[_TIMED // 8], tuple(lines), sum(sums[_BYTES // 8 :]))
 
     @property
     def packets(self) -> int:
         return sum(map(sum, self.cells))
+
+    @property
+    def known_bytes(self) -> int | None:
+        """None if bytes are not counted."""
+        return self.total_bytes if self.total_bytes or not self.packets else None
 
     @property
     def verdicts(self) -> tuple[int, ...]:
@@ -90,10 +105,11 @@ class Counted(NamedTuple):
         return self.ns / self.timed if self.timed else None
 
 
-def enter(counter: Counter) -> Code:
+def enter(counter: Counter, size: Code | None = None) -> Code:
     """Before the program: find the row, and start the clock for one packet in so many.
 
-    Uses STACK bytes of the stack; leaves r0 to r5 undefined.
+    `size` leaves the packet's bytes in r1, and is for a row that has a place for them; without it
+    none are counted. Uses STACK bytes of the stack; leaves r0 to r5 undefined.
     """
     clock = [asm.call_helper(uapi.BPF_FUNC_ktime_get_ns), asm.store64(ROW_AT, _START, R0)]
     tick = [
@@ -104,7 +120,21 @@ def enter(counter: Counter) -> Code:
         asm.and32(R2, _EVERY - 1),
         *over(asm.jne32, R2, 0, clock),
     ]
-    return [*find(counter), *over(asm.jeq64, ROW_AT, 0, tick)]
+    sized = [*size, *_add(_BYTES, R1)] if size and counter.bytes else []
+    return [*find(counter), *over(asm.jeq64, ROW_AT, 0, [*sized, *tick])]
+
+
+def size_of(context: Code, data: int, width: int, *, frags: bool) -> Code:
+    """The bytes of a packet, into r1; `context` leaves in r1 what tells of it.
+
+    That has the packet's begin at offset `data` and its end behind that, each of a `width`. With
+    `frags` a packet may have more than what lies between. Linux kernel commit 0165cc817075 "bpf:
+    introduce bpf_xdp_get_buff_len helper" (in v5.18), as are packets of several fragments.
+    """
+    if frags:
+        return [*context, asm.call_helper(uapi.BPF_FUNC_xdp_get_buff_len), asm.mov64(R1, R0)]
+    load = asm.load64 if width == 8 else asm.load32
+    return [*context, load(R2, R1, data), load(R1, R1, data + width), asm.sub64(R1, R2)]
 
 
 def leave(mask: Mask | Code) -> Code:
@@ -140,9 +170,11 @@ def leave(mask: Mask | Code) -> Code:
     return over(asm.jeq64, ROW_AT, 0, count)
 
 
-def observer_entry(counter: Counter) -> bytes:
-    """A program that runs before another one."""
-    return asm.assemble([*enter(counter), asm.mov32(R0, 0), asm.exit_()])
+def observer_entry(counter: Counter, *, frags: bool = False, sized: bool = True) -> bytes:
+    """A program that runs before another one; `sized` if it counts bytes, too."""
+    # Its one argument is a struct xdp_buff, which begins with data and data_end.
+    size = size_of([asm.load64(R1, R6, 0)], 0, 8, frags=frags) if sized else None
+    return asm.assemble([asm.mov64(R6, R1), *enter(counter, size), asm.mov32(R0, 0), asm.exit_()])
 
 
 def observer_exit(counter: Counter, masks_id: int) -> bytes:

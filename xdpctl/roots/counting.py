@@ -13,7 +13,7 @@ import contextlib
 import os
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..bpffs import pin
@@ -27,14 +27,17 @@ from ..kernel.program import Program
 from ..model.chain import Member, Rules
 from ..model.record import MAX_SLOTS
 from . import count_code
-from .count_code import MASK_SIZE, ROW_SIZE, Counted, Counter, Mask
+from .count_code import MASK_SIZE, ROW_SIZE, SHORT_ROW_SIZE, Counted, Counter, Mask
 
 ROWS = 2 * MAX_SLOTS
 """Room for all programs of a chain and for as many that come in one change."""
 
 _PLACE = struct.Struct("=QQ")
 assert _PLACE.size == MASK_SIZE
-_COUNTS = records.MapShape(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, 4, ROW_SIZE, ROWS, 0)
+_COUNTS = {
+    records.MapShape(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, 4, size, ROWS, 0)
+    for size in (ROW_SIZE, SHORT_ROW_SIZE)
+}
 
 
 class Counting:
@@ -44,7 +47,7 @@ class Counting:
         self.counts, self.masks = counts, masks
         self.shape = counts.info
         record = maps.record(masks.fd, masks.info)
-        if self.shape.shape != _COUNTS or record is None or len(record) != ROWS * MASK_SIZE:
+        if self.shape.shape not in _COUNTS or record is None or len(record) != ROWS * MASK_SIZE:
             raise BpffsError(
                 "the pins counts and masks of an interface are not what xdpctl counts in",
                 why=f"counts is a map of {self.shape.shape}",
@@ -92,14 +95,18 @@ class Counting:
                 hint="load them in several steps",
             )
         row = programs.index(0)
-        size = ROW_SIZE * maps.possible_cpus()
+        size = self.row_size * maps.possible_cpus()
         self.counts.update(row.to_bytes(4, sys.byteorder), bytes(size))
         undo.callback(self._write, row, 0, 0)
         self._write(row, program_id, mask.pack())
         return row
 
+    @property
+    def row_size(self) -> int:
+        return self.shape.value_size
+
     def counter(self, row: int) -> Counter:
-        return Counter(self.shape.id, row)
+        return Counter(self.shape.id, row, bytes=self.row_size == ROW_SIZE)
 
     def observe(
         self, paths: InterfacePins, program: Program, member: Member, undo: contextlib.ExitStack
@@ -110,9 +117,11 @@ class Counting:
         """
         row = [number for number, _mask in self.places].index(member.id)
         counter, function = self.counter(row), program.main_function
-        codes = {
-            "exit": count_code.observer_exit(counter, self.masks.info.id),
-            "entry": count_code.observer_entry(counter),
+        codes: dict[str, Callable[[bool], bytes]] = {
+            "exit": lambda _sized: count_code.observer_exit(counter, self.masks.info.id),
+            "entry": lambda sized: count_code.observer_entry(
+                counter, frags=member.frags, sized=sized
+            ),
         }
         try:
             for which, code in codes.items():
@@ -121,14 +130,7 @@ class Counting:
                     continue
                 _check_alone(paths, member)
                 undo.callback(pin.remove, path)
-                observer = Program.load(
-                    uapi.BPF_PROG_TYPE_TRACING,
-                    f"xdpctl_{which}",
-                    code,
-                    gpl=True,
-                    target=(program.fd, function),
-                    attach_type=ATTACH_TYPES[which],
-                )
+                observer = _loaded(which, code, (program.fd, function))
                 failing = pin.failing("pin a link in", paths.bpffs.path)
                 with observer, Link.tracing(observer) as link, failing:
                     link.pin(path)
@@ -155,12 +157,12 @@ class Counting:
     def read(self) -> dict[int, Counted]:
         """What was counted, by program."""
         return {
-            program: Counted.of(
-                maps.lookup(self.counts.fd, self.shape, row.to_bytes(4, sys.byteorder))
-            )
-            for row, (program, _mask) in enumerate(self.places)
-            if program
+            program: _row(self.counts.fd, self.shape, row) for program, row in self.rows().items()
         }
+
+    def rows(self) -> dict[int, int]:
+        """The programs that are counted, each with its row."""
+        return {program: row for row, (program, _mask) in enumerate(self.places) if program}
 
     def _write(self, row: int, program_id: int, mask: int) -> None:
         self.places[row] = (program_id, mask)
@@ -168,6 +170,28 @@ class Counting:
 
     def _store(self) -> None:
         self.masks.update(bytes(4), b"".join(_PLACE.pack(*place) for place in self.places))
+
+
+def _loaded(which: str, code: Callable[[bool], bytes], target: tuple[int, int]) -> Program:
+    """What runs before a program or behind it; if need be without looking at the packet.
+
+    A program whose types call its context something else does not show it to who traces it.
+    """
+
+    def loaded(sized: bool) -> Program:
+        return Program.load(
+            uapi.BPF_PROG_TYPE_TRACING,
+            f"xdpctl_{which}",
+            code(sized),
+            gpl=True,
+            target=target,
+            attach_type=ATTACH_TYPES[which],
+        )
+
+    if which == "entry":
+        with contextlib.suppress(KernelError):
+            return loaded(True)
+    return loaded(False)
 
 
 ATTACH_TYPES = {"entry": uapi.BPF_TRACE_FENTRY, "exit": uapi.BPF_TRACE_FEXIT}
@@ -209,6 +233,25 @@ def _check_alone(paths: InterfacePins, member: Member) -> None:
             hint=f"xdpctl replace {paths.what} {member.known_as} FILE gives this one a program of "
             f"its own; or xdpctl stats {paths.what} --on --root fused",
         )
+
+
+def read_rows(paths: InterfacePins, rows: Mapping[int, int]) -> dict[int, Counted] | None:
+    """What was counted of some programs, by their rows; None if nothing is counted.
+
+    Programs have the rows of an earlier `Counting` for as long as the chain is the same.
+    """
+    counts = pin.opened(paths.counts, Map)
+    if counts is None:
+        return None
+    with counts:
+        shape = counts.info
+        if shape.shape not in _COUNTS:
+            return None
+        return {program: _row(counts.fd, shape, row) for program, row in rows.items()}
+
+
+def _row(fd: int, shape: records.MapInfo, row: int) -> Counted:
+    return Counted.of(maps.lookup(fd, shape, row.to_bytes(4, sys.byteorder)), size=shape.value_size)
 
 
 class Reading(NamedTuple):

@@ -98,12 +98,14 @@ def _main(
     jump. The others are looked at behind the end.
     """
     code: list[Insn | Label | bytes] = [frame.keep(R1)]
+    frags = all(part.member.frags for part in parts)
     others = list[Insn | Label | bytes]()
     for slot, part in enumerate(parts):
         mask = part.member.handed_on(rules)
         on = sorted((n for n in range(32) if mask >> n & 1), key=lambda n: n != XDP_PASS)
         ways = Ways(Label(), Label(), Label(), mask)
-        before, after = _around(part, mask, slot + 1 == len(parts), frame, slot in frame.inner)
+        place = Place(Mask(mask, slot + 1 == len(parts)), slot in frame.inner, frags)
+        before, after = _around(part, place, frame)
         # With an empty mask always: a jump whose condition holds, for the verifier wants every
         # instruction to be within reach.
         to_others = asm.jne32(R0, on[0], ways.other) if on else asm.jne64(R10, 0, ways.other)
@@ -150,7 +152,15 @@ def _frame(parts: Sequence[Part], bodies: Sequence[bytes]) -> Frame:
     return Frame(frozenset(inner), (deepest + 7) // 8 * 8, register)
 
 
-def _around(part: Part, mask: int, last: bool, frame: Frame, inner: bool) -> tuple[Code, Code]:
+class Place(NamedTuple):
+    """Where a body stands: its mask, whether it is in line, and if packets may have fragments."""
+
+    mask: Mask
+    inner: bool
+    frags: bool
+
+
+def _around(part: Part, place: Place, frame: Frame) -> tuple[Code, Code]:
     """What runs before a body, and behind it.
 
     A body in line has the registers: where a row for counting is, is on the stack meanwhile.
@@ -158,11 +168,12 @@ def _around(part: Part, mask: int, last: bool, frame: Frame, inner: bool) -> tup
     after = list(_hiding(frame) if _is_to_hide(part) else ())
     if part.counter is None:
         return [], after
-    before, row_at = list(count_code.enter(part.counter)), -frame.depth - 16
-    if inner:
+    size = count_code.size_of([frame.fetch(R1)], 0, 4, frags=place.frags)
+    before, row_at = list(count_code.enter(part.counter, size)), -frame.depth - 16
+    if place.inner:
         before.append(asm.store64(R10, row_at, count_code.ROW_AT))
         after.append(asm.load64(count_code.ROW_AT, R10, row_at))
-    counts = count_code.leave(Mask(mask, last))
+    counts = count_code.leave(place.mask)
     return before, [*after, asm.mov64(R8, R0), *counts, asm.mov64(R0, R8)]
 
 

@@ -77,6 +77,7 @@ def data(look: Look) -> Json:
                 "name": slot.member.name,
                 "label": slot.member.label or None,
                 "packets": counted.packets,
+                "bytes": counted.known_bytes,
                 "rate": rate,
                 "mean_ns": counted.mean_ns,
                 "timed": counted.timed,
