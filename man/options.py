@@ -67,7 +67,7 @@ def _alternative(text: str) -> str:
 
 
 def _word(part: str) -> str:
-    known = {"[": "Oo", "]": "Oc", ",...": ", ..."}
+    known = {":": r"Li \&:", "[": "Oo", "]": "Oc", ",...": ", ..."}
     if part in known:
         return known[part]
     if part[0].isupper():

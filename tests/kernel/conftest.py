@@ -53,6 +53,7 @@ every_kernel = pytest.mark.every_kernel
 def pytest_configure(config: pytest.Config) -> None:
     # A shell lets what it runs in the background ignore it, and scripts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["XDPCTL_RUN"] = "/dev/null"  # hints of a test go to a place of its own, or nowhere
     asked = os.environ.get("XDPCTL_SERVER")
     if asked == "yes" or (asked != "no" and not oracle.lacks("own_machine")):
         served.start()

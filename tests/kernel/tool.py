@@ -40,6 +40,7 @@ class Tool:
     def __init__(self, bpffs: Path, kind: Kind) -> None:
         self.bpffs, self.kind = bpffs, kind
         os.environ["LIBXDP_BPFFS"] = str(bpffs)
+        os.environ["XDPCTL_RUN"] = str(bpffs.with_name("run"))
 
     def try_(self, *words: object) -> Result:
         """Run a command line in this process, whatever comes of it."""

@@ -55,6 +55,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "cache"
     monkeypatch.setenv("XDPCTL_CACHE", str(path))
+    monkeypatch.setenv("XDPCTL_RUN", "/dev/null")
     return path
 
 

@@ -34,7 +34,7 @@ from xdpctl.cli.settings import Settings
 from xdpctl.errors import VerifierError
 
 _LOOKING = {"status", "show", "history", "export", "features", "doctor"}
-_READING = {*_LOOKING, "trace", "monitor", "watch"}
+_READING = {*_LOOKING, "trace", "monitor", "metrics", "watch"}
 CHANGING = sorted(set(COMMANDS) - _READING - {"help", "test"})
 NO_INTERFACE = ("load", "nosuch0", str(ROOT / "build/tests/bpf/count.o"))
 

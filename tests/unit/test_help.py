@@ -17,7 +17,10 @@ from xdpctl.cli.group import COMMANDS, SECTIONS, cli, summary
 from xdpctl.cli.run import run
 from xdpctl.cli.settings import CommonOption, Settings
 
-READING = {"doctor", "export", "features", "history", "monitor", "show", "status", "trace", "watch"}
+READING = {
+    *("doctor", "export", "features", "history", "metrics", "monitor", "show", "status", "trace"),
+    "watch",
+}
 CHANGING = sorted(set(COMMANDS) - READING - {"help", "test"})
 COMMON = ("--json", "--netns", "--bpffs", "--verbose", "--quiet", "--version", "--help")
 

@@ -16,6 +16,7 @@ LEVELS = {
     "view": 9,
     "api": 8,
     "trial": 8,
+    "metrics": 8,
     "change": 7,
     "traffic": 7,
     "doctor": 7,

@@ -31,6 +31,7 @@ from xdpctl.errors import UsageError, VanishedError, XdpctlError
 from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Failure, Interface
 from xdpctl.kernel.records import Handle
+from xdpctl.metrics.families import Families
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
@@ -52,6 +53,7 @@ from xdpctl.view import (
     features,
     history,
     image,
+    metrics,
     packets,
     show,
     stats,
@@ -163,6 +165,11 @@ def looks(printed: Printed) -> Documents:
     first = stats.Look(next(states()), read)
     stats.show([first, first._replace(before=read._replace(now=1.5))], JSON)
     yield "stats", printed()[0]
+    families = Families()
+    families.size.add(["eth0", "count"], 5)
+    families.run_time.add(["eth0", "count"], 0.5, 2)
+    document.show("metrics", {"metrics": metrics.data(families.told())})
+    yield "metrics", printed()[0]
     generation = Generation.of(1, first.state, report().plan, 600, Terms("load"))
     history.confirmed([(INTERFACE, Confirmed(generation, ("/left",)))], JSON)
     yield "confirm", printed()[0]
@@ -233,12 +240,12 @@ def test_each_document_keeps_to_its_schema(documents: list[tuple[str, dict[str, 
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a document, but those whose fields are named by verdicts and ids."""
+    """Every object in a document, but those whose fields are named by verdicts, ids or labels."""
     if isinstance(value, dict):
         if not any(re.fullmatch(r"\d+|XDP_\w+|other", key) for key in value):
             yield value
-        for inner in value.values():
-            yield from objects(inner)
+        for key, inner in value.items():
+            yield from objects(inner) if key != "labels" else ()
     elif isinstance(value, list):
         for inner in value:
             yield from objects(inner)

@@ -22,7 +22,7 @@ from xdpctl.bpffs.mount import Bpffs
 from xdpctl.change import watch
 from xdpctl.change.sweep import Event
 from xdpctl.errors import Interrupted, KernelError
-from xdpctl.host import interfaces, signals
+from xdpctl.host import interfaces, service, signals
 from xdpctl.kernel import libbpf, libc
 from xdpctl.observe.reading import Views
 
@@ -187,14 +187,14 @@ def test_the_service_manager_is_told(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0"))
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        watch._notify("READY=1")
+        service.notify("READY=1")
         assert manager.recv(100, socket.MSG_DONTWAIT) == b"READY=1"
 
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify"])
 def test_nobody_to_tell(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    watch._notify("READY=1")
+    service.notify("READY=1")
 
 
 def test_what_stays_the_same_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from ..bpffs.mount import Bpffs
 from ..errors import Interrupted, KernelError, RaceError, VanishedError
 from ..host import interfaces, signals
 from ..host.holders import holders
+from ..host.service import notify
 from ..kernel import libc
 from ..kernel.records import Handle
 from ..model.state import State
@@ -49,7 +50,7 @@ def watch(
                 views = Views()
                 changes.follow(_owners(bpffs, views))
                 if not ready:
-                    _notify("READY=1")
+                    notify("READY=1")
                     ready = True
                 events = [*kept, *tend(bpffs, views)]
                 for event in events:
@@ -61,7 +62,7 @@ def watch(
                     eager = list(_EAGER)
                 else:
                     del eager[:1]
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
 
 
 class _Changes:
@@ -137,12 +138,3 @@ def _owners(bpffs: Bpffs, views: Views) -> set[int]:
     if unpinned:
         pids.update(one.pid for found in holders(unpinned).values() for one in found)
     return pids - {0}
-
-
-def _notify(state: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.connect("\0" + address[1:] if address.startswith("@") else address)
-            out.send(state.encode())

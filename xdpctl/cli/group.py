@@ -26,6 +26,7 @@ COMMANDS = {
     "stats": "stats",
     "trace": "trace",
     "monitor": "monitor",
+    "metrics": "metrics",
     "swap-dispatcher": "swap",
     "test": "test",
     "clean": "clean",
@@ -63,6 +64,7 @@ SECTIONS = {
         "stats": "count what each program does with packets",
         "trace": "show live packets and their way through the chain",
         "monitor": "show what goes wrong with packets around XDP",
+        "metrics": "print state and counts as metrics for Prometheus",
     },
     "Upkeep": {
         "swap-dispatcher": "exchange the root of a running chain",

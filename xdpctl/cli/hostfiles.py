@@ -12,6 +12,7 @@ from typing import TypeVar
 import click
 
 from ..bpffs.mount import Bpffs
+from ..change import failures
 from ..change.batch import Batch
 from ..change.sweep import Event
 from ..errors import (
@@ -247,6 +248,7 @@ class Keeper:
                     self._seen = None
                 what = f"cannot be brought to {', '.join(paths)}: {known.what}"
                 self._failed[one] = Event(one.name, what, known.why)
+                failures.note(one, known)
                 continue
             if report.plan.flip != "none":
                 done.append(Event(one.name, f"brought to {paths[0]}", why))

@@ -13,11 +13,19 @@ import click
 
 from ..bpffs.history import generations
 from ..bpffs.mount import Bpffs
+from ..change import failures
 from ..change.batch import Batch
 from ..change.confirm import confirm
 from ..change.report import Report
 from ..change.transact import take_back
-from ..errors import Interrupted, NotFoundError, UnconfirmedError, VanishedError
+from ..errors import (
+    Interrupted,
+    NotFoundError,
+    UnconfirmedError,
+    VanishedError,
+    XdpctlError,
+    explained,
+)
 from ..host import signals
 from ..host.interfaces import Interface, within
 from ..model.terms import Pending
@@ -34,7 +42,7 @@ Work = Callable[[Interface, Batch | None], Report]
 
 @contextlib.contextmanager
 def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
-    """Gives the work of a change for the block, which then takes note of what waits.
+    """Gives the work of a change for the block, which takes note of what waits, and of failures.
 
     At the end of the block wait for Enter, if a person is there, else say how to confirm. Raises
     UnconfirmedError where a change has gone back.
@@ -42,7 +50,12 @@ def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
     waiting: dict[Interface, Pending] = {}
 
     def noted(one: Interface, batch: Batch | None) -> Report:
-        report = work(one, batch)
+        try:
+            report = work(one, batch)
+        except (XdpctlError, OSError) as error:
+            if not settings.dry_run:
+                failures.note(one, error if isinstance(error, XdpctlError) else explained(error))
+            raise
         if report.pending:
             waiting[one] = report.pending
         return report

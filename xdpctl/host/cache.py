@@ -13,10 +13,10 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from . import files
+from . import files, private
 
 CACHE = "/var/cache/xdpctl"
 
@@ -32,10 +32,10 @@ def kept(name: str, key: bytes, make: Callable[[], bytes]) -> bytes:
     """What was made of the same key before, else what is made now, and kept."""
     digest = hashlib.sha256(key).digest()
     entry = f"{name}-{digest.hex()[:32]}{_SUFFIX}"
-    with _opened(create=True) as directory:
+    with private.opened(_path(), create=True) as directory:
         if directory is not None:
             with contextlib.suppress(OSError):
-                found = _read(directory, entry)
+                found = private.read(directory, entry, _LARGEST)
                 if (data := _unsealed(found, digest)) is not None:
                     return data
         data = make()
@@ -50,14 +50,14 @@ def state() -> tuple[str, bool | None]:
     """The directory, and whether it is root's alone; None: it is not there yet."""
     path = _path()
     try:
-        return str(path), _is_safe(os.stat(path))
+        return str(path), private.is_safe(os.stat(path))
     except OSError:
         return str(path), None
 
 
 def bad_entries() -> list[str]:
     """The names of entries that cannot be used, sorted."""
-    with _opened() as directory:
+    with private.opened(_path()) as directory:
         if directory is None:
             return []
         entries = (name for name in os.listdir(directory) if name.endswith(_SUFFIX))
@@ -68,7 +68,7 @@ def _is_good(directory: int, name: str) -> bool:
     if name.startswith("."):
         return True  # another process is writing it
     try:
-        found = _read(directory, name)
+        found = private.read(directory, name, _LARGEST)
     except FileNotFoundError:
         return True  # gone meanwhile
     except OSError:
@@ -80,38 +80,6 @@ def _is_good(directory: int, name: str) -> bool:
 
 def _path() -> Path:
     return Path(os.environ.get("XDPCTL_CACHE") or CACHE)
-
-
-@contextlib.contextmanager
-def _opened(*, create: bool = False) -> Iterator[int | None]:
-    """The directory's descriptor; None where there is none that is root's alone."""
-    fd = None
-    with contextlib.suppress(OSError, ValueError):
-        path = _path()
-        if create:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd if fd is not None and _is_safe(os.fstat(fd)) else None
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def _is_safe(status: os.stat_result) -> bool:
-    return status.st_uid == 0 and not status.st_mode & 0o022
-
-
-def _read(directory: int, name: str) -> bytes:
-    """All of an entry. Raises OSError for what root did not write here or others may change."""
-    fd = files.open_regular(name, os.O_NOFOLLOW, dir_fd=directory)
-    try:
-        status = os.fstat(fd)
-        if not _is_safe(status) or status.st_nlink != 1 or status.st_size > _LARGEST:
-            raise PermissionError(f"{name} is not root's alone")
-        return b"".join(files.chunks(fd))
-    finally:
-        os.close(fd)
 
 
 def _seal(key: bytes, data: bytes) -> bytes:

@@ -67,12 +67,13 @@ def chunks(fd: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def whole(directory: int, name: str) -> Iterator[BinaryIO]:
+def whole(directory: int, name: str, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file to be written in a directory, by that one's descriptor: there whole or not at all.
 
     So it is after a power failure, too. What has the name before is replaced. Raises OSError.
     """
-    temporary = f".{os.getpid()}-{name}"
+    # Not by its suffix alone: who reads all files of one must not take this for one of them.
+    temporary = f".{os.getpid()}-{name}.part"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory)  # of a process of this number that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -81,6 +82,7 @@ def whole(directory: int, name: str) -> Iterator[BinaryIO]:
         with open(fd, "wb") as file:
             yield file
             file.flush()
+            os.fchmod(fd, mode)
             os.fsync(file.fileno())
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:

@@ -102,9 +102,9 @@ def absent_is_fine() -> Iterator[None]:
 # --- ids and descriptors ------------------------------------------------------------------------
 
 
-def _ids(name: str) -> Iterator[int]:
-    """All ids that BPF_*_GET_NEXT_ID gives (needs CAP_SYS_ADMIN)."""
-    current = c_uint32(0)
+def _ids(name: str, after: int = 0) -> Iterator[int]:
+    """All ids that BPF_*_GET_NEXT_ID gives after one (needs CAP_SYS_ADMIN)."""
+    current = c_uint32(after)
     while True:
         try:
             call(name, current, ctypes.byref(current))
@@ -115,8 +115,8 @@ def _ids(name: str) -> Iterator[int]:
         yield current.value
 
 
-def link_ids() -> Iterator[int]:
-    return _ids("bpf_link_get_next_id")
+def link_ids(after: int = 0) -> Iterator[int]:
+    return _ids("bpf_link_get_next_id", after)
 
 
 def prog_ids() -> Iterator[int]:

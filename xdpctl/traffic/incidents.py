@@ -214,7 +214,7 @@ class Scene:
         return self._maps[number]
 
     def _incident(self, what: What, total: int, before: int, seconds: float) -> Incident:
-        event = XSK if what.map_type == uapi.BPF_MAP_TYPE_XSKMAP else _EVENTS[what.event]
+        event = event_of(what)
         to = _target(what)
         incident = Incident(
             event,
@@ -251,6 +251,11 @@ def _target(what: What) -> tuple[str, int] | None:
 
 def _verdict(code: int) -> str:
     return verdict_name(code) if code < monitor.ODD_VERDICT else "other"
+
+
+def event_of(what: What) -> str:
+    """What it is called that went wrong."""
+    return XSK if what.map_type == uapi.BPF_MAP_TYPE_XSKMAP else _EVENTS[what.event]
 
 
 def reason(event: str, code: int) -> str:

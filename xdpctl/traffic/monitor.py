@@ -16,11 +16,12 @@ import time
 from typing import NamedTuple
 
 from ..errors import KernelError, NotFoundError, UnsupportedError
-from ..host import cache
+from ..host import cache, hints
 from ..host.rights import explain_refusal
 from ..kernel import asm, libbpf, maps, records, uapi
 from ..kernel.btf import BTF_KIND_PTR, Btf
 from ..kernel.link import Link
+from ..kernel.maps import Map
 from ..kernel.program import Program
 from ..programs import bcc
 from ..roots.dispatcher import shipped
@@ -34,6 +35,8 @@ ODD_VERDICT = 256
 _SOURCE = "monitor.c"
 _SUBJECT = "what monitor counts with"
 _COUNTS = 4096
+_NAME = "xdpctl_counts"
+_HINT = "monitor-"
 _TABLES = ("counts", "lost")
 # What they are called, and with how many arguments bpf/monitor.c knows them.
 _TRACEPOINTS = {
@@ -117,26 +120,53 @@ class Monitor:
 
         fds: list[int] = []
         shapes = (
-            made(uapi.BPF_MAP_TYPE_PERCPU_HASH, "xdpctl_counts", _COUNTS, _WHAT.size),
+            made(uapi.BPF_MAP_TYPE_PERCPU_HASH, _NAME, _COUNTS, _WHAT.size),
             made(uapi.BPF_MAP_TYPE_PERCPU_ARRAY, "xdpctl_lost", 1, 4),
         )
         self._counts, self._lost = fds
         self._shape, self._lost_shape = shapes
         ids = {place: shape.id for place, shape in enumerate(shapes)}
+        hint = f"{_HINT}{self._shape.id}"
+        closing.callback(hints.remove, hint)
+        hints.write(hint, {"map": self._shape.id, "pid": os.getpid()})
         for name in there:
             code = asm.with_maps(codes[f"raw_tracepoint__{name}"], ids)
             closing.enter_context(_attached(name, code))
 
     def read(self) -> Tally:
         """What was counted since the beginning."""
-        counts: dict[What, int] = {}
-        cpus = struct.Struct(f"={maps.possible_cpus()}Q")
         now = time.monotonic()
-        for keys, values in maps.entries(self._counts, self._shape):
-            for key, value in zip(_WHAT.iter_unpack(keys), cpus.iter_unpack(values), strict=True):
-                counts[What(*key)] = sum(value)
+        counts = _counts(self._counts, self._shape)
         lost = maps.lookup(self._lost, self._lost_shape, bytes(4))
-        return Tally(now, counts, sum(cpus.unpack(lost)))
+        return Tally(now, counts, sum(_cpus().unpack(lost)))
+
+
+def _cpus() -> struct.Struct:
+    return struct.Struct(f"={maps.possible_cpus()}Q")
+
+
+def _counts(fd: int, shape: records.MapInfo) -> dict[What, int]:
+    cpus = _cpus()
+    return {
+        What(*key): sum(value)
+        for keys, values in maps.entries(fd, shape)
+        for key, value in zip(_WHAT.iter_unpack(keys), cpus.iter_unpack(values), strict=True)
+    }
+
+
+def running() -> dict[What, int] | None:
+    """What the monitor has counted that has run for longest, in any process; None if none runs.
+
+    Its map is known by a hint alone.
+    """
+    found = {said["map"]: name for name, said in hints.every(_HINT) if type(said.get("map")) is int}
+    for number in sorted(found):  # the kernel gives each map a higher one
+        with libbpf.absent_is_fine(), Map.by_id(number) as counts:
+            shape = counts.info
+            if (shape.name, shape.key_size, shape.value_size) == (_NAME, _WHAT.size, 8):
+                return _counts(counts.fd, shape)
+        hints.remove(f"{_HINT}{found[number]}")  # of one that was killed
+    return None
 
 
 def _kernel() -> tuple[list[str], list[str]]:

@@ -20,7 +20,13 @@ PROSE = sorted(
     for place in (".", "docs", "examples", "tests")
     for path in (ROOT / place).glob("*.md")
 )
-UNITS = ("systemd/xdpctl-watch.service", "systemd/xdpctl-apply@.service")
+UNITS = (
+    "systemd/xdpctl-watch.service",
+    "systemd/xdpctl-apply@.service",
+    "systemd/xdpctl-metrics.service",
+    "systemd/xdpctl-metrics-textfile.service",
+)
+TIMER = "systemd/xdpctl-metrics-textfile.timer"
 
 
 def read(path: str) -> str:

@@ -26,6 +26,7 @@ from xdpctl.doctor.features import Features
 from xdpctl.host.holders import Holder
 from xdpctl.host.interfaces import Interface
 from xdpctl.kernel.records import Handle
+from xdpctl.metrics.families import Families
 from xdpctl.model.chain import XDP_PASS, Chain
 from xdpctl.model.generation import Generation, WentBack
 from xdpctl.model.labels import Origin
@@ -46,6 +47,7 @@ from xdpctl.view import (
     features,
     history,
     image,
+    metrics,
     packets,
     stats,
     status,
@@ -139,6 +141,11 @@ def documents(
     yield {"error": errors.UsageError("what", why="why", hint="hint").as_dict()}
     yield {"command": "features", "interfaces": [features.features_data(Features(INTERFACE, 1))]}
     read = counting.Reading(1.0, 2.0, {9: Counted(640, 2, ((1, 1, 1),) * 6)})
+    families = Families()
+    families.build.add(["1"], 1)
+    told = metrics.data(families.told())
+    told[0]["samples"][0]["labels"] = []  # named by what they are of
+    yield {"command": "metrics", "metrics": told}
     look = stats.data(stats.Look(state, read))
     path = (trace.Answer(member, 2),)
     packets.packet(trace.TracedPacket(10**18, b"abc", 3, 2, path, member), style)

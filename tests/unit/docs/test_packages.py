@@ -6,7 +6,7 @@ import re
 import tomllib
 
 import xdpctl
-from tests.unit.docs.pages import UNITS, read
+from tests.unit.docs.pages import TIMER, UNITS, read
 
 PROJECT = tomllib.loads(read("pyproject.toml"))
 
@@ -19,10 +19,13 @@ def test_the_package_has_the_version() -> None:
 
 def test_the_units_are_installed_where_they_are_looked_for() -> None:
     shared = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
-    for path in UNITS:
+    for path in (*UNITS, TIMER):
         assert shared[path] == f"lib/{path.replace('systemd/', 'systemd/system/')}"
-        name = path.removeprefix("systemd/").removesuffix(".service")
-        assert f"--name={name}\n" in read("debian/rules")
+        name, _dot, kind = path.removeprefix("systemd/").rpartition(".")
+        rules = read("debian/rules")
+        assert f"--name={name}\n" in rules
+        (moved,) = re.findall(r"^\tfor unit in (.*); do", rules, re.MULTILINE)
+        assert f"{name.removeprefix('xdpctl-')}.{kind}" in moved.split()
 
 
 def test_it_is_built_with_what_debian_has() -> None:

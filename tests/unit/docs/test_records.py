@@ -101,6 +101,8 @@ def test_every_name_in_the_kernel_is_told() -> None:
     told = {name for row in table(PAGE, "Name") for name in re.findall(r"`(\w+)`", row["Name"])}
     used = set()
     for path in (ROOT / "xdpctl").rglob("*.py"):
+        if path.name == "families.py":
+            continue  # metrics are called so as well, and are not in the kernel
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 used |= set(re.findall(r"^xdpctl_\w*$", node.value))

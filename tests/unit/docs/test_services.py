@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-import click
 import pytest
 
-from tests.unit.docs.pages import UNITS, commands, names, page, read
+from tests.unit.docs.pages import TIMER, UNITS, commands, names, page, read
 from tests.unit.samples import ROOT
 from xdpctl.bpffs.mount import DEFAULT_BPFFS
-from xdpctl.host import locks, rights
+from xdpctl.host import hints, locks, rights
 from xdpctl.host.cache import CACHE
 
-WATCH, APPLY = UNITS
+WATCH, APPLY, METRICS, TEXTFILE = UNITS
 INSTALL = "docs/install.md"
 PACKAGE = ROOT / "xdpctl"
 
@@ -51,19 +51,20 @@ def test_a_service_is_as_systemd_wants_it(path: str, tmp_path: Path) -> None:
 def test_a_service_runs_a_command_that_exists(path: str) -> None:
     starts = [value for name in ("ExecStart", "ExecReload") for value in unit(path).get(name, [])]
     program, verb, *words = unit(path)["ExecStart"]
-    assert starts == [program, verb, *words] * (1 if path == WATCH else 2)
+    assert starts == [program, verb, *words] * (2 if path == APPLY else 1)
     # systemd looks for it in /usr/local/sbin, /usr/local/bin, /usr/sbin and /usr/bin.
     assert program == "xdpctl"
-    assert re.search(rf"install -m 0644 .*{re.escape(path)}.* /etc/systemd/system/", read(INSTALL))
+    told = re.findall(r"^install -m 0644 (.*) /etc/systemd/system/", read(INSTALL), re.MULTILINE)
+    assert any(fnmatch(path, one) for line in told for one in line.split())
     command = dict(commands())[verb]
     given = {word.partition("=")[0] for word in words if word.startswith("-")}
     assert given <= names(command)
-    arguments = [one for one in command.params if isinstance(one, click.Argument)]
-    assert len([word for word in words if not word.startswith("-")]) == len(arguments)
+    assert command.make_context(verb, [re.sub("%I", "eth0", word) for word in words])
 
 
-def test_the_watch_says_when_it_is_ready() -> None:
-    assert unit(WATCH)["Type"] == ["notify"]
+@pytest.mark.parametrize("path", [WATCH, METRICS])
+def test_what_runs_for_long_says_when_it_is_ready(path: str) -> None:
+    assert unit(path)["Type"] == ["notify"]
     assert any("sd_notify" in path.read_text() for path in PACKAGE.rglob("*.py"))
 
 
@@ -108,7 +109,7 @@ def test_a_service_may_do_what_it_has_to(path: str) -> None:
 
 def test_the_services_are_shut_in_alike() -> None:
     """What a command may do does not depend on who starts it."""
-    watching, applying = (
+    first, *others = (
         {
             name: value
             for name, value in unit(path).items()
@@ -116,4 +117,22 @@ def test_the_services_are_shut_in_alike() -> None:
         }
         for path in UNITS
     )
-    assert watching == applying
+    assert others == [first] * (len(UNITS) - 1)
+
+
+@pytest.mark.parametrize("path", UNITS)
+def test_a_service_leaves_hints_where_metrics_look_for_them(path: str) -> None:
+    settings = unit(path)
+    (name,) = settings["RuntimeDirectory"]
+    assert f"/run/{name}" == hints.DIRECTORY
+    assert settings["RuntimeDirectoryPreserve"] == ["yes"]
+    assert settings["RuntimeDirectoryMode"] == ["0700"]
+
+
+def test_the_timer_starts_the_service_that_writes_for_node_exporter() -> None:
+    assert TIMER.removesuffix("timer") == TEXTFILE.removesuffix("service")
+    settings = unit(TEXTFILE)
+    assert settings["ExecStart"][-1].endswith(".prom")
+    assert settings["ReadWritePaths"] == ["-" + str(Path(settings["ExecStart"][-1]).parent)]
+    assert unit(TIMER)["WantedBy"] == ["timers.target"]
+    assert f"systemctl enable --now {Path(TIMER).name}" in read(TIMER)

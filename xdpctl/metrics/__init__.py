@@ -1,0 +1,1 @@
+"""What monitoring systems read: numbers of every interface, under names that stay."""
