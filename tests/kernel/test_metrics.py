@@ -23,12 +23,14 @@ import pytest
 
 from tests.kernel import net, oracle, served
 from tests.kernel.api_holder import Holder
-from tests.kernel.conftest import Objects, one_guest
+from tests.kernel.conftest import Objects, needs, one_guest
 from tests.kernel.test_holders import until
 from tests.kernel.tool import ROOT, Tool
+from xdpctl.traffic.monitor import Monitor
 
 pytestmark = one_guest
 _WAIT = 180.0
+DASHBOARD = json.loads((ROOT / "contrib/grafana/xdpctl.json").read_text())
 
 
 def samples(text: str) -> dict[str, float]:
@@ -193,6 +195,32 @@ def test_each_scrape_tells_what_is_so(tool: Tool, veth: net.Veth, objects: Objec
         assert series_of not in told()
 
 
+@needs("bcc")
+def test_incidents_are_those_that_monitor_counts(
+    tool: Tool, veth: net.Veth, objects: Objects
+) -> None:
+    """Of the monitor that has run for longest; one that was killed is no monitor."""
+    tool("load", veth.dev, objects["ret"], "-n", "ret_0")
+    labels = {"interface": veth.dev, "event": "exception", "reason": "XDP_ABORTED"}
+    name = series("incident_packets_total", **labels)
+
+    def told() -> dict[str, float]:
+        return samples(tool("metrics").out)
+
+    assert told()["xdpctl_monitor_running"] == 0
+    with Monitor():
+        net.exchange(veth, net.udps(7))
+        until(lambda: told().get(name) == 7)
+        with Monitor():
+            net.exchange(veth, net.udps(5))
+            until(lambda: told()[name] == 12)
+    assert told()["xdpctl_monitor_running"] == 0
+    run = Path(tool.bpffs).with_name("run")
+    (run / "monitor-1").write_text(json.dumps({"map": 1 << 30}))
+    assert told()["xdpctl_monitor_running"] == 0
+    assert not (run / "monitor-1").exists()
+
+
 def prometheus() -> Path:
     """Debian's prometheus: installed, or fetched by tests/peers."""
     done = subprocess.run([ROOT / "tests/peers", "prometheus"], capture_output=True, text=True)
@@ -250,6 +278,10 @@ def test_a_prometheus_scrapes_what_was_sent(
                     url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(query)}"
                     try:
                         found: dict[str, Any] = json.loads(fetched(url))
+                    except urllib.error.HTTPError as error:
+                        if error.code == 400:  # no query
+                            raise
+                        return {}
                     except (urllib.error.URLError, ConnectionError):
                         return {}
                     return {
@@ -273,6 +305,10 @@ def test_a_prometheus_scrapes_what_was_sent(
                 answers(query, {"count": 250, "drop": 250})
                 answers("sum(increase(xdpctl_program_packets_total[5m])) > bool 0", {"": 1})
                 answers('xdpctl_program_packets_total{verdict="XDP_DROP"} > 0', {"drop": 250})
+                for panel in DASHBOARD["panels"]:
+                    for target in panel["targets"]:
+                        words = target["expr"].replace("$__rate_interval", "1m")
+                        asked(words.replace("$interface", ".*"))  # which is an error if it is none
                 assert asked("sum(resets(xdpctl_program_packets_total[5m]))") == {"": 0}
             finally:
                 process.terminate()

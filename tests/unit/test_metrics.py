@@ -64,7 +64,9 @@ def test_the_text_says_what_the_values_are() -> None:
 
 
 def test_the_library_reads_what_is_written() -> None:
-    parser = pytest.importorskip("prometheus_client.openmetrics.parser")
+    parser = pytest.importorskip(
+        "prometheus_client.openmetrics.parser", reason="missing: prometheus_client"
+    )
     found = {one.name: one for one in parser.text_string_to_metric_families(metrics.text(filled()))}
     told = {family.name: family for family in filled()}
     assert found.keys() == told.keys()
@@ -80,7 +82,7 @@ def test_the_library_reads_what_is_written() -> None:
 
 
 def test_the_older_text_is_read_as_well() -> None:
-    parser = pytest.importorskip("prometheus_client.parser")
+    parser = pytest.importorskip("prometheus_client.parser", reason="missing: prometheus_client")
     text = metrics.text(filled(), openmetrics=False)
     found = [*parser.text_string_to_metric_families(text)]
     assert len(found) == len(filled())

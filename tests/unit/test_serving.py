@@ -84,7 +84,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Server]:
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="missing: prometheus_client")
     made: list[Any] = []
     begun = threading.Event()
     run_forever = serving._Server.serve_forever
@@ -216,7 +216,7 @@ def test_a_request_that_is_none(
 
 
 def test_an_address_that_is_taken() -> None:
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="missing: prometheus_client")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
