@@ -1139,6 +1139,11 @@ def _probe_own_machine() -> None:
         raise OSError(errno.EBUSY, "not a guest of tests/vm: others use this kernel, too")
 
 
+def _probe_no_guest() -> None:
+    if Path("/run/xdpctl-vm").exists():
+        raise OSError(errno.ETIME, "a guest of tests/vm, in which it takes too long")
+
+
 STACKED = ("macvlan", "vlan id 5")
 PROBES = {
     "all_namespaces": _probe_all_namespaces,
@@ -1154,6 +1159,7 @@ PROBES = {
     "link_target": _probe_link_target,
     "live_frames": _probe_live_frames,
     "macvlan": lambda: _probe_device("macvlan"),
+    "no_guest": _probe_no_guest,
     "own_machine": _probe_own_machine,
     "shared_arrays": _probe_shared_arrays,
     "stats": _probe_stats,
