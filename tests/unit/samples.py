@@ -76,8 +76,9 @@ def _make_objects() -> None:
 def compiled(directory: Path, source: str, *flags: str) -> str:
     """Compile C that needs no header; returns the object's path."""
     path = directory / "sample.o"
+    command = ["clang", "-O2", "-g", "-target", "bpf", "-Wno-implicit-function-declaration"]
     subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", *flags, "-x", "c", "-", "-c", "-o", path],
+        [*command, *flags, "-x", "c", "-", "-c", "-o", path],
         input=(_PREAMBLE + source).encode(),
         check=True,
     )

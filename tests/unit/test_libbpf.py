@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -70,7 +71,7 @@ def c_output(body: str, *flags: str) -> str:
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory, "program")
         subprocess.run(
-            ["cc", *flags, "-x", "c", "-", "-o", program],
+            [shutil.which("cc") or "clang", *flags, "-x", "c", "-", "-o", program],
             input=f"{_HEADERS}int main(void)\n{{\n{body}\n}}\n",
             text=True,
             capture_output=True,

@@ -158,6 +158,15 @@ def test_what_rich_prints_is_its_own() -> None:
     assert "\x1b[31ma" in out.getvalue()
 
 
+def test_a_stream_that_is_closed_is_flushed_no_more() -> None:
+    """As a finalizer does, whose error Python 3.13 and later print."""
+    out = io.TextIOWrapper(io.BytesIO())
+    stream = output.Stream(out, 1)
+    out.close()
+    for one in (stream, stream.rich_proxied_file, stream.buffer):
+        one.flush()
+
+
 def test_what_is_shown_live_draws_too() -> None:
     """Rich puts a stream of its own in the place of ours then, which must not lead back to ours."""
     looks = itertools.count()

@@ -73,11 +73,16 @@ def test_what_libbpf_does_not_open(tmp_path: Path, case: str) -> None:
     assert caught.value.details  # what libbpf said is kept
 
 
-def test_a_program_without_a_section(tmp_path: Path) -> None:
-    """It is not taken for one that means XDP, as the only one in another section is."""
-    path = compiled(tmp_path, "int f(struct xdp_md *ctx) { return 2; }")
+@pytest.mark.parametrize("more", ["", "int g(struct xdp_md *ctx) { return 1; }"])
+def test_a_program_without_a_section(tmp_path: Path, more: str) -> None:
+    """It is not taken for one that means XDP, as the only one in another section is.
+
+    libbpf calls neither of two such functions a program, and newer ones not the only one either.
+    """
+    path = compiled(tmp_path, f"int f(struct xdp_md *ctx) {{ return 2; }} {more}")
     with pytest.raises(BadObjectError, match="no XDP program") as caught:
         objects.member(path)
+    assert caught.value.why.startswith("it has f (")
     assert caught.value.hint == 'f has no section of its own: write SEC("xdp") before it'
 
 

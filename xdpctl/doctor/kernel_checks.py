@@ -47,7 +47,7 @@ def of_kernel(machine: Machine) -> Iterator[Check]:
             "failed",
             machine.libbpf_problem,
             "nothing can be loaded, and what the kernel can do was not tried",
-            "install libbpf 1.0 or newer (Debian: apt install libbpf1)",
+            "install libbpf 1.1 or newer (Debian: apt install libbpf1)",
             exit_code=UnsupportedError.exit_code,
         )
     else:

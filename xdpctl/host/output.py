@@ -66,6 +66,8 @@ class Stream(io.TextIOBase):
             self.out.write(text)
 
     def flush(self) -> None:
+        if self.out.closed:  # a finalizer flushes as well, and Python 3.13 tells what that raises
+            return
         with self.guarded():
             self.out.flush()
 
@@ -146,6 +148,8 @@ class _Bytes(io.RawIOBase):
         return len(data)
 
     def flush(self) -> None:
+        if self.stream.out.closed:
+            return
         with self.stream.guarded():
             self.stream.out.buffer.flush()
 

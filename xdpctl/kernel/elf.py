@@ -31,8 +31,9 @@ EM_NONE, EM_BPF = 0, 247
 SHT_PROGBITS, SHT_SYMTAB, SHT_NOBITS, SHT_REL = 1, 2, 8, 9
 SHF_EXECINSTR = 1 << 2
 STB_LOCAL, STB_GLOBAL = 0, 1
-STT_NOTYPE, STT_OBJECT, STT_SECTION = 0, 1, 3
-_ELFDATA = 1 if sys.byteorder == "little" else 2
+STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION = 0, 1, 2, 3
+_ELFDATA = {"little": 1, "big": 2}
+_EI_DATA = 5
 _EV_CURRENT = 1
 _ELF_C_RDWR, _ELF_C_WRITE, _ELF_C_SET = 2, 3, 5
 _ELF_F_DIRTY, _ELF_F_LAYOUT = 1 << 0, 1 << 2
@@ -160,6 +161,26 @@ def _failed() -> KernelError:
     return KernelError("libelf", errno.EINVAL, f"elf: {(text or b'').decode(errors='replace')}")
 
 
+def is_swapped(data: bytes) -> bool:
+    """Whether an object, by its first bytes, is of the byte order that this machine has not."""
+    other = _ELFDATA["big" if sys.byteorder == "little" else "little"]
+    return data[_EI_DATA : _EI_DATA + 1] == bytes([other])
+
+
+def functions(data: bytes, section: bytes) -> list[str]:
+    """The names of the global functions in a section of an object. Raises KernelError."""
+    with Elf(data) as elf:
+        numbers = {one.index for one in elf.sections if one.name == section}
+        return [
+            elf.string(table.head.sh_link, one.st_name).decode(errors="replace")
+            for table in elf.sections
+            if table.head.sh_type == SHT_SYMTAB
+            for one in table.records(Symbol)
+            if (one.st_info >> 4, one.st_info & 15) == (STB_GLOBAL, STT_FUNC)
+            and one.st_shndx in numbers
+        ]
+
+
 class Section:
     """A section of an open object, which has to outlive it."""
 
@@ -252,7 +273,7 @@ class Elf:
     @property
     def is_for_bpf(self) -> bool:
         """Whether it is for BPF, and of this machine's byte order."""
-        fits = self.head.e_machine in (EM_NONE, EM_BPF) and self.head.e_ident[5] == _ELFDATA
+        fits = self.head.e_machine in (EM_NONE, EM_BPF) and not is_swapped(bytes(self.head.e_ident))
         return bool(fits)
 
     @property

@@ -21,7 +21,7 @@ from . import abi, libc, uapi
 from .records import LinkInfo, MapInfo, ProgInfo
 
 LIBBPF_WARN = 0
-LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT = 4000, 4001
+LIBBPF_ERRNO__LIBELF, LIBBPF_ERRNO__FORMAT, LIBBPF_ERRNO__ENDIAN = 4000, 4001, 4003
 
 
 # libbpf's words, for each thread by itself.
@@ -49,7 +49,7 @@ def lib() -> ctypes.CDLL:
         raise UnsupportedError(
             "libbpf is not there",
             why=str(error),
-            hint="install libbpf 1.0 or newer (Debian: apt install libbpf1)",
+            hint="install libbpf 1.1 or newer (Debian: apt install libbpf1)",
         ) from error
     for name, (result, arguments) in abi.PROTOTYPES.items():
         function = getattr(library, name)

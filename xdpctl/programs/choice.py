@@ -11,7 +11,7 @@ from ..kernel import uapi
 from ..supply.manifest import Labels
 from .tails import FOREIGN
 
-_NO_SECTION = ".text"
+NO_SECTION = ".text"
 """Where a compiler puts functions that are given no section."""
 
 
@@ -40,11 +40,16 @@ class Candidate:
 
 
 class Looked(NamedTuple):
-    """What is in an object: programs, whether maps ask to be pinned, and their kinds by name."""
+    """What is in an object: programs, whether maps ask to be pinned, and their kinds by name.
+
+    `plain` are the functions that have no section of their own, if no program has one. Some
+    releases of libbpf take the only one of these for a program.
+    """
 
     programs: list[Candidate]
     pins: bool
     maps: dict[str, str]
+    plain: list[str]
 
 
 def may_be_meant(found: Candidate) -> bool:
@@ -53,17 +58,18 @@ def may_be_meant(found: Candidate) -> bool:
 
 def choose(
     path: str,
-    candidates: list[Candidate],
+    looked: Looked,
     section: str | None,
     program: str | None,
     first_of_several: bool,
 ) -> Candidate:
     """The program that is meant."""
+    candidates, plain = looked.programs, looked.plain
     listing = ", ".join(f"{found.name} (section {found.section})" for found in candidates)
+    listing = listing or ", ".join(f"{name} (no section of its own)" for name in plain)
     if section is None and program is None:
         fitting = [found for found in candidates if found.is_xdp]
         untyped = [found for found in candidates if found.type == uapi.BPF_PROG_TYPE_UNSPEC]
-        plain = [found.name for found in untyped if found.section == _NO_SECTION]
         if first_of_several:
             fitting = [found for found in candidates if found in (*fitting, *untyped)]
         elif not fitting and len(untyped) == 1 and not plain:
@@ -73,10 +79,10 @@ def choose(
                 f"no XDP program in {path}",
                 why=f"it has {listing}" if listing else "it has no program at all",
                 hint=f'{plain[0]} has no section of its own: write SEC("xdp") before it'
-                if len(plain) == len(candidates) > 0
+                if plain
                 else 'an XDP program stands in a section named "xdp" or "xdp.frags"; one of '
                 "several in other sections has to be named with -n PROGRAM",
-                number=errno.EINVAL if candidates else errno.ENOENT,
+                number=errno.EINVAL if listing else errno.ENOENT,
             )
     else:
         fitting = [

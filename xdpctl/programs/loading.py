@@ -16,7 +16,7 @@ from typing import Self
 from ..errors import KernelError, UnsupportedError
 from ..host.child import in_child
 from ..host.text import Json
-from ..kernel import abi, asm, libbpf, uapi
+from ..kernel import abi, asm, elf, libbpf, uapi
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.maps import Map
 from ..kernel.object import Object, ObjectMap, ObjectProgram
@@ -86,6 +86,9 @@ class Loaded:
 
 def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
     """In the child: have libbpf read an object. Raises KernelError."""
+    if elf.is_swapped(data):
+        # libbpf 1.6 opens it, to write it out again; it has no program that could run here.
+        raise KernelError("bpf_object__open_mem", libbpf.LIBBPF_ERRNO__ENDIAN, "byte order")
     if MAY_BE_LEGACY.search(data):
         from . import legacy_maps
 

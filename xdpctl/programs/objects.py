@@ -16,6 +16,7 @@ from ..host.child import in_child
 from ..host.text import Json
 from ..kernel import libbpf
 from ..kernel.btf import BTF_KIND_ARRAY, BTF_KIND_DATASEC, BTF_KIND_PTR
+from ..kernel.elf import functions
 from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Recipe, Source, Tuning
@@ -23,7 +24,7 @@ from ..supply.manifest import Labels
 from ..supply.reference import is_image
 from . import clang, given
 from .binding import asks_device, may_ask
-from .choice import Candidate, Looked, check_labels, choose, may_be_meant, meant_by
+from .choice import NO_SECTION, Candidate, Looked, check_labels, choose, may_be_meant, meant_by
 from .clang import Build
 from .given import Given, check_no_pin
 from .loading import open_object
@@ -82,7 +83,7 @@ def member(
     if section is None and program is None:
         program = meant_by(what.labels)
     check_labels(what.image, what.labels, looked)
-    found = choose(path, looked.programs, section, program, first_of_several)
+    found = choose(path, looked, section, program, first_of_several)
     recipe = Recipe(
         what.file,
         found.name,
@@ -249,7 +250,9 @@ def _inspect(path: str, named: str, data: bytes, tuning: Tuning) -> Looked:
                 }
             )
         maps = {one.raw_name.decode(errors="replace"): one.kind for one in parsed.maps}
-        return {"programs": found, "pins": pins, "maps": maps}, []
+        bare = all(one["section"] == NO_SECTION for one in found)
+        plain = functions(data, NO_SECTION.encode()) if bare else []
+        return {"programs": found, "pins": pins, "maps": maps, "plain": plain}, []
 
     try:
         answer, _fds = in_child(path, work)
@@ -260,7 +263,7 @@ def _inspect(path: str, named: str, data: bytes, tuning: Tuning) -> Looked:
     candidates = [Candidate(**values) for values in answer["programs"]]
     for found in candidates:
         _check_config(path, found)
-    return Looked(candidates, bool(answer["pins"]), answer["maps"])
+    return Looked(candidates, bool(answer["pins"]), answer["maps"], list(answer["plain"]))
 
 
 def _run_config(parsed: Object, function: str) -> dict[str, int | bool | None]:
