@@ -26,12 +26,18 @@ def schemas() -> dict[str, dict[str, Any]]:
 @cache
 def _validator(name: str) -> Any:
     import jsonschema
-    from referencing import Registry, Resource
 
+    reference = {"$ref": f"{name}.json"}
+    try:
+        from referencing import Registry, Resource
+    except ImportError:  # jsonschema before 4.18, as Debian 12 has it
+        store = {f"{other}.json": schema for other, schema in schemas().items()}
+        resolver = jsonschema.RefResolver("", reference, store=store)
+        return jsonschema.Draft202012Validator(reference, resolver=resolver)
     found: Registry[Any] = Registry().with_resources(
         (f"{other}.json", Resource.from_contents(schema)) for other, schema in schemas().items()
     )
-    return jsonschema.Draft202012Validator({"$ref": f"{name}.json"}, registry=found)
+    return jsonschema.Draft202012Validator(reference, registry=found)
 
 
 def errors(name: str, document: object) -> list[str]:
