@@ -24,7 +24,16 @@ test-kernel: ## some kernel tests: K=6.12 (or none: this machine's own), T=FILE 
 
 test-matrix: ## all of them on every kernel: 5.10, 6.1, 6.12, 6.18 and the newest 7.x
 	tests/setup matrix
-	tests/run 5.10 6.1 6.12 6.18 7
+	tests/run 5.10 6.1 6.12 6.18 7; status=$$?; docs/platforms.py build/reports/*.xml; exit $$status
+
+platforms: ## fill the table of platforms in README: a few tests of each feature on every kernel
+	tests/setup matrix
+	tests/run --features own 5.10 6.1 6.12 6.18 7
+
+test-versions: ## the tests with the oldest, Debian's and the newest of Python, libraries, libbpf, clang
+	tests/versions; status=$$?; \
+		docs/platforms.py build/reports/versions.json build/reports/versions/*-kernel.xml; \
+		exit $$status
 
 soak: ## the long tests (marked soak), with their full counts, on Linux 6.1 and 6.12
 	tests/setup test
@@ -81,4 +90,4 @@ first-day: ## write docs/first-day.md anew, from what its commands print
 	tests/setup demo
 	tests/alone .venv/bin/python -m tests.kernel.first_day
 
-.PHONY: coverage release first-day
+.PHONY: coverage release first-day platforms test-versions

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle, served, turns
+from tests.kernel import net, oracle, platforms, served, turns
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import Kind
 
@@ -78,6 +78,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
         (chosen if meant and _has_turn(item) else others).append(item)
+    mine = [item for item in chosen if HERE in item.path.parents]
+    platforms.tell_features(mine)
+    if mine == chosen:
+        left = platforms.first_of_each(chosen)
+        others += [item for item in chosen if item not in left]
+        chosen = left
     if place := turns.here():
         chosen = turns.arranged(chosen, [turns.rank(_traits(item), place) for item in chosen])
     items[:] = chosen
@@ -140,6 +146,13 @@ def _missing(item: pytest.Item) -> str:
         if reason := oracle.lacks(capability):
             return f"{capability} ({reason})"
     return ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _platform(record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Have the report say what it is of."""
+    for name, value in platforms.this_platform().items():
+        record_testsuite_property(name, value)
 
 
 @pytest.fixture(autouse=True)

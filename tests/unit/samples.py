@@ -65,6 +65,8 @@ def _make_objects() -> None:
             pytest.skip(f"missing: {tool}")
     if not Path("/usr/include/linux/bpf.h").exists():
         pytest.skip("missing: the kernel's headers")
+    if not Path("/usr/include/bpf/bpf_helpers.h").exists():
+        pytest.skip("missing: the headers of libbpf")
     directory = ROOT / "build/tests"
     directory.mkdir(parents=True, exist_ok=True)
     # Test processes that run side by side do not write the same files.

@@ -1,0 +1,1 @@
+"""Environments of other versions than this machine's: tests/versions."""
