@@ -20,53 +20,102 @@ import traceback
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 BLOCKED = 99
 """The exit code of a command that leaves one of the signals blocked."""
 
-# ptrace(2) and prctl(2), under their names in <linux/ptrace.h> and <linux/prctl.h>
+# ptrace(2) and prctl(2), under their names in <linux/ptrace.h>, <linux/elf.h> and <linux/prctl.h>
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SETOPTIONS = 0, 7, 24, 0x4200
-PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_GET_SYSCALL_INFO = 12, 13, 0x420E
+PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GET_SYSCALL_INFO = 0x4204, 0x4205, 0x420E
 PTRACE_O_TRACESYSGOOD, PTRACE_O_EXITKILL = 1, 1 << 20
 PTRACE_SYSCALL_INFO_ENTRY = 1
+NT_PRSTATUS, NT_ARM_SYSTEM_CALL = 1, 0x404
 PR_SET_CHILD_SUBREAPER = 36
 
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
-_RAX, _ORIG_RAX, _REGISTERS = 10, 15, 27  # in struct user_regs_struct of x86_64
-_NAMES = {
+
+
+class Registers(NamedTuple):
+    """Where a machine has the number of a system call and its result, each in a set of registers.
+
+    As the set, the offset in it, and a format of struct's.
+    """
+
+    number: tuple[int, int, str]
+    result: tuple[int, int, str]
+
+
+_REGISTERS = {
+    "x86_64": Registers((NT_PRSTATUS, 15 * 8, "=q"), (NT_PRSTATUS, 10 * 8, "=q")),  # orig_rax, rax
+    "aarch64": Registers((NT_ARM_SYSTEM_CALL, 0, "=i"), (NT_PRSTATUS, 0, "=q")),  # x0
+}
+CAN_FAIL = platform.machine() in _REGISTERS
+"""Whether a system call can be made to fail here."""
+# What a newer machine has only in a form that takes a directory goes by the old name here.
+_NUMBERS = {
     "x86_64": {
-        0: "read",
-        1: "write",
-        3: "close",
-        8: "lseek",
-        9: "mmap",
-        11: "munmap",
-        12: "brk",
-        13: "rt_sigaction",
-        14: "rt_sigprocmask",
-        35: "nanosleep",
-        47: "recvmsg",
-        53: "socketpair",
-        56: "clone",
-        61: "wait4",
-        73: "flock",
-        79: "getcwd",
-        82: "rename",
-        83: "mkdir",
-        84: "rmdir",
-        87: "unlink",
-        88: "symlink",
-        89: "readlink",
-        217: "getdents64",
-        257: "openat",
-        262: "newfstatat",
-        318: "getrandom",
-        321: "bpf",
-        324: "membarrier",
-    }
-}.get(platform.machine(), {})
+        "read": 0,
+        "write": 1,
+        "close": 3,
+        "lseek": 8,
+        "mmap": 9,
+        "munmap": 11,
+        "brk": 12,
+        "rt_sigaction": 13,
+        "rt_sigprocmask": 14,
+        "nanosleep": 35,
+        "recvmsg": 47,
+        "socketpair": 53,
+        "clone": 56,
+        "wait4": 61,
+        "flock": 73,
+        "getcwd": 79,
+        "rename": 82,
+        "mkdir": 83,
+        "rmdir": 84,
+        "unlink": 87,
+        "symlink": 88,
+        "readlink": 89,
+        "getdents64": 217,
+        "openat": 257,
+        "newfstatat": 262,
+        "getrandom": 318,
+        "bpf": 321,
+        "membarrier": 324,
+    },
+    "aarch64": {
+        "getcwd": 17,
+        "flock": 32,
+        "mkdir": 34,
+        "unlink": 35,  # with a flag, of a directory
+        "symlink": 36,
+        "rename": 38,
+        "openat": 56,
+        "close": 57,
+        "getdents64": 61,
+        "lseek": 62,
+        "read": 63,
+        "write": 64,
+        "readlink": 78,
+        "newfstatat": 79,
+        "nanosleep": 101,
+        "rt_sigaction": 134,
+        "rt_sigprocmask": 135,
+        "socketpair": 199,
+        "recvmsg": 212,
+        "brk": 214,
+        "munmap": 215,
+        "clone": 220,
+        "mmap": 222,
+        "wait4": 260,
+        "getrandom": 278,
+        "bpf": 280,
+        "membarrier": 283,
+    },
+}
+_NAMES = {number: name for name, number in _NUMBERS.get(platform.machine(), {}).items()}
 READS = {
     *("read", "lseek", "getcwd", "readlink", "getdents64", "openat", "newfstatat"),
     *("mmap", "munmap", "brk", "getrandom", "nanosleep", "rt_sigaction", "rt_sigprocmask"),
@@ -202,17 +251,20 @@ class Stepped:
             os.kill(self.pid, number)
 
     def fail(self, error: int) -> None:
-        """Let the system call that is about to begin not happen, and give this error (x86_64)."""
+        """Let the system call that is about to begin not happen, and give this error."""
         assert self.entering
-        self._set_register(_ORIG_RAX, -1)
+        registers = _REGISTERS[platform.machine()]
+        self._set(*registers.number, -1)
         assert self.step()
-        self._set_register(_RAX, -error)
+        self._set(*registers.result, -error)
 
-    def _set_register(self, which: int, value: int) -> None:
-        registers = (ctypes.c_long * _REGISTERS)()
-        _ptrace(PTRACE_GETREGS, self.pid, None, ctypes.addressof(registers))
-        registers[which] = value
-        _ptrace(PTRACE_SETREGS, self.pid, None, ctypes.addressof(registers))
+    def _set(self, which: int, offset: int, form: str, value: int) -> None:
+        """Set one register in a set of them."""
+        buffer = ctypes.create_string_buffer(1024)
+        vector = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), len(buffer))  # struct iovec
+        _ptrace(PTRACE_GETREGSET, self.pid, which, ctypes.addressof(vector))
+        struct.pack_into(form, buffer, offset, value)
+        _ptrace(PTRACE_SETREGSET, self.pid, which, ctypes.addressof(vector))
 
     @property
     def call(self) -> str:

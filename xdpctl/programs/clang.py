@@ -167,16 +167,24 @@ def compiled(path: str, flags: Sequence[str] = ()) -> bytes:
     )
 
 
+_MACHINES = {
+    "aarch64": ("__aarch64__", "__TARGET_ARCH_arm64"),
+    "s390x": ("__s390x__", "__TARGET_ARCH_s390"),
+    "x86_64": ("__x86_64__", "__TARGET_ARCH_x86"),
+}
+"""What the headers of the C library and those of libbpf (bpf_tracing.h) call a machine."""
+
+
 def _system() -> list[str]:
     """Flags for the C library's headers, which a multiarch distribution keeps in two places.
 
-    For the target bpf clang looks in neither, and the headers take it for a machine of 32 bits.
+    For the target bpf clang looks in neither, and the headers take it for another machine.
     """
     machine = platform.machine()
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
     places = [path for path in (f"/usr/include/{triplet}",) if os.path.isdir(path)]
     flags = [word for path in places for word in ("-idirafter", path)]
-    return [*flags, "-D__x86_64__", "-D__TARGET_ARCH_x86"] if machine == "x86_64" else flags
+    return [*flags, *(f"-D{name}" for name in _MACHINES.get(machine, ()))]
 
 
 def _clang(path: str, words: Sequence[str], text: bytes | None = None) -> bytes:

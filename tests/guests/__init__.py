@@ -1,0 +1,1 @@
+"""What tests/vm is made of: Debian's kernels and userlands, and the guests that run them."""

@@ -1,0 +1,83 @@
+"""A small Debian of another architecture: packages unpacked together, and none installed."""
+
+import shutil
+import time
+from pathlib import Path
+
+from .common import call, place
+from .debian import Packages
+
+SUITES = ("trixie", "trixie-security")
+# What the unit tests want.
+PYTHON = [
+    "base-files",
+    "base-passwd",
+    "coreutils",
+    "dash",
+    "libc-bin",
+    "python3",
+    "python3-click",
+    "python3-rich",
+    "python3-pyroute2",
+    "python3-pytest",
+    "python3-jsonschema",
+    "libbpf1",
+    "libelf1t64",
+]
+# And what a guest and the kernel tests want.
+GUEST = [
+    "bash",
+    "findutils",
+    "grep",
+    "sed",
+    "gawk",
+    "util-linux",
+    "mount",
+    "kmod",
+    "busybox-static",
+    "procps",
+    "make",
+    "strace",
+    "file",
+    "iproute2",
+    "ethtool",
+    "tcpdump",
+    "xdp-tools",
+    "bpftool",
+    "clang",
+    "llvm",
+    "libbpf-dev",
+    "linux-libc-dev",
+    "python3-bpfcc",
+]
+PACKAGES = {"arm64": PYTHON + GUEST, "s390x": PYTHON}
+LINKS = {"usr/bin/sh": "dash", "usr/bin/awk": "gawk"}
+
+
+def root(arch: str) -> Path:
+    return place(arch) / "userland"
+
+
+def fetch(arch: str) -> None:
+    """Make it, unless it is there; whoever calls this holds the lock of the cache."""
+    path = root(arch)
+    if path.exists():
+        return
+    began, work = time.monotonic(), path.with_name("userland.part")
+    shutil.rmtree(work, ignore_errors=True)
+    new = work / "root"
+    new.mkdir(parents=True)
+    print(f"tests/vm: fetching a userland for {arch}", flush=True)
+    debs = Packages(work, SUITES, arch).fetch_with_depends(PACKAGES[arch])
+    # First the one that says where /bin and /lib lead to.
+    for deb in sorted(debs, key=lambda one: not one.name.startswith("base-files_")):
+        call("dpkg-deb", "-x", deb, new)
+    for name in ("passwd", "group"):
+        shutil.copy(new / f"usr/share/base-passwd/{name}.master", new / "etc" / name)
+    for link, target in LINKS.items():
+        if not (new / link).exists():
+            (new / link).symlink_to(target)
+    new.rename(path)
+    shutil.rmtree(work)
+    took = time.monotonic() - began
+    print(f"tests/vm: a userland for {arch} of {len(debs)} packages ready in {took:.0f} s")
