@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,9 +30,13 @@ _COMPARISONS: dict[int, Callable[[int, int], bool]] = {
 _SIZES = {0x0: "=I", 0x3: "=Q"}
 
 
+# Where the registers are in the second byte of an instruction.
+DST, SRC = (0, 4) if sys.byteorder == "little" else (4, 0)
+
+
 def insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
     """One instruction, written by its numbers: an oracle of its own beside kernel/asm.py."""
-    return struct.pack("=BBhi", code, dst | src << 4, off, imm)
+    return struct.pack("=BBhi", code, dst << DST | src << SRC, off, imm)
 
 
 class Pointer(NamedTuple):
@@ -66,7 +71,7 @@ class Machine:
         at = 0
         while at < len(self.code):
             code, both, off, imm = self.code[at]
-            dst, src = both & 15, both >> 4
+            dst, src = both >> DST & 15, both >> SRC & 15
             at += 1
             kind, size = code & 7, _SIZES.get(code >> 3 & 3, "=Q")
             if code == 0x95:

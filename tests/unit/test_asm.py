@@ -6,6 +6,7 @@ test_trace.py run what is put together.
 
 from __future__ import annotations
 
+import ctypes
 import random
 import struct
 
@@ -84,6 +85,30 @@ def test_labels_anywhere(seed: int) -> None:
             _opcode, _registers, off, imm = packed[here]
             assert here + 1 + off + imm == where[item.to]
         here += asm.length([item])
+
+
+class Fields(ctypes.Structure):
+    """struct bpf_insn of <linux/bpf.h>, laid out as the C compiler of this machine does."""
+
+    _fields_ = (
+        ("code", ctypes.c_uint8),
+        ("dst_reg", ctypes.c_uint8, 4),
+        ("src_reg", ctypes.c_uint8, 4),
+        ("off", ctypes.c_int16),
+        ("imm", ctypes.c_int32),
+    )
+
+
+def test_instructions_are_the_compiler_s() -> None:
+    """Also on machines of the other byte order: tests/endian."""
+    written = Insn(0x7B, asm.R10, 3, -8, -2).pack()
+    fields = Fields.from_buffer_copy(written)
+    found = (fields.code, fields.dst_reg, fields.src_reg, fields.off, fields.imm)
+    assert found == (0x7B, 10, 3, -8, -2)
+    (decoded,) = asm.decoded(written)
+    assert decoded == found
+    (named,) = asm.references(Insn(asm.CALL, asm.R0, 1, 0, 5).pack())
+    assert (named.src, named.imm) == (1, 5)
 
 
 def test_a_label_that_stands_nowhere() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.machine import insn
+from tests.unit.machine import DST, SRC, insn
 from tests.unit.samples import DROP, PASS, TX, fresh, running
 from xdpctl.errors import KernelError, RightsError, UnsupportedError, VerifierError, XdpctlError
 from xdpctl.kernel import asm, libbpf, maps, records, uapi
@@ -49,7 +49,7 @@ class Machine:
         stack: dict[int, object] = {}
         while True:
             code, both, off, imm = self.code[place]
-            dst, src = both & 15, both >> 4
+            dst, src = both >> DST & 15, both >> SRC & 15
             place += 1
             self.steps += 1
             if code == MOV32:

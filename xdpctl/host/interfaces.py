@@ -6,6 +6,7 @@ import _socket as socket  # that of Python makes enumerations of all there is to
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -148,7 +149,7 @@ def current() -> str:
     try:
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
             cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        return str(int.from_bytes(cookie, "little"))
+        return str(int.from_bytes(cookie, sys.byteorder))
     except OSError:
         return f"ino{os.stat('/proc/thread-self/ns/net').st_ino}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,8 +33,11 @@ CALL, EXIT = BPF_JMP | BPF_CALL, BPF_JMP | BPF_EXIT
 JA, ADD64_K = BPF_JMP | BPF_JA, BPF_ALU64 | BPF_ADD | BPF_K
 
 _INSN = struct.Struct("=BBhi")
-"""struct bpf_insn: opcode, registers (destination in the low four bits), offset, immediate."""
+"""struct bpf_insn: opcode, registers, offset, immediate."""
 INSN_SIZE = _INSN.size
+# The registers are two fields of four bits. A compiler puts the first one, the destination, into
+# the low half of the byte if the machine is of little endian, else into the high half.
+_DST, _SRC = (0, 4) if sys.byteorder == "little" else (4, 0)
 
 
 class Reg(enum.Enum):
@@ -68,7 +72,7 @@ class Insn(NamedTuple):
         off, imm = self.off, self.imm
         if self.to is not None:
             off, imm = (off, distance) if self.opcode == CALL else (distance, imm)
-        code = _INSN.pack(self.opcode, self.dst.value | self.src << 4, off, imm)
+        code = _INSN.pack(self.opcode, self.dst.value << _DST | self.src << _SRC, off, imm)
         return code if self.high is None else code + _INSN.pack(0, 0, 0, self.high)
 
 
@@ -252,7 +256,7 @@ def references(code: bytes) -> Iterator[Reference]:
     for match in _REFERENCES.finditer(code[::INSN_SIZE]):
         number = match.start()
         opcode, registers, off, imm = _INSN.unpack_from(code, number * INSN_SIZE)
-        yield Reference(number, opcode, registers >> 4, off, imm)
+        yield Reference(number, opcode, registers >> _SRC & 15, off, imm)
 
 
 def with_maps(code: bytes, names: Mapping[int, int]) -> bytes:
@@ -323,7 +327,7 @@ class Decoded(NamedTuple):
 def decoded(code: bytes) -> list[Decoded]:
     """The instructions, the halves of a load each by itself."""
     return [
-        Decoded(opcode, registers & 15, registers >> 4, off, imm)
+        Decoded(opcode, registers >> _DST & 15, registers >> _SRC & 15, off, imm)
         for opcode, registers, off, imm in _INSN.iter_unpack(code)
     ]
 
