@@ -26,12 +26,16 @@ FLIPS = ["attach", "update", "detach"]
 
 
 def hook(
-    attach: Attach = "link", interface: Interface = LOOPBACK, mode: AskedMode | None = None
+    attach: Attach = "link",
+    interface: Interface = LOOPBACK,
+    mode: AskedMode | None = None,
+    *,
+    frags: bool = False,
 ) -> Hook:
-    """The hook of a bare interface that two programs are for, one of them without frags."""
+    """The hook of a bare interface that two programs are for, the second with `frags` or not."""
     paths = homes.of(Bpffs("/bpffs"), interface)
     state = State(interface, None, (), paths.home)
-    target = chain_of(fresh("whole", frags=True), fresh("plain"))
+    target = chain_of(fresh("whole", frags=True), fresh("plain", frags=frags))
     plan = plan_of(state, target, mode, attach)
     return Hook(interface, plan, paths, None, contextlib.ExitStack())
 
@@ -171,6 +175,32 @@ def test_the_driver_s_words_and_the_remedy_for_them(
         assert said in caught.value.why
         assert text in caught.value.hint
         assert "-m skb" in caught.value.hint
+
+
+@pytest.mark.parametrize("attach", ATTACHES)
+def test_a_driver_that_takes_no_fragments(attach: Attach) -> None:
+    """Nobody is told to build programs anew that are as they should be."""
+    said = "vmxnet3: MTU 9000 too large for XDP"
+    log = f"libbpf: Kernel error message: {said}\n"
+    refusals = hook(attach, frags=True)._refusals("attach")
+    with pytest.raises(UnsupportedError, match="driver of lo") as caught, refusals:
+        raise KernelError("bpf_xdp_attach", errno.EOPNOTSUPP, log)
+    assert said in caught.value.why
+    assert "xdp.frags" not in caught.value.hint
+    assert "mtu 1500" in caught.value.hint
+    assert "-m skb" in caught.value.hint
+
+
+def test_a_link_does_not_tell_that_fragments_are_no_longer_taken() -> None:
+    """Its update is refused without words, and the hook is in use."""
+    state = state_of([running("whole", 8, frags=True)], link_id=77)
+    target = chain_of(running("whole", 8, frags=True), fresh("plain"))
+    paths = homes.of(Bpffs("/bpffs"), LOOPBACK)
+    updating = Hook(LOOPBACK, plan_of(state, target), paths, None, contextlib.ExitStack())
+    refusals = updating._refusals("update")
+    with pytest.raises(UnsupportedError, match="MTU of lo") as caught, refusals:
+        raise KernelError("bpf_link_update", errno.EINVAL)
+    assert "plain lacks it" in caught.value.why
 
 
 def test_what_is_taken_against_all_odds_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from ..host import signals
 from ..host.interfaces import Interface
 from ..kernel import asm, netlink, uapi, xdp
 from ..kernel.program import Program
-from ..model.chain import Member
+from ..model.chain import Chain, Member
 from ..model.plan import Plan
 
 DRIVERS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM)
@@ -41,6 +41,8 @@ def explained(interface: Interface, plan: Plan, what: str, error: KernelError) -
         said = asked(interface, plan, error.errno)
     reason = f"{said} ({error})" if said else error.log.strip() or str(error)
     if error.errno == errno.ERANGE or (error.errno in DRIVERS and _is_of_size(said)):
+        return _too_large(interface, plan, what, said)
+    if error.errno in DRIVERS and not error.log and what == "update" and _loses_frags(plan):
         return _too_large(interface, plan, what, said)
     if error.errno == errno.EINVAL and plan.adopts and plan.attach == "link":
         # bpf_xdp_link_update() (net/core/dev.c) wants both to be alike.
@@ -77,8 +79,7 @@ def asked(interface: Interface, plan: Plan, number: int) -> str:
     if plan.mode == "skb":
         return ""
     flags = uapi.XDP_FLAGS_HW_MODE if plan.mode == "hw" else uapi.XDP_FLAGS_DRV_MODE
-    frags = all(member.frags for member in plan.target.members)
-    kind = uapi.BPF_PROG_TYPE_XDP
+    kind, frags = uapi.BPF_PROG_TYPE_XDP, _takes_frags(plan.target, plan.protocol)
     try:
         asking = Program.load(kind, "xdpctl_ask", asm.PASS, gpl=True, frags=frags)
     except KernelError:
@@ -109,8 +110,22 @@ def _is_of_size(said: str) -> bool:
     return bool(re.search(r"\bMTU\b|frags|frame size|buffer", said, re.IGNORECASE))
 
 
+def _takes_frags(chain: Chain, protocol: int) -> bool:
+    """Whether its root takes packets of several fragments."""
+    return protocol != 1 and all(member.frags for member in chain.members)
+
+
+def _loses_frags(plan: Plan) -> bool:
+    """Whether the new root takes no fragments where the old one did.
+
+    The refusal of a link's update is a bare errno, and a hook in use cannot be asked.
+    """
+    before, after = (_takes_frags(one, plan.protocol) for one in (plan.current, plan.target))
+    return plan.mode != "skb" and bool(plan.current.members) and before and not after
+
+
 def _too_large(interface: Interface, plan: Plan, what: str, said: str) -> UnsupportedError:
-    """Packets of several fragments may come in, and not every program takes them."""
+    """Packets of several fragments may come in, which not every program and driver takes."""
     name = interface.name
     whose, device = name, name
     # A veth end gets what its peer sends: it is the peer's MTU that counts.
@@ -119,6 +134,13 @@ def _too_large(interface: Interface, plan: Plan, what: str, said: str) -> Unsupp
         whose, device = f"{peer.name or 'the peer'}, the peer of {name},", peer.name
     lower = f"ip link set dev {device} mtu 1500" if device else "in its own network namespace"
     generic = ", or load -m skb" if what == "attach" and plan.mode != "skb" else ""
+    if _takes_frags(plan.target, plan.protocol):
+        told = f"the driver says: {said}" if said else "the driver takes no fragments"
+        return UnsupportedError(
+            f"the MTU of {whose} is too large for the driver of {name}",
+            why=f"every program takes packets of several fragments, and {told}",
+            hint=f"lower it ({lower}){generic}",
+        )
     return UnsupportedError(
         f"the MTU of {whose} is too large for this chain",
         why="packets of several fragments need frags support in every program, and "
