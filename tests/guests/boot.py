@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
-from . import foreign, own
+from . import cards, foreign, own
 from .common import CACHE, OWN, GuestError
 from .guest import RUN, SHELL, Guest, write_job
 from .kernels import version
@@ -51,6 +51,8 @@ def boot(guest: Guest, argv: list[str], kvm: bool | None) -> int:
                 problem = "crashed, or did not boot"
             elif time.monotonic() > deadline:
                 problem = f"was stopped after {guest.timeout:g} seconds"
+            if guest.cards:
+                cards.serve(shared)
             done = status.exists()
             while chunk := output.read(1 << 20):
                 sys.stdout.buffer.write(chunk)

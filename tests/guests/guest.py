@@ -36,6 +36,7 @@ class Guest:
     shares: list[Path] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     exact: bool = False
+    cards: bool = False
 
 
 def write_job(guest: Guest, shared: Path, ending: str) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from . import cards
 from .common import CACHE, CHECKOUT, OWN, die, place
 from .guest import GUEST_DIR, Guest
 from .kernels import version
@@ -41,9 +42,11 @@ def command(guest: Guest, shared: Path, kvm: bool | None, *, shell: bool) -> lis
     argv += [f"--rwdir={share}" for share in guest.shares]
     job = f"{GUEST_DIR}/job"
     argv += ["--shell", job] if shell else ["--script-sh", f"exec {job}"]
+    extra = cards.options(shared) if guest.cards else []
     if not kvm:
         # CPUs emulated in several threads crashed when live code was patched, as swaps do.
         # Two CPUs that take turns would keep whoever waits for both of them waiting for long.
-        argv += ["--kopt", "rcupdate.rcu_expedited=1", "--disable-kvm", "--qemu-opts", *EMULATED]
-        argv += ["-icount", "shift=0,sleep=off"] if guest.exact else []
-    return argv
+        argv += ["--kopt", "rcupdate.rcu_expedited=1", "--disable-kvm"]
+        extra += EMULATED + (["-icount", "shift=0,sleep=off"] if guest.exact else [])
+    argv += ["--qemu-opts", *extra] if extra else []
+    return cards.wired(argv) if guest.cards else argv

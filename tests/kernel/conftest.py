@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import net, oracle, platforms, served, turns
+from tests.kernel import net, oracle, platforms, served, turns, wires
 from tests.kernel.tool import Tool
 from xdpctl.model.chain import Kind
 
@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
     config.addinivalue_line("markers", "one_guest: the same on each kernel that can run it")
     config.addinivalue_line("markers", "every_kernel: not shared between guests")
+    config.addinivalue_line("markers", "cards: needs the cards of a guest of tests/vm --cards")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")
 
 
@@ -71,12 +72,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out kinds that a test is not about: such a test does not exist, and is not skipped."""
+    """Leave out kinds that a test is not about: such a test does not exist, and is not skipped.
+
+    Nor do those for cards where there are none.
+    """
     wanted = os.environ.get("XDPCTL_KINDS", ",".join(KINDS)).split(",")
     chosen, others = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         kind, mark = _kind_of(item), item.get_closest_marker("kinds")
         meant = kind is None or (kind in wanted and (mark is None or kind in mark.args))
+        meant = meant and (bool(wires.NAMES) or not item.get_closest_marker("cards"))
         (chosen if meant and _has_turn(item) else others).append(item)
     mine = [item for item in chosen if HERE in item.path.parents]
     platforms.tell_features(mine)

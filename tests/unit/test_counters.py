@@ -102,7 +102,8 @@ def test_the_verdict_is_left_alone_and_no_row_counts_nothing() -> None:
 @pytest.mark.parametrize(("mask", "cell"), [((4, 0), 1), ((4, 1), 2), ((0, 0), 0)])
 def test_tracing_programs_read_the_mask_of_their_row(mask: tuple[int, int], cell: int) -> None:
     row = Row()
-    struct.pack_into("=QII", row.masks, 3 * count_code.MASK_SIZE, 9, *mask)
+    codes, last = mask
+    struct.pack_into("=QQ", row.masks, 3 * count_code.MASK_SIZE, 9, last << 32 | codes)
     arguments = bytearray(16)
     struct.pack_into("=Q", arguments, 8, 0xFFFFFFFF_00000002)  # only the low half is the verdict
     packet = bytearray(struct.pack("=QQ", 0x1000, 0x1000 + 98))

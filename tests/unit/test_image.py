@@ -115,8 +115,9 @@ def test_what_is_no_whole_image_is_none() -> None:
         assert Image.unpack(packed[:length]) is None, length
     for longer in (packed + bytes(1), packed + EXIT):
         assert Image.unpack(longer) is None
-    for place, value in ((0, b"X"), (4, b"\x02"), (5, b"\x01"), (8, b"\x20")):
-        assert Image.unpack(packed[:place] + value + packed[place + 1 :]) is None, place
+    spoilt = ((0, b"X"), (4, struct.pack("=H", 2)), (4, struct.pack("=H", 257)))
+    for place, value in (*spoilt, (8, struct.pack("=I", 32))):
+        assert Image.unpack(packed[:place] + value + packed[place + len(value) :]) is None, place
     # Half an instruction is in no program.
     assert Image.unpack(b"xdpi" + struct.pack("=HHI", 1, 0, 4) + bytes(4)) is None
 

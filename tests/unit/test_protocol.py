@@ -214,8 +214,9 @@ def test_what_is_no_whole_fused_record_is_none() -> None:
         assert Config.unpack_fused(record[:length]) is None, length
     assert Config.unpack_fused(record + bytes(20)) is None
     # Another magic, a later version, and a count that is not that of the slots behind it.
-    for place, value in ((0, b"X"), (4, b"\x02"), (5, b"\x01"), (6, b"\x02"), (7, b"\x01")):
-        changed = record[:place] + value + record[place + 1 :]
+    numbers = [(4, 2), (4, 1 + 256), (6, 2), (6, 3 + 256)]
+    for place, value in [(0, b"X"), *((at, struct.pack("=H", one)) for at, one in numbers)]:
+        changed = record[:place] + value + record[place + len(value) :]
         assert Config.unpack_fused(changed) is None, place
 
 
@@ -268,12 +269,14 @@ def test_what_is_no_whole_wide_record_is_none() -> None:
     for length in range(len(record)):
         assert Config.unpack_wide(record[:length]) is None, length
     assert Config.unpack_wide(record + bytes(12)) is None
-    changes = [(0, b"X"), (3, b"f"), (4, b"\x02"), (6, b"\x0a"), (7, b"\x01")]
-    for place, value in (*changes, (12, b"\0"), (12, b"\x04"), (14, b"\x01")):
-        changed = record[:place] + value + record[place + 1 :]
+    changes = [(0, b"X"), (3, b"f")]
+    changes += [(at, struct.pack("=H", one)) for at, one in ((4, 2), (6, 10), (6, 11 + 256))]
+    changes += [(12, struct.pack("=I", protocol)) for protocol in (0, 4, 2 + 65536)]
+    for place, value in changes:
+        changed = record[:place] + value + record[place + len(value) :]
         assert Config.unpack_wide(changed) is None, place
     # One that is not wide: nobody writes it so.
-    assert Config.unpack_wide(record[:6] + b"\x0a\0" + record[8:-12]) is None
+    assert Config.unpack_wide(record[:6] + struct.pack("=H", 10) + record[8:-12]) is None
 
 
 def test_the_names_of_dispatchers() -> None:
