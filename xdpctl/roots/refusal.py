@@ -136,8 +136,9 @@ def _too_large(interface: Interface, plan: Plan, what: str, said: str) -> Unsupp
     generic = ", or load -m skb" if what == "attach" and plan.mode != "skb" else ""
     if _takes_frags(plan.target, plan.protocol):
         told = f"the driver says: {said}" if said else "the driver takes no fragments"
+        driver = "its driver" if peer is None else f"the driver of {name}"
         return UnsupportedError(
-            f"the MTU of {whose} is too large for the driver of {name}",
+            f"the MTU of {whose} is too large for {driver}",
             why=f"every program takes packets of several fragments, and {told}",
             hint=f"lower it ({lower}){generic}",
         )
