@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, kinds, one_guest
 from tests.kernel.tool import ROOT, Tool
+from tests.unit.docs.pages import read
 
 pytestmark = [one_guest, kinds("fused")]  # mounts know no root
 
@@ -104,6 +107,25 @@ def test_a_shell_that_lives_on(veth: net.Veth, objects: Objects, empty: Path) ->
         *ALONE,
     )
     assert code == 0, err
+
+
+def test_a_container(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """With what docs/install.md gives it, and with the host's processes one capability more."""
+    (words,) = re.findall(r"^podman run .*?^```", read("docs/install.md"), re.DOTALL | re.MULTILINE)
+    given = ",".join(f"+{name.lower()}" for name in re.findall(r"--cap-add (\w+)", words))
+    load = ["load", veth.dev, str(objects["pass"])]
+
+    def inside(rights: str, *namespaces: str) -> list[str]:
+        limits = ["setpriv", f"--bounding-set=-all,{rights}", "--inh-caps=-all", "--"]
+        return [*ALONE, *namespaces, *limits, *XDPCTL, "--bpffs", str(tool.bpffs)]
+
+    time.sleep(0.1)  # a container is younger than the host's mounts, by the tick of a clock
+    alone = inside(given, "--pid", "--fork", "--mount-proc")
+    for xdpctl in (alone, inside(f"{given},+sys_ptrace")):
+        for change in (load, ["swap-dispatcher", veth.dev], ["unload", veth.dev, "--all"]):
+            code, err = run(*xdpctl, *change)
+            assert code == 0, err
+    refused(*run(*inside(given), *load))
 
 
 def test_a_namespace_that_a_descriptor_keeps(veth: net.Veth, objects: Objects, empty: Path) -> None:
