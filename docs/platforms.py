@@ -39,7 +39,21 @@ FEATURES = (
 )
 SHORT = ("EXT root", "fused root", "link", "netlink", "frags", "counting", "monitor", "trace")
 """The features that README.md has room for."""
+CARDS = (
+    "mode",
+    "swaps",
+    "down and up",
+    "plug",
+    "rings",
+    "queues",
+    "MTU",
+    "jumbo frames",
+)
+"""What tests/kernel/test_drivers.py tells of a card."""
 LIBRARIES = ("python", "click", "rich", "pyroute2", "libbpf", "clang")
+
+ANSWERS = ("", "native", "skb", "yes", "runs on", "refused", "swap")
+"""What is told of a card, the worst last."""
 
 Data = dict[str, dict[str, Any]]
 
@@ -59,6 +73,17 @@ The own kernel is that of the machine that the tests ran on. Here it refuses EXT
 others are Debian's, in guests.
 
 """
+CARDS_HEAD = """
+## Network cards
+
+What `tests/kernel/test_drivers.py` saw with QEMU's cards, with what stands on one of them, and with
+a tap and WireGuard. A chain was loaded in this mode. **swaps**: under a flood no packet missed a
+program while roots were swapped. Then the card went down and up, its plug was pulled, and its
+rings, queues (`ethtool -G`, `-L`) and MTU were changed under the chain. **runs on**: each program
+counted every packet afterwards. **refused**: the driver did not do it. **swap**: the driver lost
+the program, and `xdpctl swap-dispatcher` gave it another.
+
+"""
 VERSIONS_HEAD = """
 ## Versions
 
@@ -68,13 +93,17 @@ The unit tests, and those kernel tests that could tell versions apart, on the ow
 """
 
 
+def parsed(path: Path) -> tuple[ET.Element | None, dict[str, str]]:
+    """A report's suite, and what it tells of what it ran on."""
+    suite = ET.parse(path).find(".//testsuite")
+    told = [] if suite is None else suite.iterfind("./properties/*")
+    return suite, {str(one.get("name")): one.get("value", "") for one in told}
+
+
 def report(path: Path) -> tuple[str, dict[str, Any]] | None:
     """A platform's name, and what its report shows of it; None if it tells no platform."""
-    suite = ET.parse(path).find(".//testsuite")
-    if suite is None:
-        return None
-    told = {str(one.get("name")): one.get("value", "") for one in suite.iterfind("./properties/*")}
-    if "kernel" not in told:
+    suite, told = parsed(path)
+    if suite is None or "kernel" not in told or told.get("cards"):
         return None
     counts: dict[str, dict[str, int]] = {}
     for case in suite.iterfind("testcase"):
@@ -91,22 +120,40 @@ def report(path: Path) -> tuple[str, dict[str, Any]] | None:
         "where": told["where"],
         "machine": told["machine"],
         "system": told["system"],
-        "platform": told.get("platform", ""),
         "date": str(suite.get("timestamp"))[:10],
         "features": {name: counts[name] for name in FEATURES if name in counts},
     }
-    parts = (found["platform"], found["system"], found["where"], series, found["machine"])
-    return ", ".join(filter(None, parts)), found
+    return ", ".join((found["system"], found["where"], series, found["machine"])), found
+
+
+def cards(path: Path) -> Data:
+    """By the names of cards, what a report shows of them; empty with none, or if a test failed."""
+    suite, told = parsed(path)
+    found: Data = {}
+    if suite is None or not told.get("cards"):
+        return found
+    if suite.find("testcase/failure") is not None or suite.find("testcase/error") is not None:
+        print(f"docs/platforms.py: {path}: tests failed, so it tells nothing of cards")
+        return found
+    general = {"kernel": told["kernel"], "date": str(suite.get("timestamp"))[:10]}
+    for one in suite.iterfind("testcase/properties/property[@name='card']"):
+        name, what, result = str(one.get("value")).split(": ")
+        seen = found.setdefault(name, {**general, "seen": {}})["seen"]
+        # Of several answers, to both kinds of root or to two MTUs, the worst counts.
+        seen[what] = max(seen.get(what, ""), result, key=ANSWERS.index)
+    return found
 
 
 def gathered(data: Data, paths: Iterable[Path]) -> Data:
     """The data with what reports and results of versions say."""
-    new = {"platforms": dict(data.get("platforms", {})), "versions": dict(data.get("versions", {}))}
+    new = {part: dict(data.get(part, {})) for part in ("platforms", "cards", "versions")}
     for path in paths:
         if path.suffix == ".json":
             new["versions"] |= json.loads(path.read_text(encoding="utf-8"))
         elif (found := report(path)) is not None:
             new["platforms"][found[0]] = found[1]
+        else:
+            new["cards"] |= cards(path)
     return new
 
 
@@ -134,7 +181,7 @@ def markdown(rows: list[list[str]]) -> str:
 def order(one: Mapping[str, Any]) -> tuple[Any, ...]:
     """Guests before the own kernel, then by system, processor and kernel."""
     number = [int(part) for part in one["series"].split(".")]
-    return one["machine"], one["platform"], one["where"], one["system"], number
+    return one["machine"], one["where"], one["system"], number
 
 
 def kernel_name(one: Mapping[str, Any]) -> str:
@@ -146,17 +193,17 @@ def grouped(platforms: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     kernels: dict[tuple[str, ...], list[str]] = {}
     for one in sorted(platforms, key=order):
         cells = [cell(one["features"].get(name)) for name in SHORT]
-        key = (one["machine"], one["platform"], one["where"], one["system"], *cells)
+        key = (one["machine"], one["where"], one["system"], *cells)
         kernels.setdefault(key, []).append(kernel_name(one))
     systems: dict[tuple[str, ...], list[str]] = {}
-    for (machine, more, _where, system, *cells), names in kernels.items():
-        systems.setdefault((machine, more, ", ".join(names), *cells), []).append(system)
+    for (machine, _where, system, *cells), names in kernels.items():
+        systems.setdefault((machine, ", ".join(names), *cells), []).append(system)
     rows = []
-    for (machine, more, of_kernels, *shown), found in systems.items():
+    for (machine, of_kernels, *shown), found in systems.items():
         first, *others = found
         name, _, _ = first.partition(" ")
-        told = [first, *(one.removeprefix(f"{name} ") for one in others), machine, more]
-        rows.append([", ".join(filter(None, told)), of_kernels, *shown])
+        told = [first, *(one.removeprefix(f"{name} ") for one in others), machine]
+        rows.append([", ".join(told), of_kernels, *shown])
     return rows
 
 
@@ -182,15 +229,19 @@ def page(data: Data) -> str:
     for one in platforms:
         told = [cell(one["features"].get(name), count=True) for name in FEATURES]
         kernel = one["kernel"] if one["where"] == "guest" else kernel_name(one)
-        system = ", ".join(filter(None, [one["system"], one["platform"]]))
-        rows.append([system, kernel, one["machine"], one["date"], *told])
+        rows.append([one["system"], kernel, one["machine"], one["date"], *told])
+    of_cards = [["card", "Linux", "tested", *CARDS]]
+    for name, one in data["cards"].items():
+        told = [one["seen"].get(what, "not run") for what in CARDS]
+        of_cards.append([name, one["kernel"], one["date"], *told])
     versions = [["environment", *LIBRARIES, "unit tests", "kernel tests"]]
     for name, one in data["versions"].items():
         if one["not_had"]:
             continue
         told = [tests(one["steps"].get(part)) for part in ("unit", "kernel")]
         versions.append([name, *(one["versions"][library] for library in LIBRARIES), *told])
-    return HEAD + markdown(rows) + VERSIONS_HEAD + markdown(versions)
+    tables = (HEAD, rows), (CARDS_HEAD, of_cards), (VERSIONS_HEAD, versions)
+    return "".join(head + markdown(lines) for head, lines in tables)
 
 
 def in_readme(text: str, data: Data) -> str:

@@ -4,7 +4,8 @@ A report (--junitxml) names with each test the features that it shows, and with 
 kernel, the processor and the system that they ran on. docs/platforms.py reads that.
 
 XDPCTL_FEATURES=3 leaves only the first three tests of each feature: enough to see whether a
-platform has it. XDPCTL_PLATFORM names what else makes a platform, such as the driver of a card.
+platform has it. A guest with network cards is no platform: what test_drivers.py sees of each card
+is in a table of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import Counter
 
 import pytest
 
-from tests.kernel import oracle
+from tests.kernel import oracle, wires
 
 FEATURES = {
     "EXT root": r"test_chain\.py.*\[ext",
@@ -86,5 +87,5 @@ def this_platform() -> dict[str, str]:
         "where": "own" if oracle.lacks("own_machine") else "guest",
         "machine": platform.machine(),
         "system": f"{release.get('NAME', 'Linux').split()[0]} {number}".strip(),
-        "platform": os.environ.get("XDPCTL_PLATFORM", ""),
+        "cards": " ".join(wires.NAMES),
     }

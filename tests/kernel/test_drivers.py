@@ -11,7 +11,7 @@ import os
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -33,6 +33,18 @@ MODES = [
 ]
 SWAPS = 4
 
+Tell = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Have the report say what was seen of a card, for docs/platforms.py: card, what, answer."""
+
+    def told(card: str, what: str, answer: str) -> None:
+        request.node.user_properties.append(("card", f"{card}: {what}: {answer}"))
+
+    return told
+
 
 def swapped(tool: Tool, wire: wires.Wire, programs: list[int], what: str) -> None:
     """Swap the root under a flood, of which each program counts every packet."""
@@ -45,16 +57,22 @@ def swapped(tool: Tool, wire: wires.Wire, programs: list[int], what: str) -> Non
 
 
 @pytest.mark.parametrize(("card", "mode"), MODES)
-def test_no_packet_misses_a_program(tool: Tool, objects: Objects, card: str, mode: str) -> None:
+def test_no_packet_misses_a_program(
+    tool: Tool, objects: Objects, tell: Tell, card: str, mode: str
+) -> None:
     with wires.wire(card) as wire:
         programs = counters(tool, wire, objects, "-m", mode)
         swapped(tool, wire, programs, f"{card}, {mode}")
         assert oracle.xdp_prog_id(wire.ifindex)[1] == mode
+    tell(card, "mode", mode)
+    tell(card, "swaps", "yes")
 
 
 @kinds("ext")
 @pytest.mark.parametrize(("card", "mode"), MODES)
-def test_what_is_done_to_the_card(tool: Tool, objects: Objects, card: str, mode: str) -> None:
+def test_what_is_done_to_the_card(
+    tool: Tool, objects: Objects, tell: Tell, card: str, mode: str
+) -> None:
     """Reset, plug, rings, queues and MTU under a chain: it runs on, and can be swapped."""
     with wires.wire(card) as wire:
         programs = counters(tool, wire, objects, "-m", mode)
@@ -68,7 +86,7 @@ def test_what_is_done_to_the_card(tool: Tool, objects: Objects, card: str, mode:
             assert tool.chain(wire.ifindex) == programs
             return seen == wanted
 
-        def runs_on(what: str) -> None:
+        def runs_on(what: str, answer: str = "runs on") -> None:
             if not counts():
                 # vmxnet3 forgets its program as it goes down and as it is reset, by a change of its
                 # rings or its MTU (seen on 6.12). A swap gives it another.
@@ -76,6 +94,8 @@ def test_what_is_done_to_the_card(tool: Tool, objects: Objects, card: str, mode:
                 assert card == "vmxnet3"
                 change(tool, wire)
                 assert counts()
+                answer = "swap"
+            tell(card, what, answer)
 
         net.ip("link", "set", wire.dev, "down")
         net.ip("link", "set", wire.dev, "up")
@@ -90,11 +110,12 @@ def test_what_is_done_to_the_card(tool: Tool, objects: Objects, card: str, mode:
             "offloads": ("-K", wire.dev, "gro", "on"),
         }
         for what, words in asked.items():
-            print(f"{card}: {what}: {wires.ethtool(*words) or 'done'}")
-            runs_on(what)
+            refused = wires.ethtool(*words)
+            print(f"{card}: {what}: {refused or 'done'}")
+            runs_on(what, "refused" if refused else "runs on")
         for mtu in ("1400", "1500"):
             net.ip("link", "set", wire.dev, "mtu", mtu)
-            runs_on(f"MTU {mtu}")
+            runs_on("MTU")
         swapped(tool, wire, programs, f"{card}, afterwards")
 
 
@@ -122,7 +143,7 @@ def test_an_mtu_that_is_too_large(tool: Tool, objects: Objects, card: str, attac
 
 @needs("frags")
 @pytest.mark.parametrize("card", NATIVE)
-def test_jumbo_frames(tool: Tool, objects: Objects, card: str) -> None:
+def test_jumbo_frames(tool: Tool, objects: Objects, tell: Tell, card: str) -> None:
     """A driver that knows fragments hands on all of a large frame; others are not misunderstood."""
     with wires.wire(card) as wire:
         wire.up(mtu=9000)
@@ -134,6 +155,7 @@ def test_jumbo_frames(tool: Tool, objects: Objects, card: str) -> None:
             assert "xdp.frags" not in loaded.err
             assert "the driver says: " in loaded.err
             assert f"ip link set dev {wire.dev} mtu 1500" in loaded.err
+            tell(card, "jumbo frames", "refused")
             return
         programs = tool.chain(wire.ifindex)
         frames = net.udps(20, size=8000)
@@ -145,6 +167,7 @@ def test_jumbo_frames(tool: Tool, objects: Objects, card: str) -> None:
         assert "pass lacks it" in refused.err
         assert tool.chain(wire.ifindex) == programs
         tool("unload", "--all", wire.dev)
+        tell(card, "jumbo frames", "yes")
 
 
 @kinds("ext")
@@ -235,7 +258,7 @@ ABOVE = {
 @pytest.mark.parametrize(
     "kind_of_device", [pytest.param(one, marks=[leaks] * (one == "bond")) for one in ABOVE]
 )
-def test_on_top_of_a_card(tool: Tool, objects: Objects, kind_of_device: str) -> None:
+def test_on_top_of_a_card(tool: Tool, objects: Objects, tell: Tell, kind_of_device: str) -> None:
     mode, lines = ABOVE[kind_of_device]
     with wires.wire("virtio") as wire:
         words = [line.format(dev=wire.dev, peer=wire.peer) for line in lines]
@@ -245,6 +268,8 @@ def test_on_top_of_a_card(tool: Tool, objects: Objects, kind_of_device: str) -> 
             programs = counters(tool, top, objects, "-m", mode)
             swapped(tool, top, programs, kind_of_device)
             tool("unload", "--all", "top0")
+    tell(kind_of_device, "mode", mode)
+    tell(kind_of_device, "swaps", "yes")
 
 
 @kinds("ext")
@@ -260,7 +285,7 @@ _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 
 
 @kinds("ext")
-def test_a_tap(tool: Tool, objects: Objects) -> None:
+def test_a_tap(tool: Tool, objects: Objects, tell: Tell) -> None:
     """What a process writes into a tap comes in there, in native mode."""
     subprocess.run(["modprobe", "tun"], check=True)
     with open("/dev/net/tun", "r+b", buffering=0) as tap:
@@ -288,10 +313,12 @@ def test_a_tap(tool: Tool, objects: Objects) -> None:
         assert sent > 100
         assert [oracle.packets(one) for one in programs] == [number + sent for number in before]
         tool("unload", "--all", "tap0")
+    tell("tap", "mode", "native")
+    tell("tap", "swaps", "yes")
 
 
 @kinds("ext")
-def test_wireguard(tool: Tool, objects: Objects) -> None:
+def test_wireguard(tool: Tool, objects: Objects, tell: Tell) -> None:
     """A device without Ethernet and without native mode."""
     net.ip("link", "add", "wg0", "type", "wireguard")
     try:
@@ -302,5 +329,6 @@ def test_wireguard(tool: Tool, objects: Objects) -> None:
         tool("load", "-m", "skb", "wg0", objects["count"], objects["pass"])
         tool("swap-dispatcher", "wg0")
         tool("unload", "--all", "wg0")
+        tell("wireguard", "mode", "skb")
     finally:
         net.ip("link", "del", "wg0")

@@ -30,7 +30,7 @@ def data() -> dict[str, Any]:
 REPORT = """<testsuites><testsuite timestamp="2026-11-29T02:00:00">
 <properties><property name="kernel" value="{kernel}"/><property name="machine" value="x86_64"/>
 <property name="where" value="{where}"/><property name="system" value="{system}"/>
-<property name="platform" value=""/></properties>
+<property name="cards" value=""/></properties>
 <testcase name="a"><properties><property name="feature" value="frags"/>
 <property name="feature" value="link"/></properties></testcase>
 <testcase name="b"><properties><property name="feature" value="frags"/></properties>
@@ -83,6 +83,36 @@ def test_a_later_report_takes_the_place_of_an_earlier_one(page: ModuleType, tmp_
     assert set(one["features"]) == {"link", "netlink", "monitor", "trace"}
 
 
+CARD_REPORT = """<testsuites><testsuite timestamp="2026-11-29T02:00:00">
+<properties><property name="kernel" value="6.12.117+deb12-amd64"/>
+<property name="machine" value="x86_64"/><property name="where" value="guest"/>
+<property name="system" value="Debian 12"/><property name="cards" value="virtio igb"/></properties>
+<testcase name="a"><properties><property name="card" value="virtio: MTU: swap"/>
+<property name="card" value="virtio: MTU: runs on"/></properties></testcase>
+<testcase name="b"><properties><property name="feature" value="frags"/>
+<property name="card" value="virtio: mode: native"/></properties></testcase>
+</testsuite></testsuites>"""
+
+
+def test_cards_are_no_platform(page: ModuleType, tmp_path: Path) -> None:
+    """The guest with cards has a kernel that has a row already, of the tests without cards."""
+    plain, path = reported(tmp_path / "6.12.xml", "6.12.117+deb12-amd64"), tmp_path / "cards.xml"
+    path.write_text(CARD_REPORT)
+    both = page.gathered({}, [plain, path])
+    assert both["platforms"] == page.gathered({}, [plain])["platforms"]
+    assert both["cards"]["virtio"]["seen"] == {"MTU": "swap", "mode": "native"}
+    (row,) = [line for line in page.page(both).splitlines() if line.startswith("| virtio |")]
+    assert "| native | not run |" in row
+    path.write_text(CARD_REPORT.replace('name="b">', 'name="b"><failure message="wrong"/>'))
+    assert page.gathered({}, [path])["cards"] == {}
+
+
+def test_cards_tell_what_the_table_has(page: ModuleType) -> None:
+    text = read("tests/kernel/test_drivers.py")
+    told = re.findall(r'tell\([\w"]+, "([\w ]+)"', text) + re.findall(r'runs_on\("([^"]+)"\)', text)
+    assert {*told, "rings", "queues"} == {*page.CARDS}
+
+
 def test_platforms_with_the_same_features_share_a_row(page: ModuleType, tmp_path: Path) -> None:
     paths = [reported(tmp_path / f"{one}.xml", f"{one}.3-amd64") for one in ("6.12", "6.1", "7.3")]
     paths += [
@@ -99,7 +129,7 @@ def test_platforms_with_the_same_features_share_a_row(page: ModuleType, tmp_path
 def test_a_report_of_something_else_is_no_platform(page: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "unit.xml"
     path.write_text('<testsuites><testsuite><testcase name="a"/></testsuite></testsuites>')
-    assert page.gathered({}, [path]) == {"platforms": {}, "versions": {}}
+    assert page.gathered({}, [path]) == {"platforms": {}, "cards": {}, "versions": {}}
 
 
 def test_the_bounds_are_the_oldest_versions_that_tests_ran_with(data: dict[str, Any]) -> None:
