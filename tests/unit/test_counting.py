@@ -50,6 +50,7 @@ class Maps:
             (libbpf, "map_info", lambda fd: self.infos[self.ids[fd]]),
             (libbpf, "pin", lambda fd, path: Path(path).write_text(str(self.ids.get(fd)))),
             (libbpf, "get", self.get),
+            (libbpf, "links", lambda: []),
             (libbpf, "prog_main_function", lambda _fd: 5),
             (libbpf, "link_tracing", lambda _fd: os.open(os.devnull, os.O_RDONLY)),
             (Program, "load", self.load),
