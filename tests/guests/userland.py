@@ -51,6 +51,11 @@ GUEST = [
     "python3-bpfcc",
 ]
 PACKAGES = {"arm64": PYTHON + GUEST, "s390x": PYTHON}
+# tcpdump reads a file as a user of its own, which its installation would make.
+USERS = {
+    "passwd": "tcpdump:x:100:100::/nonexistent:/usr/sbin/nologin\n",
+    "group": "tcpdump:x:100:\n",
+}
 LINKS = {"usr/bin/sh": "dash", "usr/bin/awk": "gawk"}
 
 
@@ -76,8 +81,9 @@ def fetch(arch: str) -> None:
         # dpkg-deb would put a directory in the place of a link.
         unpack = shlex.join(["dpkg-deb", "--fsys-tarfile", str(deb)])
         call("sh", "-c", f"{unpack} | tar -x --keep-directory-symlink -C {shlex.quote(str(new))}")
-    for name in ("passwd", "group"):
-        shutil.copy(new / f"usr/share/base-passwd/{name}.master", new / "etc" / name)
+    for name, line in USERS.items():
+        master = (new / f"usr/share/base-passwd/{name}.master").read_text()
+        (new / "etc" / name).write_text(master + line)
     for link, target in LINKS.items():
         if not (new / link).exists():
             (new / link).symlink_to(target)
