@@ -28,8 +28,8 @@ PACKAGES = (
     " xdp-tools zsh"
 )
 DEBIAN_LIBRARIES = (
-    "python3-click python3-hatchling python3-jsonschema python3-pyroute2"
-    " python3-pytest python3-pytest-xdist python3-rich"
+    "python3-click python3-cryptography python3-hatchling python3-jsonschema python3-pyroute2"
+    " python3-pytest python3-pytest-xdist python3-requests python3-rich"
 )
 ENVIRONMENT = {
     "HOME": "/root",
@@ -190,7 +190,9 @@ class Environment:
             self.must(f"rm -rf .venv && {python} -m venv --system-site-packages .venv", "venv")
             if self.row.libraries != "Debian":
                 tools = "jsonschema pytest pytest-xdist mypy ruff"
-                self.must(f"{install} -e . {tools} {self.bounds(project)}", "Python packages")
+                self.must(
+                    f"{install} -e .[oci,verify] {tools} {self.bounds(project)}", "Python packages"
+                )
             stamp.write_text(wanted)
         if self.row.libraries == "Debian":  # by Debian's hatchling, which takes no editable one
             plain = "--no-index --no-deps --no-build-isolation --force-reinstall ."
@@ -200,7 +202,9 @@ class Environment:
         """What pip is asked for beside xdpctl: its libraries, if they are to be the oldest."""
         if self.row.libraries != "oldest":
             return ""
-        bounds: list[str] = tomllib.loads(project)["project"]["dependencies"]
+        told = tomllib.loads(project)["project"]
+        more: dict[str, list[str]] = told["optional-dependencies"]
+        bounds = [*told["dependencies"], *more["oci"], *more["verify"]]
         return shlex.join(one.replace(">=", "==") for one in bounds)
 
     def versions(self) -> dict[str, str]:

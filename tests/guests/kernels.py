@@ -37,6 +37,8 @@ BCC_SERIES = "6.1"
 def is_whole(series: str, arch: str) -> bool:
     """Whether a kernel is there with all that is wanted of it now."""
     stamp = place(arch) / series / "wanted"
+    if arch != OWN and not userland.is_whole(arch):
+        return False
     return stamp.exists() and stamp.read_text() == WANTED.pattern
 
 

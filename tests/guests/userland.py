@@ -20,6 +20,8 @@ PYTHON = [
     "python3-click",
     "python3-rich",
     "python3-pyroute2",
+    "python3-requests",
+    "python3-cryptography",
     "python3-pytest",
     "python3-jsonschema",
     "libbpf1",
@@ -63,10 +65,20 @@ def root(arch: str) -> Path:
     return place(arch) / "userland"
 
 
+def _wanted(arch: str) -> str:
+    return repr((SUITES[arch], PACKAGES[arch], USERS, LINKS))
+
+
+def is_whole(arch: str) -> bool:
+    """Whether it is there with all that is wanted of it now."""
+    stamp = root(arch) / "wanted"
+    return stamp.exists() and stamp.read_text() == _wanted(arch)
+
+
 def fetch(arch: str) -> None:
     """Make it, unless it is there; whoever calls this holds the lock of the cache."""
     path = root(arch)
-    if path.exists():
+    if is_whole(arch):
         return
     began, work = time.monotonic(), path.with_name("userland.part")
     shutil.rmtree(work, ignore_errors=True)
@@ -87,6 +99,8 @@ def fetch(arch: str) -> None:
     for link, target in LINKS.items():
         if not (new / link).exists():
             (new / link).symlink_to(target)
+    (new / "wanted").write_text(_wanted(arch))
+    shutil.rmtree(path, ignore_errors=True)  # of before more was wanted
     new.rename(path)
     shutil.rmtree(work)
     took = time.monotonic() - began
