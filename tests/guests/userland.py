@@ -58,6 +58,7 @@ USERS = {
     "passwd": "tcpdump:x:100:100::/nonexistent:/usr/sbin/nologin\n",
     "group": "tcpdump:x:100:\n",
 }
+BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 LINKS = {"usr/bin/sh": "dash", "usr/bin/awk": "gawk"}
 
 
@@ -66,7 +67,7 @@ def root(arch: str) -> Path:
 
 
 def _wanted(arch: str) -> str:
-    return repr((SUITES[arch], PACKAGES[arch], USERS, LINKS))
+    return repr((SUITES[arch], PACKAGES[arch], USERS, LINKS, BUNDLE))
 
 
 def is_whole(arch: str) -> bool:
@@ -93,6 +94,10 @@ def fetch(arch: str) -> None:
         # dpkg-deb would put a directory in the place of a link.
         unpack = shlex.join(["dpkg-deb", "--fsys-tarfile", str(deb)])
         call("sh", "-c", f"{unpack} | tar -x --keep-directory-symlink -C {shlex.quote(str(new))}")
+    # What the installation of ca-certificates would make.
+    trusted = sorted((new / "usr/share/ca-certificates").rglob("*.crt"))
+    (new / BUNDLE).parent.mkdir(parents=True, exist_ok=True)
+    (new / BUNDLE).write_bytes(b"".join(one.read_bytes() for one in trusted))
     for name, line in USERS.items():
         master = (new / f"usr/share/base-passwd/{name}.master").read_text()
         (new / "etc" / name).write_text(master + line)
