@@ -52,6 +52,7 @@ KERNEL_TESTS = {
     "test_grammar": "command lines, as click takes them apart",
     "test_namespaces": "pyroute2 in other network namespaces",
     "test_citizens": "hooks over netlink",
+    "test_features": "generic netlink, as pyroute2 reads it",
     "test_doctor": "experiments with calls of libbpf, and pyroute2",
     "test_monitor": "BCC or libbpf, and rings",
     "test_trace": "programs that are made at run time, and rings",

@@ -6,11 +6,14 @@ Numbers and names are those of <linux/netdev.h>. The import takes 0.2 s: only wh
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import Any
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, genlmsg
+from pyroute2.netlink.exceptions import NetlinkError
 
-from .genetlink import family
+from .genetlink import Family, family
 
 NETDEV_FAMILY_NAME = "netdev"
 NETDEV_FAMILY_VERSION = 1
@@ -51,7 +54,25 @@ def devices(ifindex: int | None = None) -> list[dict[str, int]]:
             # Set where an interface came or went meanwhile: one may be missing.
             if not any(one["header"]["flags"] & NLM_F_DUMP_INTR for one in found):
                 break
-        return [attributes(one) for one in found]
+        told = [attributes(one) for one in found]
+        # The messages of this dump do not say that more follow (NLM_F_MULTI), and some releases of
+        # pyroute2, such as 0.7.7, read the first one alone.
+        known = {one["NETDEV_A_DEV_IFINDEX"] for one in told}
+        for number, _name in socket.if_nameindex():
+            if number not in known:
+                told += _asked(netdev, number)
+        return told
+
+
+def _asked(netdev: Family, ifindex: int) -> list[dict[str, int]]:
+    """What it tells of one interface; nothing of one that has gone."""
+    try:
+        answers = netdev.ask(NETDEV_CMD_DEV_GET, ("NETDEV_A_DEV_IFINDEX", ifindex))
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return []
+        raise
+    return [attributes(one) for one in answers]
 
 
 def attributes(message: Any) -> dict[str, int]:
