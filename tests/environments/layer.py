@@ -28,8 +28,9 @@ PACKAGES = (
     " xdp-tools zsh"
 )
 DEBIAN_LIBRARIES = (
-    "python3-click python3-cryptography python3-hatchling python3-jsonschema python3-pyroute2"
-    " python3-pytest python3-pytest-xdist python3-requests python3-rich"
+    "python3-click python3-cryptography python3-hatchling python3-jsonschema"
+    " python3-prometheus-client python3-pyroute2 python3-pytest python3-pytest-xdist"
+    " python3-requests python3-rich"
 )
 ENVIRONMENT = {
     "HOME": "/root",
@@ -191,7 +192,8 @@ class Environment:
             if self.row.libraries != "Debian":
                 tools = "jsonschema pytest pytest-xdist mypy ruff"
                 self.must(
-                    f"{install} -e .[oci,verify] {tools} {self.bounds(project)}", "Python packages"
+                    f"{install} -e .[metrics,oci,verify] {tools} {self.bounds(project)}",
+                    "Python packages",
                 )
             stamp.write_text(wanted)
         if self.row.libraries == "Debian":  # by Debian's hatchling, which takes no editable one
@@ -204,7 +206,7 @@ class Environment:
             return ""
         told = tomllib.loads(project)["project"]
         more: dict[str, list[str]] = told["optional-dependencies"]
-        bounds = [*told["dependencies"], *more["oci"], *more["verify"]]
+        bounds = [*told["dependencies"], *more["metrics"], *more["oci"], *more["verify"]]
         return shlex.join(one.replace(">=", "==") for one in bounds)
 
     def versions(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ PYTHON = [
     "python3-pyroute2",
     "python3-requests",
     "python3-cryptography",
+    "python3-prometheus-client",
     "python3-pytest",
     "python3-jsonschema",
     "libbpf1",
