@@ -125,7 +125,7 @@ def test_a_container(tool: Tool, veth: net.Veth, objects: Objects) -> None:
         for change in (load, ["swap-dispatcher", veth.dev], ["unload", veth.dev, "--all"]):
             code, err = run(*xdpctl, *change)
             assert code == 0, err
-    refused(*run(*inside(given), *load))
+    refused(*run(*inside(given), *load), hint="give the command CAP_SYS_PTRACE")
 
 
 def test_a_namespace_that_a_descriptor_keeps(veth: net.Veth, objects: Objects, empty: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from ..errors import BpffsError, XdpctlError
-from ..host import lasting, locks
+from ..host import lasting, locks, rights
 from ..host.interfaces import mount_point
 from ..host.text import decoded
 from ..kernel import libc
@@ -76,8 +76,16 @@ class Bpffs:
             or lasting.is_kept("mnt")
             or lasting.is_older_than_us(path)
         ):
+            what = f"what is pinned in {path} would be gone when this command ends"
+            if not rights.sees_others():
+                raise BpffsError(
+                    what,
+                    why="nobody else is seen to have it mounted; but to look at other processes "
+                    "takes CAP_SYS_PTRACE, which this one lacks",
+                    hint="if others have it mounted, give the command CAP_SYS_PTRACE",
+                )
             raise BpffsError(
-                f"what is pinned in {path} would be gone when this command ends",
+                what,
                 why="it is mounted in a mount namespace that nobody else is in, such as "
                 "ip netns exec and unshare --mount make: the mount goes with it, and the pins",
                 hint=_from_outside(),

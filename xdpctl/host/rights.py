@@ -12,6 +12,7 @@ from ..errors import KernelError, NotFoundError, RightsError, UnsupportedError, 
 
 # Bits of capabilities(7). CAP_SYS_ADMIN because ids are looked up (BPF_*_GET_FD_BY_ID).
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAP_SYS_PTRACE = 19
 
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
@@ -24,12 +25,21 @@ def missing() -> list[str]:
     """
     if _in_user_namespace():
         return list(NEEDED)
-    with open("/proc/self/status", encoding="ascii") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    effective = _effective()
     # Before Linux 5.8 CAP_SYS_ADMIN alone stood for what CAP_BPF and CAP_PERFMON are now.
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as last:
         known = int(last.read())
     return [name for name, bit in NEEDED.items() if bit <= known and not effective >> bit & 1]
+
+
+def sees_others() -> bool:
+    """Whether this process may look at the namespaces of others (CAP_SYS_PTRACE; proc(5))."""
+    return bool(_effective() >> _CAP_SYS_PTRACE & 1)
+
+
+def _effective() -> int:
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
 
 
 def _in_user_namespace() -> bool:
