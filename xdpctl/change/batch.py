@@ -49,6 +49,7 @@ class Batch:
     _since: float = 0.0
     _looked: Sequence[Interface] | None = None
     _begun: bool = False
+    _refusal: XdpctlError | None = None
     _views: Views = field(default_factory=Views)
 
     def __enter__(self) -> Self:
@@ -65,11 +66,17 @@ class Batch:
         """A change begins: it is to be allowed, and its lock may be taken beside those that wait.
 
         Every command holds locks in the order of the interfaces' numbers, so no two wait for each
-        other. Raises RightsError or BpffsError.
+        other. Raises RightsError or BpffsError, the same one for all of them.
         """
+        if self._refusal:
+            raise self._refusal
         if not self._begun:
-            rights.require()
-            bpffs.check()
+            try:
+                rights.require()
+                bpffs.check()
+            except XdpctlError as error:
+                self._refusal = error
+                raise
             self._begun = True
         self.coming = max(0, self.coming - 1)
         self.peers.stock.coming = self.coming

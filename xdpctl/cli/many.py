@@ -10,7 +10,6 @@ from ..bpffs.mount import Bpffs
 from ..change.batch import Batch
 from ..change.report import Report
 from ..change.transact import transact
-from ..errors import Interrupted
 from ..host.interfaces import Failure, Interface, is_several, within
 from ..model.chain import Chain
 from ..model.plan import Plan
@@ -168,9 +167,8 @@ def _tell(settings: Settings, command: str, outcomes: Sequence[Report | Failure]
         outcome = outcomes[number]
         if isinstance(outcome, Failure):
             before = outcomes[number - 1] if number else None
-            # A signal ends the rest as well, and is told once.
-            again = isinstance(before, Failure) and before.error is outcome.error
-            if not (again and isinstance(outcome.error, Interrupted)):
+            # What ends the rest as well, such as a signal, is told once.
+            if not (isinstance(before, Failure) and before.error is outcome.error):
                 tell(outcome, settings)
             continue
         changes.change(command, outcome, settings)
