@@ -545,7 +545,7 @@ BAD: dict[str, tuple[str, str]] = {
     "word": ('rule = [{ source = "*", unsigned = "yes" }]', "neither true nor false"),
     "empty": ('rule = [{ source = "*", keys = [] }]', "keys: not a text"),
     "list": ("rule = [{ source = [], unsigned = true }]", "source: not a text"),
-    "misspelt": ('rule = [{ source = "*", unsigend = true }]', "unknown key"),
+    "misspelt": ('rule = [{ source = "*", unsignedd = true }]', "unknown key"),
     "no key": ('rule = [{ source = "*", keys = "nowhere.pub" }]', "no such file"),
     "huge": ("#" * (policy.LIMIT + 1), "too large"),
 }
