@@ -225,12 +225,14 @@ def hasty(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> Liar:
     return liar
 
 
+@pytest.mark.long
 def test_a_registry_that_says_nothing(hasty: Liar) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]
         refused(f"oci://127.0.0.1:{port}/x/prog:1", RegistryError, "in time", "REGISTRY_TIMEOUT")
 
 
+@pytest.mark.long
 def test_a_registry_that_is_slow(hasty: Liar) -> None:
     """Each piece comes in time, and never the last."""
     hasty.answers["/v2/x/prog/manifests/1"] = Says(dripping(b"{" + b" " * 900, 0.05))
@@ -670,6 +672,7 @@ def trusted(
         yield one, other
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["Basic", "Bearer"])
 def test_a_login_does_not_go_where_a_part_is(
     trusted: tuple[Liar, Liar], tmp_path: Path, kind: str
@@ -696,6 +699,7 @@ def test_a_login_does_not_go_where_a_part_is(
     assert other.logins == [None, None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_login_does_not_go_where_the_maker_of_tokens_sends_one(
     trusted: tuple[Liar, Liar], tmp_path: Path, status: int
@@ -721,6 +725,7 @@ def realm_at(one: Liar, other: Liar, tmp_path: Path) -> None:
     assert other.asked == []
 
 
+@pytest.mark.long
 def test_tokens_of_a_registry_elsewhere_that_are_made_without_tls(
     trusted: tuple[Liar, Liar], liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_an_error_is_told_once(server: Server, capsys: pytest.CaptureFixture[str
     assert "Traceback" not in told
 
 
+@pytest.mark.long
 def test_a_client_that_says_nothing_is_let_go(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_client_that_says_nothing_is_let_go(
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_client_that_is_slow_is_let_go(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -347,6 +347,7 @@ def test_a_list_of_signatures_that_is_none(liar: Liar, digest: str, signer: Sign
     refused(liar, signer, "is not signed")
 
 
+@pytest.mark.long
 def test_many_signatures_are_not_all_looked_at(
     liar: Liar, digest: str, signer: Signer, other: Signer
 ) -> None:
