@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.kernel import net
 from tests.kernel.conftest import Objects, one_guest
+from tests.kernel.test_field import CALLING, FIELD
 from tests.kernel.tool import Tool
 
 pytestmark = one_guest
@@ -94,3 +98,47 @@ def test_the_files_of_a_host(tool: Tool, veth: net.Veth, objects: Objects, tmp_p
     assert tool.ids(veth.dev) == before
     assert net.exchange(veth, FRAMES) == FRAMES
     tool("unload", veth.peer, "--all")
+
+
+WRITTEN = sorted({*FIELD} - {*CALLING, "kfunc", "metadata", "mapkinds", "timer"})
+LEFT = {"mapkinds": "it holds maps", "tailcall": "goes on in other programs", "timer": "timer"}
+"""Why others are left out: types of values are not written."""
+
+
+def with_its_file_gone(tool: Tool, veth: net.Veth, path: Path, directory: Path) -> str:
+    """What export prints of a program that runs."""
+    copy = directory / "copy.o"
+    copy.write_bytes(path.read_bytes())
+    tool("load", veth.dev, copy, "-n", path.stem)
+    assert net.exchange(veth, FRAMES) == FRAMES
+    copy.unlink()
+    return tool("export", veth.dev, "--programs", directory).out
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_program_whose_file_is_gone(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, name: str
+) -> None:
+    """It is written as an object: the same code, by its tag, and the same answers."""
+    chain = tmp_path / "chain.toml"
+    chain.write_text(with_its_file_gone(tool, veth, objects[name], tmp_path))
+    (before,) = tool.status(veth.dev)["programs"]
+    tool("unload", veth.dev, "--all")
+    tool("apply", veth.dev, chain)
+    (now,) = tool.status(veth.dev)["programs"]
+    assert (now["name"], now["tag"]) == (before["name"], before["tag"])
+    assert net.exchange(veth, FRAMES) == FRAMES
+    assert tool("export", veth.dev).out.count("# ") == 1  # the file is there
+    tool("unload", veth.dev, "--all")
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_a_program_that_cannot_be_written(
+    tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path, name: str
+) -> None:
+    text = with_its_file_gone(tool, veth, objects[name], tmp_path)
+    why = re.search(r"# It cannot be written as an object: (.*)", text)
+    assert why
+    assert LEFT[name] in why[1]
+    assert [one.name for one in tmp_path.glob("*.o")] == []
+    tool("unload", veth.dev, "--all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import NotFoundError, UnsupportedError, XdpctlError
@@ -13,15 +14,41 @@ from ..kernel.program import Program
 from ..model.chain import ON_END, ON_VACANT, USUAL, Member, action_names
 from ..model.kinds import TRAITS
 from ..model.record import PROTOCOL
-from ..model.source import Recipe
+from ..model.source import Image, Recipe
 from ..model.state import Root, State
 from ..supply.reference import is_image
 from . import given, image
 from .clang import is_source
 
+_UNKNOWN = "Which file it was loaded from is not known."
 
-def text(state: State, bpffs: str) -> str:
+
+class Objects:
+    """The programs whose files are not there as they were, to be written into a `directory`.
+
+    `files` has them by name.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.files: dict[str, bytes] = {}
+
+    def path_of(self, program: Program, code: Image, name: str) -> str:
+        """Where a program is to be written. Raises UnsupportedError."""
+        from . import written
+
+        data = written.of_running(program, code, name)
+        # There may be several of one name. The name is what another's object says.
+        called = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        file = f"{called}-{hashlib.sha256(data).hexdigest()[:12]}.o"
+        self.files[file] = data
+        return os.path.join(os.path.abspath(self.directory), file)
+
+
+def text(state: State, bpffs: str, objects: Objects | None = None) -> str:
     """The chain file of an interface, in TOML; comments tell what it cannot say.
+
+    It names `objects` where the file of a program is not known, or is not as it was.
 
     Raises NotFoundError where no chain runs, UnsupportedError for a program without a root of
     xdpctl's, and KernelError where a program is gone meanwhile.
@@ -40,7 +67,7 @@ def text(state: State, bpffs: str) -> str:
     if not members:
         lines.append("program = []")
     for member in members:
-        lines += ["", *_program(member, bpffs)]
+        lines += ["", *_program(member, bpffs, objects)]
     return "\n".join(lines) + "\n"
 
 
@@ -66,21 +93,34 @@ def _rules(root: Root, state: State) -> Iterator[str]:
             yield f"{key} = {_text(next(word for word, one in known.items() if one == verdict))}"
 
 
-def _program(member: Member, bpffs: str) -> Iterator[str]:
+def _program(member: Member, bpffs: str, objects: Objects | None) -> Iterator[str]:
     called = json.dumps(member.known_as)  # no name leaves its comment
     if member.held:
         yield f"# {called} belongs to the process that holds it, and is not in this file."
         return
+    yield "[[program]]"
     with Program.by_id(member.id) as running:
         found = image.of(running.info)
-    recipe = found.recipe if found else None
-    yield "[[program]]"
-    if recipe is None or recipe.file == files.STANDARD_INPUT or not _can_be_written(recipe):
+        recipe = found.recipe if found else None
+        remark = _remark(recipe)
+        path = None
+        if remark and objects and found:
+            try:
+                path = objects.path_of(running, found, recipe.program if recipe else member.name)
+            except UnsupportedError as error:
+                yield f"# It cannot be written as an object: {json.dumps(error.why)}"
+    if path is not None:
+        yield f"# As it ran; its maps begin empty. {remark}"
+        yield f"file = {_text(path)}"
+        if recipe and recipe.pin_path:
+            yield f"# No map of it asks for its pin in {json.dumps(recipe.pin_path)}."
+        recipe = None  # what was said of constants and entries is in it
+    elif recipe is None or remark == _UNKNOWN:
         yield f"# Which file {called} was loaded from is not known: name it."
         yield '# file = ""'
         yield f"prog-name = {_text(member.name)}"
     else:
-        if remark := _remark(recipe):
+        if remark:
             yield f"# {remark}"
         yield f"file = {_text(recipe.file)}"
         yield f"prog-name = {_text(recipe.program)}"
@@ -116,8 +156,10 @@ def _loading(recipe: Recipe, bpffs: str) -> Iterator[str]:
         yield f"tail = {_table({name: _text(value) for name, value in recipe.tails})}"
 
 
-def _remark(recipe: Recipe) -> str:
+def _remark(recipe: Recipe | None) -> str:
     """What is to be known of the file, if it is not as it was."""
+    if recipe is None or recipe.file == files.STANDARD_INPUT or not _can_be_written(recipe):
+        return _UNKNOWN
     if is_image(recipe.file):
         return ""  # its digest says what it is, wherever the registry is
     if not os.path.exists(recipe.file):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -30,19 +30,26 @@ from .status import states
     type=click.Path(readable=False),
     help="Write a file for each interface that runs a chain, which is called like that.",
 )
+@click.option(
+    "--programs",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    help="Write programs whose files are not as they were as objects into this directory.",
+)
 @common_options()
 @click.pass_obj
-def command(settings: Settings, interface: str, to: str | None) -> None:
+def command(settings: Settings, interface: str, to: str | None, programs: str | None) -> None:
     """Print the chain of an interface as a file for xdpctl apply.
 
     A comment stands where a program's file is not known, is gone, or has changed since it was
-    loaded.
+    loaded. With --programs the file names an object there instead, which is made of the code and
+    the constants that run; its maps begin empty.
 
     \b
     Examples:
       xdpctl export eth0
       xdpctl export eth0 > /etc/xdpctl/eth0.toml
-      xdpctl export '*' --to /etc/xdpctl
+      xdpctl export '*' --to /etc/xdpctl --programs /etc/xdpctl/programs
     """
     if to is None and is_several(interface):
         raise UsageError(
@@ -52,12 +59,16 @@ def command(settings: Settings, interface: str, to: str | None) -> None:
     bpffs = settings.enter()
     rights.require()
     bpffs.check_safe()
-    texts, outcomes = _texts(states(bpffs, interface), bpffs, several=is_several(interface))
+    objects = export.Objects(programs) if programs is not None else None
+    found = states(bpffs, interface)
+    texts, outcomes = _texts(found, bpffs, objects, several=is_several(interface))
     if not outcomes:
         raise NotFoundError(f"no chain runs on an interface that matches {interface}")
     failed = [one for one in outcomes if isinstance(one, Failure)]
+    if objects and objects.files:
+        _write(objects.directory, objects.files)
     if to is not None:
-        _write(to, texts)
+        _write(to, {f"{name}.toml": text.encode() for name, text in texts.items()})
     if settings.json:
         shown: list[Json] = [{"interface": name, "file": text} for name, text in texts.items()]
         shown += [one.as_dict() for one in failed]
@@ -70,7 +81,11 @@ def command(settings: Settings, interface: str, to: str | None) -> None:
 
 
 def _texts(
-    found: Sequence[State | Failure], bpffs: Bpffs, *, several: bool
+    found: Sequence[State | Failure],
+    bpffs: Bpffs,
+    objects: export.Objects | None,
+    *,
+    several: bool,
 ) -> tuple[dict[str, str], list[State | Failure]]:
     """The files by interface, and what came of each; of several those without a chain are left out.
 
@@ -83,7 +98,7 @@ def _texts(
             outcomes.append(one)
         elif not several or (one.root and one.root.owner != "other"):
             try:
-                texts[one.interface.name] = export.text(one, bpffs.path)
+                texts[one.interface.name] = export.text(one, bpffs.path, objects)
                 outcomes.append(one)
             except XdpctlError as error:
                 if not several:
@@ -103,27 +118,26 @@ def _path(directory: str, name: str) -> str:
     return os.path.join(directory, f"{name}.toml")
 
 
-def _write(directory: str, texts: dict[str, str]) -> None:
-    """Write all files or none; one that is there with another text stays."""
-    there = [path for name, text in texts.items() if _differs(path := _path(directory, name), text)]
-    if there:
+def _write(directory: str, wanted: Mapping[str, bytes]) -> None:
+    """Write all files or none; one that is there with other contents stays."""
+    paths = {os.path.join(directory, name): data for name, data in wanted.items()}
+    if there := [path for path, data in paths.items() if _differs(path, data)]:
         raise UsageError(
             f"{', '.join(there)}: there with another text", hint="see diff(1), and move it away"
         )
     try:
         with libbpf.owned(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-            for name, text in texts.items():
-                with files.whole(fd, f"{name}.toml") as out:
-                    out.write(text.encode())
-                    os.fchmod(out.fileno(), 0o644)
+            for name, data in wanted.items():
+                with files.whole(fd, name, 0o644) as out:
+                    out.write(data)
     except OSError as error:
         raise XdpctlError(f"cannot write to {directory}", why=str(error.strerror)) from error
 
 
-def _differs(path: str, text: str) -> bool:
+def _differs(path: str, data: bytes) -> bool:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(len(text) + 1) != text
+        with open(path, "rb") as file:
+            return file.read(len(data) + 1) != data
     except FileNotFoundError:
         return False
     except OSError as error:
