@@ -10,6 +10,7 @@ Source: the ELF specification; elf.h(5); the relocations of LLVM's BPF backend
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Iterable, Mapping
@@ -83,7 +84,7 @@ def of_running(program: Program, code: Image, name: str) -> bytes:
         raise _cannot(name, "it goes on in other programs, which are not in it")
     info = program.info
     used = {number: _used(code, number) for number in sorted(asm.maps_of(code.code))}
-    found = _Writer(name, code, used).written()
+    found = written(name, code, used)
     source = Source(f"{name}.o", found, name, vetted=True)
     try:
         with loading.load(source, code.frags) as again:
@@ -93,6 +94,20 @@ def of_running(program: Program, code: Image, name: str) -> bytes:
     if tag != info.tag:
         raise _cannot(name, f"what it would be loaded to has the tag {tag}, and not {info.tag}")
     return found
+
+
+def written(name: str, code: Image, used: Mapping[int, UsedMap]) -> bytes:
+    """The object file of a program with this code, which calls the maps that are `used` by number.
+
+    Raises UnsupportedError. A tag says nothing of maps: what would not be told apart is refused.
+    """
+    titles = [one.section or one.name for one in used.values()]
+    if twice := {title for title in titles if titles.count(title) > 1}:
+        raise _cannot(name, f"several maps of it are called {min(twice)}")
+    for one in used.values():
+        if one.section and len(one.data) != one.info.value_size:
+            raise _cannot(name, f"map {one.name} is called as data is, and is none")
+    return _Writer(name, code, used).written()
 
 
 def _cannot(name: str, why: str) -> UnsupportedError:
@@ -271,5 +286,5 @@ class _Strings:
         if not text:
             return 0
         place = len(self.all)
-        self.all += text.encode() + b"\0"
+        self.all += os.fsencode(text) + b"\0"
         return place
