@@ -85,6 +85,7 @@ def of_running(program: Program, code: Image, name: str) -> bytes:
     info = program.info
     used = {number: _used(code, number) for number in sorted(asm.maps_of(code.code))}
     found = written(name, code, used)
+    # The code came in when the program was loaded, and the policy was asked then.
     source = Source(f"{name}.o", found, name, vetted=True)
     try:
         with loading.load(source, code.frags) as again:

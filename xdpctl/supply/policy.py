@@ -26,7 +26,8 @@ a chain of libxdp's is joined. What xdpctl itself loads (roots, counters, what m
 is part of xdpctl.
 
 So that no other way comes about unseen, what loads a program (programs/loading.py) refuses one that
-was not `vetted`, while there is a policy.
+was not `vetted`, while there is a policy. What export writes is loaded once to be compared with the
+program that runs, and let go.
 
 Root can remove the file, and has other ways to load programs. It is there so that nobody does by
 mistake what was not meant, and so that who can write to a registry or a directory cannot.
