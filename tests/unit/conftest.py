@@ -10,9 +10,13 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pluggy
 import pytest
+
+if TYPE_CHECKING:
+    from tests.registry import Liar
 
 
 @functools.cache
@@ -77,3 +81,20 @@ def quiet_crashes() -> Iterator[None]:
     yield
     if enabled:
         faulthandler.enable(sys.__stderr__ or 2)
+
+
+@pytest.fixture
+def liar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Liar]:
+    """A registry that says what it is told to, and nothing of this machine's own set-up."""
+    monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDPCTL_REGISTRY_TIMEOUT", "60")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    # Not before pytest_configure has looked for libbpf.
+    from tests.registry import Liar
+
+    found = Liar()
+    yield found
+    found.close()

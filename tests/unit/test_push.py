@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,6 @@ from xdpctl.programs import objects
 from xdpctl.supply import manifest
 from xdpctl.supply.manifest import Labels
 from xdpctl.supply.push import Image
-
-
-@pytest.fixture
-def liar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Liar]:
-    monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = Liar()
-    yield found
-    found.close()
 
 
 def test_the_image_of_an_object() -> None:

@@ -34,15 +34,6 @@ from xdpctl.supply.reference import Reference
 
 
 @pytest.fixture
-def liar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Liar]:
-    monkeypatch.setenv("XDPCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = Liar()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def signer(tmp_path: Path) -> Signer:
     return Signer(tmp_path / "cosign.pub")
 

@@ -99,7 +99,9 @@ def _limit() -> float:
     except ValueError:
         found = 0
     if not 0 < found <= 3600:
-        raise UsageError(f"{LIMIT_NAME}={text} is no time", hint="it has seconds, 3600 at most")
+        raise UsageError(
+            f"{LIMIT_NAME}: {text!r} is not a time", hint="write seconds, 3600 at most"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The policy of a machine: by whom a program has to be signed that is loaded from somewhere.
+"""The policy of a machine: who has to sign the programs that come from a place.
 
 The file /etc/xdpctl/policy.toml has rules. The first one that fits a source decides: programs from
 there need a signature by one of its keys, or none. What no rule fits is refused. Without the file
@@ -70,7 +70,7 @@ def in_force() -> bool:
 
 
 def demands(source: str, asked: Sequence[Demand] = ()) -> list[Demand]:
-    """By whom a program has to be signed, besides what a user has `asked` for.
+    """Who has to sign the programs from a source, besides those that a user has `asked` for.
 
     A `source` is the path of a file without symbolic links, an image without tag and digest, INPUT
     or MODULE. Raises UntrustedError if the policy refuses it, RightsError and BadObjectError for a
