@@ -21,6 +21,7 @@ from ..host.interfaces import Interface
 from ..kernel import libc
 from ..observe.elsewhere import links_elsewhere
 from ..observe.reading import View, Views, observe
+from ..programs.stock import Stock
 from ..roots.peers import Peers
 from .commit import Commit
 from .settle import Elsewhere
@@ -37,20 +38,23 @@ class Batch:
 
     A `view` spares a query of the kernel for each interface; `peers` are the roots that they may
     share. `lasting` are paths of which it is known that they outlive the command, each with the
-    network namespace. So many changes are `coming`, 0 if nobody knows: programs are loaded ahead
-    for them.
+    network namespace.
     """
 
     view: View | None = None
     peers: Peers = field(default_factory=Peers)
     lasting: set[tuple[str, str]] = field(default_factory=set)
-    coming: int = 0
     _waiting: list[tuple[Commit, contextlib.ExitStack]] = field(default_factory=list)
     _since: float = 0.0
     _looked: Sequence[Interface] | None = None
     _begun: bool = False
     _refusal: XdpctlError | None = None
     _views: Views = field(default_factory=Views)
+
+    @classmethod
+    def of_several(cls, count: int, view: View) -> Self:
+        """For so many changes: programs are loaded ahead for those to come."""
+        return cls(view, Peers(Stock(count)))
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +82,8 @@ class Batch:
                 self._refusal = error
                 raise
             self._begun = True
-        self.coming = max(0, self.coming - 1)
-        self.peers.stock.coming = self.coming
+        stock = self.peers.stock
+        stock.coming = max(0, stock.coming - 1)
         last = self._waiting[-1][0].paths.ifindex if self._waiting else 0
         if last >= interface.ifindex or self._is_full:
             self.settle()

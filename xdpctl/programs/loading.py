@@ -119,47 +119,49 @@ def load(
 
     Raises VerifierError, UnsupportedError, RightsError, UntrustedError or BadObjectError.
     """
-    policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
     if source.image:
+        _check_vetted(source)
         return _load_image(source, source.image, target, device)
-
-    try:
-        answer, fds = in_child(
-            source.path, lambda: _loaded(source, frags, target, apart=apart, device=device)
-        )
-    except KernelError as error:
-        raise explained(source, error, target, device) from error
-    return _received(answer, iter(fds))
+    (found,) = copies(source, frags, target, 1, apart=apart, device=device)
+    return found
 
 
-def copies(source: Source, frags: bool, target: tuple[int, str] | None, count: int) -> list[Loaded]:
-    """Load a program as load() does, so many times, or less often: what stands in the way of one
-    more does not matter to the others. It is to be one that is plain when it is loaded.
+def copies(
+    source: Source,
+    frags: bool,
+    target: tuple[int, str] | None,
+    count: int,
+    *,
+    apart: bool = False,
+    device: Device | None = None,
+) -> list[Loaded]:
+    """Load a program of an object as load() does, so many times, in one child.
+
+    One that is loaded several times is to be plain. They may be fewer: what stands in the way of
+    one more does not matter to the others.
     """
-    policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
+    _check_vetted(source)
 
     def work() -> tuple[Json, list[int]]:
-        answer, fds = _loaded(source, frags, target)
+        answer, fds = _loaded(source, frags, target, apart, device)
         with contextlib.suppress(KernelError, OSError):
-            while len(fds) < count:
-                _answer, more = _loaded(source, frags, target)
-                fds += more
+            for _number in range(1, count):
+                fds += _loaded(source, frags, target, apart, device)[1]
         return answer, fds
 
     try:
         answer, fds = in_child(source.path, work)
     except KernelError as error:
-        raise explained(source, error, target, None) from error
-    return [_received(answer, iter([fd])) for fd in fds]
+        raise explained(source, error, target, device) from error
+    return [_received(answer, iter(one)) for one in ([fds] if count == 1 else zip(fds))]
+
+
+def _check_vetted(source: Source) -> None:
+    policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
 
 
 def _loaded(
-    source: Source,
-    frags: bool,
-    target: tuple[int, str] | None,
-    *,
-    apart: bool = False,
-    device: Device | None = None,
+    source: Source, frags: bool, target: tuple[int, str] | None, apart: bool, device: Device | None
 ) -> tuple[Json, list[int]]:
     """In the child: a program in the one way or the other."""
     try:

@@ -30,7 +30,7 @@ class _Wanted(NamedTuple):
 
 @dataclass
 class Stock:
-    """Copies for the interfaces that are `coming`. It has to be closed."""
+    """Copies for the interfaces that are `coming`, 0 if nobody knows. It has to be closed."""
 
     coming: int = 0
     _plain: list[_Wanted] = field(default_factory=list)
