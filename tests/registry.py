@@ -111,7 +111,7 @@ class Liar:
         self._server.asked = self.asked  # type: ignore[attr-defined]
         self._server.logins = self.logins  # type: ignore[attr-defined]
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,))
         self._thread.start()
 
     def close(self) -> None:

@@ -212,6 +212,14 @@ def locked_by_another(directory: str | Path) -> Iterator[subprocess.Popen[str]]:
             process.stdin.close()
 
 
+def some(count: int, cases: Iterable[object]) -> list[object]:
+    """Cases of a test; those after the first COUNT are long."""
+    return [
+        case if number < count else pytest.param(case, marks=pytest.mark.long)
+        for number, case in enumerate(cases)
+    ]
+
+
 # --- signals ------------------------------------------------------------------------------------
 
 
@@ -226,7 +234,7 @@ def ending_signals() -> Iterator[None]:
 
 
 def send(number: int) -> None:
-    """To this thread: the process may have others, with other signals blocked (pytest-xdist)."""
+    """To this thread: the process may have others, with other signals blocked."""
     signal.pthread_kill(threading.get_ident(), number)
 
 

@@ -21,6 +21,8 @@ from xdpctl.host.interfaces import Interface
 from xdpctl.kernel import libbpf, records
 from xdpctl.kernel.descriptor import Descriptor
 
+pytestmark = pytest.mark.heavy
+
 # --- the package --------------------------------------------------------------------------------
 
 

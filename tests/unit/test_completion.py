@@ -73,23 +73,30 @@ def shown(shell: str, tool: Path, *words: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line]
 
 
+# What is begun, and some of what must be offered then. OBJECT stands for an object's path.
+BEGUN: list[tuple[list[str], set[str]]] = [
+    (["st"], {"stats", "status"}),
+    (["load", "lo", "OBJECT", "-n", "ret_20"], {"ret_200"}),
+    (["status", "l"], {"lo"}),
+    (["load", "--conf"], {"--confirm-within"}),
+    (["load", "lo", "OBJECT", "-s", ""], {"xdp"}),
+    (["set", "lo", "count", "-A", "PASS,dr"], {"PASS,drop"}),
+    (["test", "lo", "un"], {"unload"}),
+    (["test", "lo", "unload", "--pc"], {"--pcap"}),
+    (["test", "lo", "set", "--on-end", ""], {"pass", "drop", "aborted"}),
+]
+
+
 @pytest.mark.parametrize("shell", SCRIPTS)
-def test_a_shell_shows_what_there_is(shell: str, tool: Path) -> None:
+@pytest.mark.parametrize("part", [slice(2), pytest.param(slice(2, None), marks=pytest.mark.long)])
+def test_a_shell_shows_what_there_is(shell: str, part: slice, tool: Path) -> None:
     ret = built("ret")
-    for words, wanted in (
-        (["st"], {"stats", "status"}),
-        (["status", "l"], {"lo"}),
-        (["load", "--conf"], {"--confirm-within"}),
-        (["load", "lo", ret, "-n", "ret_20"], {"ret_200"}),
-        (["load", "lo", ret, "-s", ""], {"xdp"}),
-        (["set", "lo", "count", "-A", "PASS,dr"], {"PASS,drop"}),
-        (["test", "lo", "un"], {"unload"}),
-        (["test", "lo", "unload", "--pc"], {"--pcap"}),
-        (["test", "lo", "set", "--on-end", ""], {"pass", "drop", "aborted"}),
-    ):
-        assert wanted <= set(shown(shell, tool, *words)), words
+    for words, wanted in BEGUN[part]:
+        given = [ret if word == "OBJECT" else word for word in words]
+        assert wanted <= set(shown(shell, tool, *given)), words
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_completes_paths_itself(shell: str, tool: Path) -> None:
     assert shown(shell, tool, "load", "lo", "") == ["default"]
@@ -97,6 +104,7 @@ def test_a_shell_completes_paths_itself(shell: str, tool: Path) -> None:
     assert shown(shell, tool, "load", "--bpffs", "") == ["dirnames"]
 
 
+@pytest.mark.heavy
 def test_fish_completes_paths_itself(tool: Path) -> None:
     assert "CHANGELOG.md" in shown("fish", tool, "load", "lo", "CHANGE")
 

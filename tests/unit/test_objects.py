@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.samples import DROP, PASS, built, compiled
+from tests.unit.samples import DROP, PASS, built, compiled, some
 from xdpctl.errors import BadObjectError, NotFoundError, UsageError, XdpctlError
 from xdpctl.kernel import libbpf
 from xdpctl.model.chain import MAX_PRIORITY
@@ -175,7 +175,9 @@ def test_a_choice(file: str, choice: dict[str, str], name: str) -> None:
     assert member.source.program == name
 
 
-@pytest.mark.parametrize("section", ["prog", "xdp_prog", "xdp/filter", "classifier1", "?prog"])
+@pytest.mark.parametrize(
+    "section", some(2, ["prog", "?prog", "xdp_prog", "xdp/filter", "classifier1"])
+)
 def test_the_only_one_in_a_section_that_libbpf_does_not_know(tmp_path: Path, section: str) -> None:
     """It is taken; beside one that is known, or another such, it has to be named."""
     odd = RETURNS.format("odd").replace('"xdp"', f'"{section}"')

@@ -52,7 +52,7 @@ def test_what_cannot_be_told(words: str, bad: str) -> None:
     ("words", "code"),
     [
         ("status nosuch0", NotFoundError.exit_code),
-        ("--json load", UsageError.exit_code),
+        pytest.param("--json load", UsageError.exit_code, marks=pytest.mark.long),
     ],
 )
 @pytest.mark.parametrize("bad", [">&-", ">/dev/full", "2>&-", "2>/dev/full", ">&- 2>&- <&-"])

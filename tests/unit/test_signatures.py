@@ -32,6 +32,8 @@ from xdpctl.programs import chainfile, given, loading, objects
 from xdpctl.supply import images, keys, policy
 from xdpctl.supply.reference import Reference
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:

@@ -56,6 +56,7 @@ KINDS_OF_CHAIN = [kind for kind in get_args(Kind) if kind != "bare"]
 
 
 @pytest.mark.parametrize("path", MANUAL)
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "lint",
     [["mandoc", "-T", "lint", "-W", "warning"], ["groff", "-mdoc", "-ww", "-z"]],
@@ -338,6 +339,7 @@ def variables(path: Path) -> Iterator[str]:
             yield str(ast.literal_eval(named))
 
 
+@pytest.mark.heavy
 def test_every_environment_variable_is_described() -> None:
     read = {name for path in PACKAGE.rglob("*.py") for name in variables(path)}
     assert {"LIBXDP_BPFFS", "XDPCTL_CACHE"} <= read, "the search itself is broken"
@@ -345,6 +347,7 @@ def test_every_environment_variable_is_described() -> None:
     assert described == read | FOREIGN_VARIABLES
 
 
+@pytest.mark.heavy
 def test_the_search_sees_every_way_to_read_a_variable(tmp_path: Path) -> None:
     path = tmp_path / "sample.py"
     path.write_text(
