@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -13,8 +13,6 @@ from tests.kernel import net, oracle
 from tests.kernel.conftest import Objects, one_guest
 from tests.kernel.tool import Tool
 from xdpctl.host import child
-from xdpctl.host.text import Json
-from xdpctl.programs import loading
 
 pytestmark = one_guest
 
@@ -63,28 +61,29 @@ def test_patterns(tool: Tool, objects: Objects) -> None:
     assert tool.pins() == []
 
 
-def test_programs_are_loaded_ahead(
+def test_one_process_loads_for_all_but_the_first(
     tool: Tool, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By one process for all but the first interface; each has its own, with maps of its own.
+    """Each interface has programs and maps of its own, and keeps these at a replace.
 
-    One whose map is pinned is not loaded before its turn.
+    One whose map is pinned is loaded by a process each time.
     """
     began: list[str] = []
+    begin = child.Worker.__init__
 
-    def noted(path: str, work: Callable[[], tuple[Json, list[int]]]) -> tuple[Json, list[int]]:
+    def noted(worker: child.Worker, path: str, *rest: Any, **named: Any) -> None:
         began.append(os.path.basename(path))
-        return child.in_child(path, work)
+        begin(worker, path, *rest, **named)
 
-    monkeypatch.setattr(loading, "in_child", noted)
+    monkeypatch.setattr(child.Worker, "__init__", noted)
     with ExitStack() as stack:
         chosen = [stack.enter_context(net.Veth(name=f"many{n}")) for n in range(5)]
         foreign = stack.enter_context(oracle.xdp_load(oracle.returning(oracle.XDP_PASS)))
-        # Copies for one that fails go to nobody.
         with oracle.xdp_attach(foreign, chosen[3].ifindex):
             words = ("--pin-path", tool.bpffs, objects["count"], objects["pinned"])
             assert tool.try_("load", "many?", *words).code == 8
-        assert began == ["count.o", "pinned.o"] * 2 + ["pinned.o"] * 2
+        # One reads each file.
+        assert began == ["count.o", "pinned.o"] * 3 + ["pinned.o"] * 2
         loaded = [veth for veth in chosen if veth is not chosen[3]]
         counters = [tool.ids(veth.dev)[0] for veth in loaded]
         used = [tuple(oracle.prog(one).map_ids) for one in counters]
@@ -94,9 +93,17 @@ def test_programs_are_loaded_ahead(
         assert [oracle.packets(one) for one in counters] == [1, 2, 3, 4]
         roots = [oracle.xdp_prog_id(veth.ifindex)[0] for veth in loaded]
         tool("swap-dispatcher", "many?")
+        began.clear()
+        tool("replace", "many0,many1,many2,many4", "count", objects["count"])
+        assert began == ["count.o"] * 3
+        replaced = [tool.ids(veth.dev)[0] for veth in loaded]
+        assert not {*replaced} & {*counters}
+        for veth in loaded:
+            net.send(veth, FRAMES[:1])
+        assert [oracle.packets(one) for one in replaced] == [2, 3, 4, 5]
         tool("unload", "--all", "many?")
-        # No program that was loaded for a root keeps it.
-        assert not oracle.snapshot().progs.intersection(roots)
+        # No process that loaded a program keeps a root, or a program.
+        assert not oracle.snapshot().progs.intersection([*roots, *counters, *replaced])
         (tool.bpffs / "packets").unlink()
 
 

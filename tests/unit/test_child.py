@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -110,3 +111,59 @@ child.in_child("some.o", work)
         begin = time.monotonic()
         assert parent.stdout.read() == ""
         assert time.monotonic() - begin < 30
+
+
+# --- one that is asked several times ------------------------------------------------------------
+
+
+def test_one_process_answers_several_questions() -> None:
+    with child.Worker(
+        "some.o", lambda question: ({"again": question, "pid": os.getpid()}, [])
+    ) as one:
+        answers = [one.ask({"number": number})[0] for number in range(3)]
+    assert [answer["again"]["number"] for answer in answers] == [0, 1, 2]
+    assert len({answer["pid"] for answer in answers} - {os.getpid()}) == 1
+
+
+def test_what_it_raises_does_not_end_it() -> None:
+    def work(question: dict[str, Any]) -> tuple[Any, list[int]]:
+        if question["number"]:
+            raise KernelError("bpf_prog_load", errno.EINVAL, "no")
+        return {"fine": True}, []
+
+    with child.Worker("some.o", work) as one:
+        for number in (0, 1, 0, 1):
+            with pytest.raises(KernelError) if number else contextlib.nullcontext():
+                assert one.ask({"number": number}) == ({"fine": True}, [])
+
+
+@pytest.mark.usefixtures("quiet_crashes")
+def test_one_that_crashes_is_gone_and_says_so() -> None:
+    def work(question: dict[str, Any]) -> tuple[Any, list[int]]:
+        if question["crash"]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return {}, []
+
+    with child.Worker("some.o", work) as one:
+        one.ask({"crash": False})
+        with pytest.raises(BadObjectError, match="corrupt"):
+            one.ask({"crash": True})
+        with pytest.raises(XdpctlError, match="cannot handle") as caught:
+            one.ask({"crash": False})
+    assert "gave no answer" in caught.value.why
+
+
+def test_it_has_only_what_it_keeps() -> None:
+    """Neither a lock of its parent's nor what it has handed over."""
+    ours, theirs = socket.socketpair()
+
+    def work(question: dict[str, Any]) -> tuple[Any, list[int]]:
+        there = len(os.listdir("/proc/self/fd")) - 1  # without that of the listing
+        return {"there": there}, [os.open("/dev/null", os.O_RDONLY)]
+
+    with ours, theirs, child.Worker("some.o", work, keeping=[ours.fileno()]) as one:
+        theirs.close()
+        for _time in range(3):
+            answer, fds = one.ask()
+            os.close(*fds)
+            assert answer["there"] == 5, "three streams, the question's socket, what it keeps"

@@ -21,7 +21,6 @@ from ..host.interfaces import Interface
 from ..kernel import libc
 from ..observe.elsewhere import links_elsewhere
 from ..observe.reading import View, Views, observe
-from ..programs.stock import Stock
 from ..roots.peers import Peers
 from .commit import Commit
 from .settle import Elsewhere
@@ -51,11 +50,6 @@ class Batch:
     _refusal: XdpctlError | None = None
     _views: Views = field(default_factory=Views)
 
-    @classmethod
-    def of_several(cls, count: int, view: View) -> Self:
-        """For so many changes: programs are loaded ahead for those to come."""
-        return cls(view, Peers(Stock(count)))
-
     def __enter__(self) -> Self:
         return self
 
@@ -63,8 +57,7 @@ class Batch:
         try:
             self.settle()
         finally:
-            if self.peers.stock.copies:
-                self.peers.stock.close()
+            self.peers.stock.close()
 
     def begin(self, bpffs: Bpffs, interface: Interface) -> None:
         """A change begins: it is to be allowed, and its lock may be taken beside those that wait.
@@ -82,8 +75,6 @@ class Batch:
                 self._refusal = error
                 raise
             self._begun = True
-        stock = self.peers.stock
-        stock.coming = max(0, stock.coming - 1)
         last = self._waiting[-1][0].paths.ifindex if self._waiting else 0
         if last >= interface.ifindex or self._is_full:
             self.settle()

@@ -100,7 +100,7 @@ def one_or_each(settings: Settings, command: str, bpffs: Bpffs, pattern: str, wo
     found = Interface.matching(pattern, view.names) if view else Interface.matching(pattern)
     with waited_for(settings, bpffs, work) as noted:
         if view:
-            change_each(settings, command, found, noted, Batch.of_several(len(found), view))
+            change_each(settings, command, found, noted, Batch(view))
         else:
             with Batch() as batch:
                 report = noted(found[0], batch)
@@ -143,7 +143,7 @@ def change_each(
 
     They are one `batch`. Ends as `end` says.
     """
-    batch = batch or Batch.of_several(len(found), View())
+    batch = batch or Batch(View())
     outcomes: list[Report | Failure] = []
     told = 0
     with batch:

@@ -5,13 +5,16 @@ What it answers and the descriptors that it makes come back over a socket.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import socket
-from collections.abc import Callable
-from typing import NoReturn
+import struct
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn, Self
 
 from .. import errors
 from ..errors import BadObjectError, Interrupted, KernelError, XdpctlError
@@ -20,6 +23,8 @@ from . import signals
 from .text import Json
 
 _CPU_SECONDS = 120
+_LENGTH = struct.Struct("=I")
+"""What stands before an answer: how many bytes it has."""
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -64,72 +69,171 @@ def in_child(
     `work` does, BadObjectError where it crashes, TimeoutError after a `limit` in seconds, else
     XdpctlError.
     """
-    ours, theirs = socket.socketpair()
-    pid = forked(lambda: _child(ours, theirs, work))
-    theirs.close()
-    with ours:
-        ours.settimeout(limit)  # it answers at its end, and then at once
+    with Worker(path, lambda _question: work(), library) as worker:
+        return worker.ask(limit=limit)
+
+
+class Worker:
+    """A forked process that works on the file of a path as often as it is asked to.
+
+    One that is `keeping` some descriptors has no others of its parent's, whose locks and links it
+    would keep, and none of what it made once that is handed over. As a context it is closed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        work: Callable[[Json], tuple[Json, list[int]]],
+        library: str = "libbpf",
+        keeping: Collection[int] | None = None,
+    ) -> None:
+        self._path, self._library = path, library
+        self._ours, theirs = socket.socketpair()
+        ours = self._ours
+        self._pid = forked(lambda: _serve(ours, theirs, work, keeping))
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def ask(
+        self, question: Json | None = None, limit: float | None = None
+    ) -> tuple[Json, list[int]]:
+        """Have it work once, as in_child() says. After BadObjectError it is gone."""
         fds: list[int] = []
         try:
-            answer, fds, flags, _address = socket.recv_fds(ours, 65536, 250)
+            data = self._answer(json.dumps(question or {}).encode(), limit, fds)
+        except BaseException:
+            _close(fds)
+            self._end(signal.SIGKILL)  # nobody waits for what it is at
+            raise
+        try:
+            return self._told(data), fds
+        except BaseException:
+            _close(fds)
+            raise
+
+    def _answer(self, question: bytes, limit: float | None, fds: list[int]) -> bytes:
+        """What it answers, and into `fds` the descriptors; nothing if it ends before it is done."""
+        self._ours.settimeout(limit)  # it answers at its end, and then at once
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            self._ours.sendall(question + b"\n")
+            head, found, flags, _address = socket.recv_fds(self._ours, _LENGTH.size, 250)
+            fds += found
             if flags & socket.MSG_CTRUNC:  # the kernel drops what has no number here
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             for fd in fds:
                 os.set_inheritable(fd, False)
-            while chunk := ours.recv(65536):
-                answer += chunk
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            os.kill(pid, signal.SIGKILL)  # nobody waits for what it is at
-            raise
-        finally:
-            _pid, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        raise BadObjectError(
-            f"{path} is corrupt",
-            why=f"{library} died on it by {signal.Signals(os.WTERMSIG(status)).name} "
-            "(in a process of its own: nothing else was harmed)",
-        )
-    if not answer:
-        raise XdpctlError(f"cannot handle {path}", why="the process that loads it gave no answer")
-    try:
-        message = json.loads(answer)
-    except ValueError as error:
-        raise XdpctlError(
-            f"cannot handle {path}", why="the process that loads it could not give its answer"
-        ) from error
-    if "errno" in message:
-        raise KernelError(message["call"], message["errno"], message["log"])
-    if "failed" in message:
-        raise getattr(errors, message["failed"])(**message["told"])
-    if "unexpected" in message:
-        raise XdpctlError(f"cannot handle {path}", why=message["unexpected"])
-    return message["answer"], fds
+            if len(head) < _LENGTH.size:
+                return b""
+            (length,) = _LENGTH.unpack(head)
+            while len(data) < length:
+                if not (chunk := self._ours.recv(length - len(data))):
+                    return b""
+                data += chunk
+        return data
+
+    def _told(self, data: bytes) -> Json:
+        """What an answer says. Raises what it tells of."""
+        status = 0 if data else self._end()
+        if os.WIFSIGNALED(status):
+            raise BadObjectError(
+                f"{self._path} is corrupt",
+                why=f"{self._library} died on it by {signal.Signals(os.WTERMSIG(status)).name} "
+                "(in a process of its own: nothing else was harmed)",
+            )
+        if not data:
+            raise XdpctlError(
+                f"cannot handle {self._path}", why="the process that loads it gave no answer"
+            )
+        try:
+            message = json.loads(data)
+        except ValueError as error:
+            raise XdpctlError(
+                f"cannot handle {self._path}",
+                why="the process that loads it could not give its answer",
+            ) from error
+        if "errno" in message:
+            raise KernelError(message["call"], message["errno"], message["log"])
+        if "failed" in message:
+            raise getattr(errors, message["failed"])(**message["told"])
+        if "unexpected" in message:
+            raise XdpctlError(f"cannot handle {self._path}", why=message["unexpected"])
+        answer: Json = message["answer"]
+        return answer
+
+    def _end(self, number: int = 0) -> int:
+        """Wait for its end, with a signal if it is to be now; returns its status."""
+        if not self._pid:
+            return 0
+        if number:
+            os.kill(self._pid, number)
+        _pid, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return status
+
+    def close(self) -> None:
+        """Have it end; may be called again."""
+        self._ours.close()
+        self._end()
 
 
-def _child(
-    parents: socket.socket, out: socket.socket, work: Callable[[], tuple[Json, list[int]]]
+def _serve(
+    parents: socket.socket,
+    out: socket.socket,
+    work: Callable[[Json], tuple[Json, list[int]]],
+    keeping: Collection[int] | None,
 ) -> None:
+    """In the child: an answer to each question, until nobody can ask any more."""
     import resource
 
     parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    fds: list[int] = []
-    message: Json
+    most = _CPU_SECONDS if keeping is None else 100 * _CPU_SECONDS
+    kept = None if keeping is None else {0, 1, 2, out.fileno(), *keeping}
+    with out.makefile("rb") as questions:
+        while True:
+            if kept is not None:
+                _close_others(kept)
+            # The limit is for one answer, and counts from the beginning.
+            enough = min(int(time.process_time()) + _CPU_SECONDS, most)
+            resource.setrlimit(resource.RLIMIT_CPU, (enough, most))
+            if not (question := questions.readline()):
+                os._exit(0)
+            message, fds = _answered(work, json.loads(question))
+            data = json.dumps(message).encode()
+            # A descriptor travels with at least one byte of data.
+            socket.send_fds(out, [_LENGTH.pack(len(data))], fds)
+            out.sendall(data)
+
+
+def _answered(
+    work: Callable[[Json], tuple[Json, list[int]]], question: Json
+) -> tuple[Json, list[int]]:
     try:
-        answer, fds = work()
-        message = {"answer": answer}
+        answer, fds = work(question)
+        return {"answer": answer}, fds
     except KernelError as error:
-        message = {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}
+        return {"call": error.call, "errno": error.errno, "log": error.log[-(1 << 20) :]}, []
     except XdpctlError as error:
         told = {name: getattr(error, name) for name in ("what", "why", "hint", "details", "number")}
-        message = {"failed": type(error).__name__, "told": told}
+        return {"failed": type(error).__name__, "told": told}, []
     except Exception as error:
-        message = {"unexpected": f"{type(error).__name__}: {error}"}
-    data = json.dumps(message).encode()
-    # A descriptor travels with at least one byte of data.
-    socket.send_fds(out, [data[:1]], fds)
-    out.sendall(data[1:])
-    os._exit(0)
+        return {"unexpected": f"{type(error).__name__}: {error}"}, []
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _close_others(kept: Collection[int]) -> None:
+    """Close all descriptors but some."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(int(name))

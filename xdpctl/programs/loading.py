@@ -5,11 +5,9 @@ libbpf can crash on a corrupt object, so it sees users' bytes only in a child pr
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -119,48 +117,21 @@ def load(
 
     Raises VerifierError, UnsupportedError, RightsError, UntrustedError or BadObjectError.
     """
+    check_vetted(source)
     if source.image:
-        _check_vetted(source)
         return _load_image(source, source.image, target, device)
-    (found,) = copies(source, frags, target, 1, apart=apart, device=device)
-    return found
-
-
-def copies(
-    source: Source,
-    frags: bool,
-    target: tuple[int, str] | None,
-    count: int,
-    *,
-    apart: bool = False,
-    device: Device | None = None,
-) -> list[Loaded]:
-    """Load a program of an object as load() does, so many times, in one child.
-
-    One that is loaded several times is to be plain. They may be fewer: what stands in the way of
-    one more does not matter to the others.
-    """
-    _check_vetted(source)
-
-    def work() -> tuple[Json, list[int]]:
-        answer, fds = _loaded(source, frags, target, apart, device)
-        with contextlib.suppress(KernelError, OSError):
-            for _number in range(1, count):
-                fds += _loaded(source, frags, target, apart, device)[1]
-        return answer, fds
-
     try:
-        answer, fds = in_child(source.path, work)
+        told = in_child(source.path, lambda: loaded(source, frags, target, apart, device))
     except KernelError as error:
         raise explained(source, error, target, device) from error
-    return [_received(answer, iter(one)) for one in ([fds] if count == 1 else zip(fds))]
+    return received(*told)
 
 
-def _check_vetted(source: Source) -> None:
+def check_vetted(source: Source) -> None:
     policy.check_vetted(f"{source.program} of {source.path}", source.vetted)
 
 
-def _loaded(
+def loaded(
     source: Source, frags: bool, target: tuple[int, str] | None, apart: bool, device: Device | None
 ) -> tuple[Json, list[int]]:
     """In the child: a program in the one way or the other."""
@@ -172,8 +143,9 @@ def _loaded(
         return _load(source, frags, target, error, apart=apart, device=device)
 
 
-def _received(answer: Json, fds: Iterator[int]) -> Loaded:
+def received(answer: Json, handed: list[int]) -> Loaded:
     """What the child has loaded: its words, and its descriptors in the order of `_load`."""
+    fds = iter(handed)
     program = Program(next(fds))
     arrays, maps = ({name: Map(next(fds)) for name in answer[kind]} for kind in ("arrays", "maps"))
     callees = {name: Program(next(fds)) for name in answer["callees"]}

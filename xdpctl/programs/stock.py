@@ -1,9 +1,7 @@
-"""Programs loaded ahead: several copies of one, for interfaces that a command comes to later.
+"""Loaders that stay: for programs that a command loads once for each of several interfaces.
 
-Each load runs in a child process (loading.py), which costs more than what it does there.
-Interfaces that are changed together each want programs and maps of their own of the same files, so
-the second one has a child load copies for those that follow. They are attached and pinned nowhere:
-the kernel drops what is not taken.
+Each load runs in a child process (loading.py), which costs more than what it does there. What is
+loaded a second time in the same way is loaded by a process that stays for the third.
 """
 
 from __future__ import annotations
@@ -11,12 +9,45 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..errors import KernelError
+from ..host.child import Worker
+from ..host.text import Json
 from ..model.source import Source
 from . import loading
 from .loading import Loaded
+from .refusal import explained
 
-MOST = 32
-"""Copies that one child loads: each is a descriptor here until it is taken."""
+MOST = 64
+"""Loads by one process: libbpf's memory of each stays with it."""
+
+
+class Loader:
+    """A process that loads a program of an object again and again. It has to be closed.
+
+    What may differ is whose maps the program shares. It is to be plain: the process knows no pins
+    of later. An EXT program is loaded for its first target.
+    """
+
+    def __init__(self, source: Source, frags: bool, target: tuple[int, str] | None) -> None:
+        def work(question: Json) -> tuple[Json, list[int]]:
+            asked = source._replace(maps_of=question["maps_of"])
+            return loading.loaded(asked, frags, target, apart=False, device=None)
+
+        loading.check_vetted(source)
+        self._source, self._target = source, target
+        self._worker = Worker(source.path, work, keeping=[target[0]] if target else [])
+
+    def load(self, maps_of: int) -> Loaded:
+        """loading.load() for a source with these maps; raises what that does."""
+        try:
+            told = self._worker.ask({"maps_of": maps_of})
+        except KernelError as error:
+            asked = self._source._replace(maps_of=maps_of)
+            raise explained(asked, error, self._target, None) from error
+        return loading.received(*told)
+
+    def close(self) -> None:
+        self._worker.close()
 
 
 class _Wanted(NamedTuple):
@@ -30,12 +61,12 @@ class _Wanted(NamedTuple):
 
 @dataclass
 class Stock:
-    """Copies for the interfaces that are `coming`, 0 if nobody knows. It has to be closed."""
+    """The loaders of a command, each with the loads that it has made. It has to be closed."""
 
-    coming: int = 0
     _plain: list[_Wanted] = field(default_factory=list)
     """What was loaded once, and changed and needs nothing but itself."""
-    copies: list[tuple[_Wanted, Loaded]] = field(default_factory=list)
+    _loaders: dict[int, tuple[Loader, int]] = field(default_factory=dict)
+    """By the place in that list."""
 
     def load(
         self,
@@ -44,27 +75,32 @@ class Stock:
         target: tuple[int, str] | None = None,
         shape: tuple[object, ...] = (),
     ) -> Loaded:
-        """loading.load(), or a copy that it made before for a root of the same `shape`.
+        """loading.load(), perhaps for another root of the same `shape` that came earlier.
 
         An EXT program may be hooked onto another root than it was loaded for: Linux kernel commit
         4a1e7c0c63e0 "bpf: Support attaching freplace programs to multiple attach points" (v5.10).
         """
-        wanted = _Wanted(source, frags, target[1] if target else "", shape)
-        for number, (made, found) in enumerate(self.copies):
-            if made == wanted:
-                del self.copies[number]
-                return found
-        if source.image or not self.coming or wanted not in self._plain:
+        wanted = _Wanted(source._replace(maps_of=0), frags, target[1] if target else "", shape)
+        if source.image or wanted not in self._plain:
             found = loading.load(source, frags, target)
             if found.is_plain:
                 self._plain.append(wanted)
             return found
-        found, *more = loading.copies(source, frags, target, 1 + min(self.coming, MOST - 1))
-        self.copies += [(wanted, one) for one in more]
-        return found
+        place = self._plain.index(wanted)
+        loader, made = self._loaders.pop(place, (None, 0))
+        if loader is None or made >= MOST:
+            if loader:
+                loader.close()
+            loader, made = Loader(source, frags, target), 0
+        self._loaders[place] = loader, made + 1
+        try:
+            return loader.load(source.maps_of)
+        except BaseException:
+            self._loaders.pop(place)[0].close()
+            raise
 
     def close(self) -> None:
-        """Let go of what nobody has taken."""
-        for _wanted, one in self.copies:
-            one.close()
-        self.copies.clear()
+        """Have the loaders end; may be called again."""
+        for loader, _made in self._loaders.values():
+            loader.close()
+        self._loaders.clear()

@@ -63,7 +63,7 @@ class Peers:
     """
 
     stock: Stock = field(default_factory=Stock)
-    """Programs that are loaded ahead for those that follow."""
+    """What loads programs, for those that follow as well."""
     _roots: list[tuple[_Key, RunningRoot]] = field(default_factory=list)
     _programs: list[tuple[Kind, Member, Loaded]] = field(default_factory=list)
     _recipes: dict[tuple[int, Recipe], bool] = field(default_factory=dict)
