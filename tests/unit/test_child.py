@@ -167,3 +167,25 @@ def test_it_has_only_what_it_keeps() -> None:
             answer, fds = one.ask()
             os.close(*fds)
             assert answer["there"] == 5, "three streams, the question's socket, what it keeps"
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("quiet_crashes")
+def test_processor_time_is_limited_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whole number of seconds after another: the kernel knows no parts of them."""
+    monkeypatch.setattr(child, "_CPU_SECONDS", 2)
+
+    def work(question: dict[str, Any]) -> tuple[Any, list[int]]:
+        end = time.process_time() + question["seconds"]
+        while time.process_time() < end:
+            pass
+        return {}, []
+
+    with child.Worker("some.o", work, keeping=[]) as one:
+        for _time in range(4):
+            one.ask({"seconds": 0.8})
+        with pytest.raises(BadObjectError) as caught:
+            one.ask({"seconds": 10})
+    assert "SIGXCPU" in caught.value.why
+    with pytest.raises(BadObjectError):
+        in_child(lambda: work({"seconds": 10}))

@@ -194,6 +194,9 @@ def _serve(
     parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _CPU_SECONDS if keeping is None else 100 * _CPU_SECONDS
+    _limit, allowed = resource.getrlimit(resource.RLIMIT_CPU)
+    if allowed != resource.RLIM_INFINITY:
+        most = min(most, allowed)
     kept = None if keeping is None else {0, 1, 2, out.fileno(), *keeping}
     with out.makefile("rb") as questions:
         while True:
