@@ -137,7 +137,7 @@ def test_gaps_that_no_event_tells(
 def test_interfaces_that_appear(
     tool: Tool, veth: net.Veth, objects: Objects, tmp_path: Path
 ) -> None:
-    """Each gets the chain of its file: there before, made anew, renamed; and when that changes."""
+    """Each gets the chain of its file: there before, made anew, named so; and when that changes."""
     files = tmp_path / "files"
     files.mkdir()
     chain, other = files / "chain.toml", f"{veth.dev[:-1]}x"
@@ -164,10 +164,13 @@ def test_interfaces_that_appear(
             until(lambda: (runs(veth.dev), runs(other)) == (2, 2), timeout=90)
             assert tool.ids(veth.dev)[0] == before[0]
             assert more.dev == other
+        with net.Veth(name="appears0") as third:  # by an alternative name, which comes later
+            net.ip("link", "property", "add", "dev", third.dev, "altname", other)
+            until(lambda: runs(third.dev) == 2, timeout=90)
         chain.write_text("[[program")
         net.ip("link", "set", veth.dev, "down")
         net.ip("link", "set", veth.dev, "up")
         tool("unload", veth.dev, "--all")
     told = [(one["where"], one["why"]) for one in events if "brought to" in one["what"]]
     assert sum(why == "the file has changed" for _where, why in told) == 2
-    assert {where for where, _why in told} >= {veth.dev, other}
+    assert {where for where, _why in told} >= {veth.dev, other, "appears0"}

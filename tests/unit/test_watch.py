@@ -8,12 +8,14 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -72,6 +74,91 @@ def test_the_end_of_an_owner_is_seen(changes: watch._Changes) -> None:
         assert changes.wait(30)
         changes.follow(set())
         assert changes._processes == {}
+
+
+def message(kind: int, number: int, more: bytes = b"") -> bytes:
+    """A message of rtnetlink(7): its header, a struct ifinfomsg, attributes."""
+    body = struct.pack("=BxHiII", 0, 1, number, 0, 0) + more
+    data = struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+    return data + bytes(-len(data) % 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "numbers"),
+    [
+        (b"", []),
+        (message(16, 7), [7]),
+        (message(16, 7, b"attr!") + message(16, 9), [7, 9]),
+        (message(17, 7) + message(16, 9), [9]),
+        (message(16, 7)[:23], []),
+        (bytes(64), []),
+        (message(16, 7).replace(b"\x20", b"\xff", 1), [7]),
+    ],
+)
+def test_the_numbers_of_interfaces(data: bytes, numbers: list[int]) -> None:
+    assert list(watch._numbers(data)) == numbers
+
+
+def test_of_which_interfaces_the_kernel_told(changes: watch._Changes) -> None:
+    """Of all at first and when messages were lost, else of those in its messages, once each."""
+    assert changes.told() is None
+    assert changes.told() == set()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with theirs:
+        ours.setblocking(False)
+        changes._links.close()
+        changes._links = ours
+        assert not changes.hear()
+        theirs.send(message(16, 7))
+        theirs.send(message(16, 9) + message(16, 7))
+        assert changes.hear()
+        assert changes.told() == {7, 9}
+        assert changes.wait(60)  # it was heard before the wait began
+        assert not changes.wait(0)
+        assert changes.told() == set()
+    ours.close()
+
+
+def test_messages_that_were_lost(changes: watch._Changes) -> None:
+    class Full:
+        """A socket with too little room, once."""
+
+        errors: ClassVar = [OSError(errno.ENOBUFS, "no room"), BlockingIOError()]
+
+        def recv(self, _size: int) -> bytes:
+            raise self.errors.pop(0)
+
+    changes.told()
+    links, changes._links = changes._links, Full()  # type: ignore[assignment]
+    assert changes.hear()
+    changes._links = links
+    assert changes.told() is None
+
+
+def test_what_appears_during_a_look_does_not_wait_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept between two of the interfaces that are looked at."""
+    order: list[object] = []
+    told: list[set[int] | None] = [None, {5}]
+
+    def tend(_bpffs: Bpffs, _views: Views, between: Callable[[], object]) -> Iterator[Event]:
+        for name in ("eth0", "eth1", "eth2"):
+            between()
+            order.append(name)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from ()
+
+    def keep(numbers: Collection[int] | None) -> list[Event]:
+        order.append(numbers)
+        return []
+
+    monkeypatch.setattr(watch, "tend", tend)
+    monkeypatch.setattr(watch._Changes, "told", lambda _changes: told.pop(0))
+    monkeypatch.setattr(watch._Changes, "hear", lambda _changes: order == [None, "eth0"])
+    with signals.handled():
+        watch.watch(Bpffs(str(tmp_path)), 60, lambda _event: None, keep)
+    assert order == [None, "eth0", {5}, "eth1", "eth2"]
 
 
 def test_a_wait_ends_by_itself(changes: watch._Changes) -> None:
@@ -203,7 +290,7 @@ def test_what_stays_the_same_is_told_once(tmp_path: Path, monkeypatch: pytest.Mo
     rounds = [[failure], [failure, other], [failure], [], [failure]]
     told: list[Event] = []
 
-    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views, _between: object) -> list[Event]:
         if not rounds:
             os.kill(os.getpid(), signal.SIGTERM)
         return rounds.pop(0)
@@ -231,7 +318,7 @@ def test_a_signal_ends_it_at_once(
 ) -> None:
     """However long the interval is, whatever it has just changed."""
 
-    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views, _between: object) -> list[Event]:
         signals.release()
         if changed:
             signals.hold()  # as a change does from its flip on
@@ -252,7 +339,7 @@ def test_a_signal_during_a_change_ends_it_after_that(
     event = Event("eth0", "closed slot 1", "it was vacant")
     told: list[Event] = []
 
-    def tend(_bpffs: Bpffs, _views: Views) -> list[Event]:
+    def tend(_bpffs: Bpffs, _views: Views, _between: object) -> list[Event]:
         signals.hold()
         os.kill(os.getpid(), signal.SIGTERM)
         return [event]
@@ -275,6 +362,9 @@ def test_after_an_event_it_looks_eagerly(tmp_path: Path, monkeypatch: pytest.Mon
         def follow(self, pids: set[int]) -> None:
             assert pids == set()
 
+        def told(self) -> set[int]:
+            return set()
+
         def wait(self, seconds: float) -> bool:
             waited.append(seconds)
             if len(waited) > len(answers):
@@ -282,7 +372,7 @@ def test_after_an_event_it_looks_eagerly(tmp_path: Path, monkeypatch: pytest.Mon
             return answers[len(waited) - 1]
 
     monkeypatch.setattr(watch, "_Changes", Changes)
-    monkeypatch.setattr(watch, "tend", lambda _bpffs, _views: [])
+    monkeypatch.setattr(watch, "tend", lambda _bpffs, _views, _between: [])
     watch.watch(Bpffs(str(tmp_path)), 0.7, lambda _event: None)
     first, second, third, last = watch._EAGER
     assert last > 0.7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..bpffs import homes, pin
@@ -29,19 +29,25 @@ class Event(NamedTuple):
 
 
 def clean(
-    bpffs: Bpffs, found: list[Interface] | None, dry_run: bool, views: Views | None = None
+    bpffs: Bpffs,
+    found: list[Interface] | None,
+    dry_run: bool,
+    views: Views | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> Iterator[Event]:
     """Remove what interrupted commands left of some interfaces, or of all and of what is gone.
 
     Nothing that an interface runs is touched, wherever that is. Raises the first XdpctlError or
     KernelError after all else is done. What there is, is read once for all interfaces, or was in
-    these `views`; a state that is not clean is read again under its lock.
+    these `views`; a state that is not clean is read again under its lock. What is to happen
+    `between` two interfaces is called before each.
     """
     there = set()
     views = views or Views()
     start = interfaces.current()
     first: Exception | None = None
     for interface in interfaces_of(bpffs) if found is None else found:
+        between()
         there.add(homes.of(bpffs, interface).directory)
         try:
             yield from _cleaned(bpffs, interface, _where(interface, start), views, dry_run)
@@ -82,14 +88,18 @@ def _where(interface: Interface, start: str) -> str:
     return interface.name if interface.netns == start else f"{interface.name}@{interface.netns}"
 
 
-def tend(bpffs: Bpffs, views: Views | None = None) -> Iterator[Event]:
+def tend(
+    bpffs: Bpffs, views: Views | None = None, between: Callable[[], object] = lambda: None
+) -> Iterator[Event]:
     """Keep every chain true: take out programs without an owner, close gaps, then clean.
 
-    What fails is an event, too. `views` are what was read just before, if anything was.
+    What fails is an event, too. `views` are what was read just before, if anything was. What is to
+    happen `between` two interfaces is called before each.
     """
     views = views or Views()
     start = interfaces.current()
     for interface in interfaces_of(bpffs):
+        between()
         where = _where(interface, start)
         try:
             yield from _tended(bpffs, interface, where, views)
@@ -100,7 +110,7 @@ def tend(bpffs: Bpffs, views: Views | None = None) -> Iterator[Event]:
         except (XdpctlError, KernelError) as error:
             yield _failure(where, error)
     try:
-        yield from clean(bpffs, None, dry_run=False, views=views)
+        yield from clean(bpffs, None, dry_run=False, views=views, between=between)
     except Interrupted:
         raise
     except (XdpctlError, KernelError) as error:

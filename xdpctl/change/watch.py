@@ -7,7 +7,8 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ..bpffs.homes import interfaces_of
 from ..bpffs.mount import Bpffs
@@ -21,48 +22,95 @@ from ..model.state import State
 from ..observe.reading import Views, observe
 from .sweep import Event, tend
 
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTM_NEWLINK = 1, 16
+_TOLD = struct.Struct("=IH14xi")
+"""The length and type in a struct nlmsghdr, and the number in the struct ifinfomsg behind it."""
 _EAGER = (0.05, 0.2, 0.5, 1.0)
 """Seconds between looks after an event: the kernel takes a while to let go of what is gone."""
+
+
+Keep = Callable[[Collection[int] | None], Iterable[Event]]
+"""What changes chains besides: called with the numbers of the interfaces of this namespace that the
+kernel told of since the last time, or None where it may have told of others."""
 
 
 def watch(
     bpffs: Bpffs,
     interval: float,
     tell: Callable[[Event], None],
-    keep: Callable[[], Iterable[Event]] = lambda: (),
+    keep: Keep = lambda _told: (),
 ) -> None:
     """Tend all chains, at once after an event and else each `interval` seconds; ends by a signal.
 
-    Before each time `keep` is called, which may change chains. An event that stays the same, such
-    as a failure, is told once.
+    Before each time `keep` is called, and while chains are tended, if the kernel tells of
+    interfaces. An event that stays the same, such as a failure, is told once.
     """
     with contextlib.ExitStack() as closing:
-        changes = _Changes(closing)
-        last: set[Event] = set()
+        watched = _Watch(bpffs, tell, keep, _Changes(closing))
         eager: list[float] = []
         ready = False
         with contextlib.suppress(Interrupted):
             while True:
                 signals.release()
-                kept = list(keep())
-                # Before the look: what has ended by then it sees, what ends later is an event.
-                views = Views()
-                changes.follow(_owners(bpffs, views))
+                watched.look()
                 if not ready:
                     notify("READY=1")
                     ready = True
-                events = [*kept, *tend(bpffs, views)]
-                for event in events:
-                    if event not in last:
-                        tell(event)
-                last = set(events)
                 signals.release()
-                if changes.wait(min([interval, *eager[:1]])):
+                if watched.changes.wait(min([interval, *eager[:1]])):
                     eager = list(_EAGER)
                 else:
                     del eager[:1]
         notify("STOPPING=1")
+
+
+class _Watch:
+    """One look after another."""
+
+    def __init__(
+        self, bpffs: Bpffs, tell: Callable[[Event], None], keep: Keep, changes: _Changes
+    ) -> None:
+        self.changes = changes
+        self._bpffs, self._tell, self._keep = bpffs, tell, keep
+        self._start = interfaces.current()
+        self._last: set[Event] = set()
+        self._events: set[Event] = set()
+
+    def look(self) -> None:
+        self._last, self._events = self._events, set()
+        self._note(self._keep(self.changes.told()))
+        # Before the look: what has ended by then it sees, what ends later is an event.
+        views = Views()
+        self.changes.follow(self._owners(views))
+        self._note(tend(self._bpffs, views, self._catch_up))
+
+    def _note(self, found: Iterable[Event]) -> None:
+        for event in found:
+            if event not in self._last | self._events:
+                self._tell(event)
+            self._events.add(event)
+
+    def _catch_up(self) -> None:
+        """What appears while many interfaces are looked at does not wait for the end of that."""
+        if self.changes.hear() and interfaces.current() == self._start:
+            self._note(self._keep(self.changes.told()))
+
+    def _owners(self, views: Views) -> set[int]:
+        """The processes whose end changes a chain."""
+        pids: set[int] = set()
+        unpinned: list[Handle] = []
+        for interface in interfaces_of(self._bpffs):
+            self._catch_up()
+            with contextlib.suppress(VanishedError, RaceError, KernelError):
+                state: State = observe(interface, self._bpffs, view=views.of(interface))
+                for slot in state.root.slots if state.root else ():
+                    if slot.origin:
+                        pids.add(slot.origin.pid)
+                    elif slot.handle and not slot.pin:
+                        unpinned.append(slot.handle)
+        if unpinned:
+            pids.update(one.pid for found in holders(unpinned).values() for one in found)
+        return pids - {0}
 
 
 class _Changes:
@@ -70,15 +118,41 @@ class _Changes:
 
     def __init__(self, closing: contextlib.ExitStack) -> None:
         self._closing = closing
-        links = closing.enter_context(
+        self._links = closing.enter_context(
             socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
         )
-        links.bind((0, _RTMGRP_LINK))
-        self._readable = [links.fileno(), _signals(closing)]
+        self._links.bind((0, _RTMGRP_LINK))
+        self._numbers: set[int] | None = None
+        self._heard = False
+        self._readable = [_signals(closing)]
         self._namespaces = False
         self._processes: dict[int, int] = {}
         self._ended: set[int] = set()
         closing.callback(self.follow, set())
+
+    def told(self) -> set[int] | None:
+        """The numbers of the interfaces that the kernel told of since; None at first, and if it
+        told of more than there was room for.
+        """
+        self.hear()
+        numbers, self._numbers = self._numbers, set()
+        return numbers
+
+    def hear(self) -> bool:
+        """Read what the kernel tells of interfaces; whether there is something that told() has."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    found = set(_numbers(self._links.recv(1 << 16)))
+                except BlockingIOError:
+                    raise
+                except OSError:  # ENOBUFS
+                    self._numbers, self._heard = None, True
+                else:
+                    self._heard = True
+                    if self._numbers is not None:
+                        self._numbers |= found
+        return self._numbers is None or bool(self._numbers)
 
     def follow(self, pids: set[int]) -> None:
         """Hear of the end of some processes, and of no others."""
@@ -90,7 +164,8 @@ class _Changes:
                 self._processes[pid] = os.pidfd_open(pid)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something happens; whether it did within a time."""
+        """Wait until something happens; whether it did within a time, or since the last wait."""
+        self.hear()
         if not self._namespaces and os.path.isdir(interfaces.NAMED):
             # Made by the first `ip netns add`; there is a limit to inotify instances.
             with contextlib.suppress(KernelError):
@@ -98,9 +173,9 @@ class _Changes:
                 self._closing.callback(os.close, self._readable[-1])
             self._namespaces = True
         waiting = select.poll()
-        for fd in (*self._readable, *self._processes.values()):
+        for fd in (self._links.fileno(), *self._readable, *self._processes.values()):
             waiting.register(fd, select.POLLIN)
-        ready = [fd for fd, _event in waiting.poll(seconds * 1000)]
+        ready = [fd for fd, _event in waiting.poll(0 if self._heard else seconds * 1000)]
         for fd in self._readable:
             if fd in ready:
                 with contextlib.suppress(OSError):  # it is enough that there was something
@@ -109,7 +184,18 @@ class _Changes:
             if fd in ready:
                 os.close(self._processes.pop(pid))
                 self._ended.add(pid)
-        return bool(ready)
+        heard, self._heard = self._heard, False
+        return bool(ready) or heard
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    """The numbers of the interfaces that messages of rtnetlink(7) tell of as being there."""
+    place = 0
+    while place + _TOLD.size <= len(data):
+        length, kind, number = _TOLD.unpack_from(data, place)
+        if kind == _RTM_NEWLINK:
+            yield number
+        place += max(length + 3 & ~3, _TOLD.size)
 
 
 def _signals(closing: contextlib.ExitStack) -> int:
@@ -121,20 +207,3 @@ def _signals(closing: contextlib.ExitStack) -> int:
         before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         closing.callback(signal.set_wakeup_fd, before)
     return reading
-
-
-def _owners(bpffs: Bpffs, views: Views) -> set[int]:
-    """The processes whose end changes a chain."""
-    pids: set[int] = set()
-    unpinned: list[Handle] = []
-    for interface in interfaces_of(bpffs):
-        with contextlib.suppress(VanishedError, RaceError, KernelError):
-            state: State = observe(interface, bpffs, view=views.of(interface))
-            for slot in state.root.slots if state.root else ():
-                if slot.origin:
-                    pids.add(slot.origin.pid)
-                elif slot.handle and not slot.pin:
-                    unpinned.append(slot.handle)
-    if unpinned:
-        pids.update(one.pid for found in holders(unpinned).values() for one in found)
-    return pids - {0}

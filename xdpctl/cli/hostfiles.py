@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import click
@@ -28,6 +29,7 @@ from ..errors import (
 )
 from ..host import interfaces, rights
 from ..host.interfaces import Interface, is_pattern, within
+from ..kernel import netlink
 from ..model.request import Request
 from ..observe.reading import View
 from ..programs import chainfile
@@ -38,6 +40,8 @@ from .options import ChangeOptions
 from .settings import Settings, enterable
 
 FILES = "/etc/xdpctl"
+_MANY = 16
+"""From so many interfaces on they are read with all others in one go."""
 _WHY = "it says which programs are loaded as root"
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -95,8 +99,13 @@ class Host:
         self._documents: dict[str, Document] = {}
         self._opened: dict[str, Wanted | XdpctlError] = {}
 
-    def interfaces(self, asked: str | None) -> list[Interface]:
-        """Those that the files are for, of what is asked for. Raises NotFoundError for none."""
+    def interfaces(
+        self, asked: str | None, some: Collection[Interface] | None = None
+    ) -> list[Interface]:
+        """Those that the files are for, of what is asked for. Raises NotFoundError for none.
+
+        If only `some` matter, others that have a file by an alternative name may be missing.
+        """
         paths = files_in(self._directory)
         if not paths:
             raise NotFoundError(
@@ -104,8 +113,11 @@ class Host:
                 hint="name one: xdpctl apply INTERFACE FILE; xdpctl export INTERFACE writes one",
             )
         rights.check_own(self._directory, _WHY)
+        names = netlink.alternative_names
+        if some is not None and len(some) <= _MANY:
+            names = partial(names, {one.ifindex for one in some})
         for path in paths:
-            self._note(path)
+            self._note(path, names)
         wanted = None if asked is None else set(Interface.matching(asked))
         found = [one for one in self._paths if wanted is None or one in wanted]
         if not found and asked is not None and not is_pattern(asked):
@@ -115,14 +127,14 @@ class Host:
             )
         return found
 
-    def _note(self, path: str) -> None:
+    def _note(self, path: str, names: Callable[[], Mapping[int, Sequence[str]]]) -> None:
         name = os.path.basename(path).removesuffix(".toml")
         try:
             rights.check_own(path, _WHY)
             document = self._documents[path] = chainfile.read(path)
             name = document.interfaces
             with within(_namespace(document)):
-                found = Interface.matching(name)
+                found = Interface.matching(name, names)
         except XdpctlError as error:
             if is_pattern(name) and isinstance(error, NotFoundError):
                 return  # there may be one later
@@ -198,36 +210,57 @@ class Keeper:
     def __init__(self, directory: str, bpffs: Bpffs) -> None:
         self._directory, self._bpffs = directory, bpffs
         self._seen: object = None
+        self._there: set[Interface] = set()
         self._tried: dict[Interface, object] = {}
         self._failed: dict[Interface, Event] = {}
         self._refused: list[Event] = []
 
-    def __call__(self) -> list[Event]:
-        """What was done; and each time what could not be."""
+    def __call__(self, told: Collection[int] | None = None) -> list[Event]:
+        """What was done; and each time what could not be.
+
+        The kernel `told` of these interfaces, by number, since the last time; None if it may have
+        told of others. If the files are as they were, only these and those that are new are looked
+        at, for which nobody has to read all interfaces.
+        """
         stamps = {path: _stamp(path) for path in files_in(self._directory)}
-        places = _stamp(self._directory), _stamp(interfaces.NAMED)
-        seen = stamps, places, interfaces.everywhere()
+        seen = stamps, _stamp(self._directory), _stamp(interfaces.NAMED)
+        there = set(interfaces.everywhere())
+        some: set[Interface] | None = None
+        if told is not None and seen == self._seen:
+            here = interfaces.current()
+            again = {one for one in there if one.ifindex in told and one.netns == here}
+            some = again | (there - self._there)
+        self._seen, self._there = seen, there
         done: list[Event] = []
-        if seen != self._seen:
-            self._seen = seen
+        if some is None or some:
             with contextlib.ExitStack() as closing:
                 host = Host(self._directory, self._bpffs, Request(), closing)
-                done = self._brought(host, stamps, closing.enter_context(Batch(View())))
+                view = View() if some is None or len(some) > _MANY else None
+                done = self._brought(host, stamps, closing.enter_context(Batch(view)), some)
+        for gone in {one for one in self._tried if one.ifindex} - there:
+            del self._tried[gone]
+            self._failed.pop(gone, None)
         return [*done, *self._refused, *self._failed.values()]
 
-    def _brought(self, host: Host, stamps: Mapping[str, Stamp | None], batch: Batch) -> list[Event]:
+    def _brought(
+        self,
+        host: Host,
+        stamps: Mapping[str, Stamp | None],
+        batch: Batch,
+        some: Collection[Interface] | None,
+    ) -> list[Event]:
+        """Bring some interfaces to their files, or all of them."""
         done: list[Event] = []
         self._refused.clear()
         try:
-            found = host.interfaces(None) if stamps else []
+            found = host.interfaces(None, some) if stamps else []
         except (NotFoundError, RightsError) as error:
             self._refused.append(Event(self._directory, error.what, error.why))
             return []
-        for gone in self._tried.keys() - set(found):
-            del self._tried[gone]
-            self._failed.pop(gone, None)
         work = worker(Settings(), "apply", self._bpffs, host.wanted, ChangeOptions(), keeps=True)
         for one in found:
+            if some is not None and one not in some:
+                continue
             paths = host.of(one)
             source = [(path, stamps.get(path)) for path in paths]
             if self._tried.get(one) == source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket as socket  # that of Python makes enumerations of all there is to know
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import uapi, xdp
@@ -96,10 +96,22 @@ def xdp_program(ifindex: int) -> tuple[int, int]:
         return 0, uapi.XDP_ATTACHED_NONE
 
 
-def alternative_names() -> dict[int, list[str]]:
-    """The names that interfaces of this network namespace have besides their own, by number."""
+def alternative_names(numbers: Collection[int] | None = None) -> dict[int, list[str]]:
+    """The names that interfaces of this network namespace have besides their own, by number.
+
+    For some `numbers`, those that are gone are left out.
+    """
+    from pyroute2.netlink.exceptions import NetlinkError
+
     with route() as asked:
-        return {link["index"]: _alternatives(link) for link in asked.get_links()}
+        if numbers is None:
+            return {link["index"]: _alternatives(link) for link in asked.get_links()}
+        found: dict[int, list[str]] = {}
+        for number in numbers:
+            with contextlib.suppress(NetlinkError):
+                for link in asked.get_links(number):
+                    found[number] = _alternatives(link)
+        return found
 
 
 def _alternatives(link: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ...change.sweep import Event
 from ...errors import UsageError
 from ...host import rights
 from ...view import events
@@ -42,5 +41,8 @@ def command(settings: Settings, interval: float, apply: bool, files: str) -> Non
     bpffs = settings.enter(changes=True)
     rights.require()
     bpffs.check()
-    keep = Keeper(files, bpffs) if apply else list[Event]
-    watch(bpffs, interval, events.event_printer(settings), keep)
+    tell = events.event_printer(settings)
+    if apply:
+        watch(bpffs, interval, tell, Keeper(files, bpffs))
+    else:
+        watch(bpffs, interval, tell)
