@@ -233,6 +233,9 @@ def test_what_stands_on_a_device(veth: net.Veth, above: tuple[str, ...]) -> None
         attached = socket.if_nametoindex(names[0]) if above[0] == "bond" else veth.ifindex
         for ifindex in (attached, other.ifindex):
             ending.callback(os.close, oracle.xdp_attach(aborting, ifindex))
+        # Linux before 5.15 has a bond run its program itself, in generic mode.
+        itself = above[0] == "bond" and oracle.xdp_prog_id(attached)[1] == "skb"
+        where = names[0] if itself else veth.dev
         counts = ending.enter_context(Monitor())
         scenes = {one: Scene(counts, Bpffs("/nowhere"), one) for one in (*names, "xtabove*")}
         beside = Scene(counts, Bpffs("/nowhere"), other.dev)
@@ -240,9 +243,7 @@ def test_what_stands_on_a_device(veth: net.Veth, above: tuple[str, ...]) -> None
         net.send(other, FRAMES[:7])
         for name, scene in scenes.items():
             found = only(scene, 60)
-            assert (found.interface, found.total, found.verdict) == (veth.dev, 60, "XDP_ABORTED"), (
-                name
-            )
+            assert (found.interface, found.total, found.verdict) == (where, 60, "XDP_ABORTED"), name
         assert only(beside, 7).interface == other.dev
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..bpffs import pin
+from ..bpffs import homes, pin
 from ..bpffs.directory import InterfacePins
 from ..errors import BpffsError, KernelError, UnsupportedError
 from ..host.rights import explain_refusal
@@ -225,7 +225,8 @@ def _check_alone(paths: InterfacePins, member: Member) -> None:
     live = {link.prog_id for link in links if link.type == uapi.BPF_LINK_TYPE_XDP and link.ifindex}
     programs = netlink.xdp_programs().items()
     live |= {root_id for ifindex, (root_id, _mode) in programs if ifindex != paths.ifindex}
-    if any(link.is_ext and link.prog_id == member.id and link.target in live for link in links):
+    targets = {link.target for link in links if link.is_ext and link.prog_id == member.id}
+    if targets & live - {0} or (0 in targets and _is_pinned_elsewhere(paths, member.id)):
         raise UnsupportedError(
             f"the packets of {member.known_as} (id {member.id}) cannot be counted for {paths.what}",
             why="it runs on other interfaces as well, and what counts an EXT program sees the "
@@ -233,6 +234,12 @@ def _check_alone(paths: InterfacePins, member: Member) -> None:
             hint=f"xdpctl replace {paths.what} {member.known_as} FILE gives this one a program of "
             f"its own; or xdpctl stats {paths.what} --on --root fused",
         )
+
+
+def _is_pinned_elsewhere(paths: InterfacePins, program_id: int) -> bool:
+    """Whether other interfaces have pins of a program: for kernels that do not tell where it is."""
+    others = (one for one in homes.every(paths.bpffs) if one.directory != paths.directory)
+    return any(program_id in one.programs(root_id) for one in others for root_id in one.chains())
 
 
 def read_rows(paths: InterfacePins, rows: Mapping[int, int]) -> dict[int, Counted] | None:
