@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from xdpctl.errors import KernelError
 from xdpctl.kernel import libbpf
 
 from . import tools
-from .tools import OBJECT, ROOT, refusal
+from .tools import OBJECT, ROOT
 
 OTHER = OBJECT.with_name("count.o")
 STEPS = ("load", "swap", "replace", "status", "unload")
@@ -131,10 +132,10 @@ def rows(size: int, before: Path | None, root: str) -> Iterator[Row]:
         yield measured("separate", with_xdpctl(ROOT, root), ROOT)
         yield measured("shared", with_xdpctl(ROOT, root, "--shared"), ROOT)
         if root == "ext":
-            if why := refusal("xdp-loader", "--version"):
-                print(f"xdp-loader: {why}", file=sys.stderr)
-            else:
+            if shutil.which("xdp-loader"):
                 yield measured("xdp-loader", with_loader(names), ROOT)
+            else:
+                print("xdp-loader: it is not installed", file=sys.stderr)
 
 
 def show(found: list[Row], size: int) -> None:
