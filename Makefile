@@ -22,9 +22,9 @@ test-kernel: ## some kernel tests: K=6.12 (or none: this machine's own), T=FILE 
 	tests/setup test $(K)
 	tests/run --only $(or $(K),own) $(or $(T),tests/kernel) $(if $(W),-k '$(W)')
 
-test-matrix: ## all of them on every kernel: 5.10, 6.1, 6.12, 6.18, 7.x; on arm64, s390x and cards, some
+test-matrix: ## all of them on every kernel, or with SHARED=1 each on one; on arm64, s390x and cards, some
 	tests/setup matrix
-	tests/run 5.10 6.1 6.12 6.18 7 arm64 s390x cards; status=$$?; \
+	tests/run $(if $(SHARED),--quick) 5.10 6.1 6.12 6.18 7 arm64 s390x cards; status=$$?; \
 		docs/platforms.py build/reports/*.xml; exit $$status
 
 platforms: ## fill the table of platforms in README: a few tests of each feature on every kernel

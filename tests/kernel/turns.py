@@ -6,8 +6,8 @@ marked every_kernel run in all of them every time. A test that another one of th
 for has its turn more rarely, as `period` says; `make test-matrix` and `make soak` know no turns.
 
 tests/run sets what this reads: XDPCTL_SHARED, the directory in which guests claim tests;
-XDPCTL_GUEST, "0/2" in the first guest of two; XDPCTL_OWN, what of the tests' capabilities the
-machine's own kernel has, if it runs the tests on fused roots.
+XDPCTL_GUEST, "0/5/2" in the first guest of five, of which two run at a time; XDPCTL_OWN, what of
+the tests' capabilities the machine's own kernel has, if it runs the tests on fused roots.
 """
 
 from __future__ import annotations
@@ -48,16 +48,18 @@ class Place:
     guests: int
     own: frozenset[str] | None
     """The capabilities of the machine's own kernel; None if that runs no tests."""
+    at_once: int = 1
+    """How many guests run at a time."""
 
 
 def here() -> Place | None:
     """None: all tests are run, as by `make test-matrix` and on the machine's own kernel."""
     if "XDPCTL_SHARED" not in os.environ:
         return None
-    guest, _, guests = os.environ.get("XDPCTL_GUEST", "0/1").partition("/")
+    guest, guests, at_once = map(int, os.environ.get("XDPCTL_GUEST", "0/1/1").split("/"))
     own = os.environ.get("XDPCTL_OWN")
     known = None if own is None else frozenset(own.split())
-    return Place(os.environ["XDPCTL_SHARED"], int(guest), int(guests), known)
+    return Place(os.environ["XDPCTL_SHARED"], guest, guests, known, at_once)
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,23 @@ def has_turn(test: Traits, place: Place) -> bool:
 
 
 def rank(test: Traits, place: Place) -> int:
-    """0: for all guests; 1: this guest is to run it; 2: another one is, if it gets that far."""
+    """0: for all guests; 1: this guest is to run it; 2: another one is, if it gets that far.
+
+    3: one is that has not begun when this one ends.
+    """
     if test.every_kernel:
         return 0
-    return 1 if (test.number // 64 + TURN) % place.guests == place.guest else 2
+    whose = (test.number // 64 + TURN) % place.guests
+    if whose == place.guest:
+        return 1
+    return 2 if whose < place.guest + place.at_once else 3
 
 
 def arranged(items: list[Any], ranks: list[int]) -> list[Any]:
     """In the order in which guests begin with different tests, and end at the same time.
 
     What is another guest's this one takes from the end, because the other begins at the beginning.
+    What is for later is left out.
     """
     both = [*zip(items, ranks, strict=True)]
     for_all, ours, others = ([item for item, rank in both if rank == one] for one in range(3))

@@ -10,7 +10,7 @@ from tests.kernel import turns
 from tests.kernel.turns import Place, Traits
 
 NATIVE = frozenset({"frags", "xdp_link"})
-GUESTS = [Place("", number, 2, NATIVE) for number in range(2)]
+GUESTS = [Place("", number, 2, NATIVE, 2) for number in range(2)]
 EXT = Traits(0, "ext", True, frozenset(), False, False)
 FUSED = replace(EXT, kind="fused")
 NUMBERS = [number * 0x9E3779B1 % 2**32 for number in range(1, 40)]
@@ -75,6 +75,20 @@ def test_a_test_goes_to_the_other_guest_in_the_next_turn(monkeypatch: pytest.Mon
     assert {turns.rank(replace(EXT, every_kernel=True), place) for place in GUESTS} == {0}
 
 
+def test_more_guests_than_run_at_once_leave_each_other_their_parts() -> None:
+    """The first ones would run everything. What one's kernel lacks, a later one takes."""
+    guests = [Place("", number, 5, NATIVE, 2) for number in range(5)]
+    for number in NUMBERS:
+        ranks = [turns.rank(replace(EXT, number=number), place) for place in guests]
+        whose = ranks.index(1)
+        assert ranks == [
+            *[3] * max(whose - 1, 0),
+            *[2] * min(whose, 1),
+            1,
+            *[2] * (4 - whose),
+        ]
+
+
 @pytest.mark.parametrize("test", [FUSED, replace(EXT, one_guest=True)])
 def test_a_sweep_comes_to_all_its_cases_in_all_phases(
     monkeypatch: pytest.MonkeyPatch, test: Traits
@@ -94,6 +108,6 @@ def test_the_order_in_which_guests_begin() -> None:
     class Item:
         """A test, as far as its place goes."""
 
-    items = [Item() for _ in range(6)]
-    got = turns.arranged(items, [2, 1, 0, 2, 1, 2])
+    items = [Item() for _ in range(7)]
+    got = turns.arranged(items, [2, 1, 0, 2, 1, 2, 3])
     assert [items.index(one) for one in got] == [2, 1, 4, 5, 3, 0]
