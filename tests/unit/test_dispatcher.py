@@ -136,7 +136,7 @@ def test_shape_with_other_masks(masks: tuple[int, ...]) -> None:
 
 def clang(*flags: str) -> bytes:
     """The dispatcher's source compiled by hand."""
-    command = ["clang", *dispatcher.CFLAGS, *flags, str(SOURCE), "-o", "-"]
+    command = ["clang", *dispatcher.cflags(), *flags, str(SOURCE), "-o", "-"]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
@@ -266,7 +266,7 @@ def test_a_directory_that_others_can_write_is_not_used(
     (planted,) = cache.iterdir()
     planted.unlink()
     source, shape = SOURCE.read_bytes(), ("-DSLOTS=SLOT(0, 0x4)", "-DPROTOCOL=2")
-    key = "\0".join([*dispatcher.CFLAGS, *shape, ""]).encode() + source
+    key = "\0".join([*dispatcher.cflags(), *shape, ""]).encode() + source
     kept("dispatcher", key, lambda: b"evil")
     assert dispatcher.object_for((PASS,)) == b"evil"  # it is this file that would be taken
     evil = planted.read_bytes()

@@ -57,7 +57,7 @@ class Batch:
         try:
             self.settle()
         finally:
-            self.peers.stock.close()
+            self.peers.close()
 
     def begin(self, bpffs: Bpffs, interface: Interface) -> None:
         """A change begins: it is to be allowed, and its lock may be taken beside those that wait.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..bpffs import homes, pin
 from ..bpffs.history import find, is_there
@@ -42,7 +43,9 @@ from .commit import Commit
 from .planning import Planner
 from .report import Report, Step
 from .settle import rehome, repair
-from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from .watchdog import Watchdog
 
 _ATTEMPTS = 8
 _UNCHANGED = 3
@@ -92,6 +95,8 @@ def _transact(
         return _planned(bpffs, interface, planner, check, batch)
 
     def guard() -> Watchdog:
+        from .watchdog import Watchdog
+
         return Watchdog(bpffs, interface, paths, take_back)
 
     refused_at: list[int | None] = []

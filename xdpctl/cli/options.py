@@ -17,8 +17,6 @@ from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
 from ..model.request import MODE_WORDS, MODES, AskedMode, Request
 from ..model.source import Tuning
-from ..programs import objects
-from ..programs.clang import Build
 from . import complete, offered
 from .numbers import Number, seconds
 from .settings import Decorator, Function, common_options, together
@@ -146,6 +144,9 @@ class ProgramOptions:
         self, paths: Sequence[str], *, pin_path: str | None, first_of_several: bool = False
     ) -> list[Member]:
         """The programs of some files. Raises UsageError, and what `objects.member` raises."""
+        from ..programs import objects
+        from ..programs.clang import Build
+
         if self.section is not None and self.prog_name is not None:
             raise UsageError("-s and -n exclude each other", hint="give one of them")
         flags = [f"-I{path}" for path in self.include] + [f"-D{name}" for name in self.define]

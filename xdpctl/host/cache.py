@@ -8,7 +8,6 @@ digest of what it was made of and of what it holds. Any other is made anew.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import stat
@@ -30,7 +29,7 @@ _SUFFIX = ".kept"
 
 def kept(name: str, key: bytes, make: Callable[[], bytes]) -> bytes:
     """What was made of the same key before, else what is made now, and kept."""
-    digest = hashlib.sha256(key).digest()
+    digest = _digest(key)
     entry = f"{name}-{digest.hex()[:32]}{_SUFFIX}"
     with private.opened(_path(), create=True) as directory:
         if directory is not None:
@@ -82,8 +81,14 @@ def _path() -> Path:
     return Path(os.environ.get("XDPCTL_CACHE") or CACHE)
 
 
+def _digest(data: bytes) -> bytes:
+    import hashlib  # a while is spent on OpenSSL
+
+    return hashlib.sha256(data).digest()
+
+
 def _seal(key: bytes, data: bytes) -> bytes:
-    return _SEAL.pack(_MAGIC, len(data), key, hashlib.sha256(key + data).digest())
+    return _SEAL.pack(_MAGIC, len(data), key, _digest(key + data))
 
 
 def _unsealed(found: bytes, key: bytes) -> bytes | None:

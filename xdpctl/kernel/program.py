@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from ..errors import KernelError
-from . import abi, asm, libbpf, maps, records, uapi
+from . import abi, libbpf, maps, records, uapi
 from .btf import of_functions
 from .descriptor import Descriptor
 
@@ -48,6 +48,8 @@ class Program(Descriptor):
         program traces: a program's descriptor and a function's BTF id. With the number of a
         `device` it is bound to that. Raises KernelError with the verifier's log.
         """
+        from . import asm  # who only looks at programs needs none of it
+
         found = asm.starts(code)
         if attach_type is None:
             attach_type = 0 if target else uapi.BPF_XDP
@@ -82,6 +84,8 @@ class Program(Descriptor):
 
         Raises KernelError.
         """
+        from . import asm
+
         options = abi.ProgLoadOpts(
             expected_attach_type=uapi.BPF_XDP, prog_flags=uapi.BPF_F_XDP_HAS_FRAGS * frags
         )
@@ -113,6 +117,8 @@ class Program(Descriptor):
 
 def _load(kind: int, name: str, code: bytes, options: abi.ProgLoadOpts, *, gpl: bool) -> int:
     """Without a log first, which takes time; once more if it is refused, to hear why."""
+    from . import asm
+
     values = (
         kind,
         name.encode()[:15],

@@ -11,8 +11,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-import sysconfig
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -122,6 +120,8 @@ def run(words: Sequence[str], text: bytes | None = None) -> bytes:
     found = shutil.which("clang", path=given.get("PATH"))
     if found is None or not os.path.isabs(found):
         raise NoClangError(f"clang: {os.strerror(errno.ENOENT)}")
+    import subprocess
+
     try:
         done = subprocess.run(
             [found, *words],
@@ -180,6 +180,8 @@ def _system() -> list[str]:
 
     For the target bpf clang looks in neither, and the headers take it for another machine.
     """
+    import sysconfig
+
     machine = platform.machine()
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
     places = [path for path in (f"/usr/include/{triplet}",) if os.path.isdir(path)]

@@ -27,7 +27,6 @@ from .refusal import ARRAY, CALLING, FILLING, explained
 from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 from .tails import Arrays, Replaced
 from .tuning import tune
-from .words import refused
 
 MAY_BE_LEGACY = re.compile(rb"maps(?<!\.maps)[\0/]")
 """The name of a section of legacy maps. Beside .maps it may share that text among the names of
@@ -364,6 +363,8 @@ def _load_image(
     try:
         loaded = _load_ext(name, code, target) if target else image.load_xdp(code, name)
     except KernelError as error:
+        from .words import refused
+
         raise refused(what, error, ext=bool(target)) from error
     tables = {table: Map(os.dup(number)) for table, number in (source.tables or {}).items()}
     empty: dict[str, list[str]] = {

@@ -29,7 +29,6 @@ from .clang import Build
 from .given import Given, check_no_pin
 from .loading import open_object
 from .tuning import TUNING, tune
-from .words import unusable
 
 
 def _check_elf(path: str, data: bytes) -> None:
@@ -259,6 +258,8 @@ def _inspect(path: str, named: str, data: bytes, tuning: Tuning) -> Looked:
     except KernelError as error:
         if error.call == TUNING:
             raise UsageError(f"{path} cannot be set so", why=error.log) from error
+        from .words import unusable
+
         raise unusable(path, error) from error
     candidates = [Candidate(**values) for values in answer["programs"]]
     for found in candidates:

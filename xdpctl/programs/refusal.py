@@ -12,7 +12,6 @@ from ..model.source import Source
 from .binding import Device, not_bound
 from .sharing import PINNED, SHARING
 from .tails import OCCUPIED, UNFIT
-from .words import libbpf_words, refused
 
 CALLING, FILLING = "making tail calls", "filling program arrays"
 ARRAY = "sharing a program array"
@@ -28,6 +27,8 @@ def explained(
     source: Source, error: KernelError, target: tuple[int, str] | None, device: Device | None
 ) -> XdpctlError:
     """Why a program was not loaded."""
+    from .words import libbpf_words, refused  # many regular expressions, for refusals alone
+
     what = f"{source.program} of {source.path}"
     if error.call == FILLING:
         return UnsupportedError(

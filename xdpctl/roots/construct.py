@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bpffs import made as made_pins
 from ..bpffs import pin
@@ -28,12 +28,15 @@ from ..model.labels import Made
 from ..model.plan import Plan
 from ..model.source import EmptyArray, ReusedMap, Source
 from ..model.state import Place
-from ..programs import image, loading, words
+from ..programs import image
 from ..programs.binding import Device
 from .count_code import Counter
 from .counting import Counting, mask_of
 from .hook import LostRace, NewRoot
 from .peers import Peers, RunningRoot
+
+if TYPE_CHECKING:
+    from ..programs.loading import Loaded
 
 
 class Hooked(NamedTuple):
@@ -210,10 +213,10 @@ class Construction:
         self.step("2", f"loaded {member.name} from {member.source.path}", program=info.id)
         return program, info
 
-    def _fresh(
-        self, member: Member, source: Source, target: tuple[int, str] | None
-    ) -> loading.Loaded:
+    def _fresh(self, member: Member, source: Source, target: tuple[int, str] | None) -> Loaded:
         if device := self.device_of(member):
+            from ..programs import loading
+
             return loading.load(source, member.frags, target, device=device)
         all_take_frags = all(one.frags for one in self.plan.target.members)
         shape = (self.plan.protocol, all_take_frags)
@@ -245,7 +248,9 @@ class Construction:
             what = f"{member.name} (id {member.id})"
             if error.errno == errno.EINVAL and asm.makes_tail_calls(code.code):
                 raise image.array_of_another_kind(what, "ext") from error
-            raise words.refused(what, error, ext=True) from error
+            from ..programs.words import refused
+
+            raise refused(what, error, ext=True) from error
         self.closing.enter_context(new)
         program_id = new.info.id
         self.renewed[member.id] = program_id
@@ -315,6 +320,8 @@ def check_same(
     It is loaded with maps of its own for that: a file may fill the maps that it is given. The tag
     is a hash of the instructions as they were given to the kernel, maps left out.
     """
+    from ..programs import loading
+
     source = member.source
     assert source is not None
     with contextlib.ExitStack() as closing:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
-from ..host import cache
 from ..host.rights import explain_refusal
 from ..kernel import abi, asm, uapi
 from ..kernel.btf import BTF_KIND_FUNC
@@ -26,13 +25,10 @@ from ..model.chain import USUAL, Kind, Member, Rules, takes_entry
 from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_name
 from ..model.state import Root
 from ..observe.elsewhere import links_elsewhere
-from ..programs import clang
 from ..programs.binding import Device, not_bound
 from .construct import Construction, Hooked, Target, count
 from .hook import NewRoot
 from .kind import ChainKind
-
-CFLAGS = (*clang.FLAGS, "-Wall", "-Werror")
 
 
 def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) -> str:
@@ -214,6 +210,8 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     From the cache, else from clang, else the general one that the package carries, which knows the
     usual rules alone and is not for a wide chain.
     """
+    from ..programs.clang import NoClangError  # only here: a fused root needs no compiler
+
     source, wide = shipped("dispatcher.c"), is_wide(len(masks))
     slots = " ".join(f"SLOT({slot}, {mask:#x})" for slot, mask in enumerate(masks))
     shape = [f"-DSLOTS={slots}", "-DWIDE" if wide else f"-DPROTOCOL={protocol}"]
@@ -222,7 +220,7 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
     if rules != USUAL:
         shape += [f"-DON_END={rules.on_end}", f"-DON_VACANT={rules.on_vacant}"]
     if source is not None:
-        with contextlib.suppress(clang.NoClangError):
+        with contextlib.suppress(NoClangError):
             return _cached(source.read_bytes(), *shape)
     lacking = f" for more than {LIBXDP_SLOTS} programs" if wide else ""
     lacking = lacking or (" for these rules" if rules != USUAL else "")
@@ -238,14 +236,25 @@ def object_for(masks: tuple[int, ...], protocol: int = PROTOCOL, rules: Rules = 
 
 def _cached(source: bytes, *shape: str) -> bytes:
     """Compile, or take the result of the same source and flags from the cache."""
-    key = "\0".join([*CFLAGS, *shape, ""]).encode() + source
+    from ..host import cache
+
+    key = "\0".join([*cflags(), *shape, ""]).encode() + source
     return cache.kept("dispatcher", key, lambda: compile_c(source, *shape))
+
+
+def cflags() -> tuple[str, ...]:
+    """What clang is told besides the shape."""
+    from ..programs.clang import FLAGS
+
+    return *FLAGS, "-Wall", "-Werror"
 
 
 def compile_c(source: bytes, *flags: str) -> bytes:
     """Run clang on source text. Raises UnsupportedError, and NoClangError without one."""
+    from ..programs import clang
+
     try:
-        return clang.run([*CFLAGS, *flags, "-x", "c", "-c", "-", "-o", "-"], source)
+        return clang.run([*cflags(), *flags, "-x", "c", "-c", "-", "-o", "-"], source)
     except clang.ClangError as error:
         raise UnsupportedError(
             "clang cannot compile the dispatcher",

@@ -30,7 +30,6 @@ from ..model.chain import USUAL, Kind, Member, Rules
 from ..model.record import FUSED, FUSED_RECORD, Config
 from ..model.source import Image
 from ..programs import image
-from ..programs.words import reason
 from .construct import Construction, Hooked, count, no_image
 from .fused_code import Part, assemble
 from .hook import NewRoot
@@ -288,6 +287,8 @@ def _explain(
         with Program.by_id(member.id) as program:
             if program.info.type == uapi.BPF_PROG_TYPE_EXT:
                 return image.array_of_another_kind(what, "fused")
+    from ..programs.words import reason  # regular expressions, for refusals alone
+
     beside = "by itself, as a function of the root" if alone else "beside the members before it"
     if len(parts) == 1 and not alone:
         beside = "as the root itself"

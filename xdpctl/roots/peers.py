@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..bpffs.directory import InterfacePins
 from ..model.chain import Chain, Kind, Member
@@ -18,7 +18,9 @@ from ..model.plan import Plan
 from ..model.source import Recipe
 from ..model.state import Place, Slot, State
 from ..programs import image
-from ..programs.stock import Stock
+
+if TYPE_CHECKING:
+    from ..programs.stock import Stock
 
 
 class RunningRoot(NamedTuple):
@@ -62,11 +64,24 @@ class Peers:
     the root of any other with the same target, and its programs are loaded once.
     """
 
-    stock: Stock = field(default_factory=Stock)
-    """What loads programs, for those that follow as well."""
+    _stock: Stock | None = None
     _roots: list[tuple[_Key, RunningRoot]] = field(default_factory=list)
     _programs: list[tuple[Kind, Member, Loaded]] = field(default_factory=list)
     _recipes: dict[tuple[int, Recipe], bool] = field(default_factory=dict)
+
+    @property
+    def stock(self) -> Stock:
+        """What loads programs, for those that follow as well."""
+        if self._stock is None:
+            from ..programs.stock import Stock  # a change without new programs needs none of it
+
+            self._stock = Stock()
+        return self._stock
+
+    def close(self) -> None:
+        """Have what loads programs end; may be called again."""
+        if self._stock is not None:
+            self._stock.close()
 
     def root(self, plan: Plan, state: State) -> RunningRoot | None:
         """The root that an interface can join."""
