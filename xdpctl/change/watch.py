@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -144,9 +145,9 @@ class _Changes:
             while True:
                 try:
                     found = set(_numbers(self._links.recv(1 << 16)))
-                except BlockingIOError:
-                    raise
-                except OSError:  # ENOBUFS
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
                     self._numbers, self._heard = None, True
                 else:
                     self._heard = True

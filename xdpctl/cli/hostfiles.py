@@ -237,7 +237,8 @@ class Keeper:
                 host = Host(self._directory, self._bpffs, Request(), closing)
                 view = View() if some is None or len(some) > _MANY else None
                 done = self._brought(host, stamps, closing.enter_context(Batch(view)), some)
-        for gone in {one for one in self._tried if one.ifindex} - there:
+        # Looked at anew: files may have told of other namespaces.
+        for gone in {one for one in self._tried if one.ifindex} - {*interfaces.everywhere()}:
             del self._tried[gone]
             self._failed.pop(gone, None)
         return [*done, *self._refused, *self._failed.values()]
