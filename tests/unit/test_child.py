@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +169,33 @@ def test_it_has_only_what_it_keeps() -> None:
             answer, fds = one.ask()
             os.close(*fds)
             assert answer["there"] == 5, "three streams, the question's socket, what it keeps"
+
+
+def test_garbage_of_the_parent_closes_nothing_of_its_own() -> None:
+    """A file that nobody refers to but itself, with a number that is another one's later."""
+
+    class Own:
+        def __init__(self) -> None:
+            self.file = Path("/dev/null").open()  # noqa: SIM115
+            self.itself = self
+
+    def work(_question: dict[str, Any]) -> tuple[Any, list[int]]:
+        made = [os.open("/dev/zero", os.O_RDONLY) for _ in range(20)]
+        gc.set_threshold(1)
+        return {"more": [[] for _ in range(1000)]}, made
+
+    before = gc.get_threshold()
+    gc.set_threshold(1_000_000)
+    try:
+        garbage = [Own() for _ in range(10)]
+        del garbage
+        with child.Worker("some.o", work, keeping=[]) as one:
+            _answer, fds = one.ask()
+        for fd in fds:
+            os.close(fd)
+    finally:
+        gc.set_threshold(*before)
+        gc.collect()
 
 
 @pytest.mark.long

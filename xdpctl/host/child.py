@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import signal
@@ -197,7 +198,10 @@ def _serve(
     _limit, allowed = resource.getrlimit(resource.RLIMIT_CPU)
     if allowed != resource.RLIM_INFINITY:
         most = min(most, allowed)
-    kept = None if keeping is None else {0, 1, 2, out.fileno(), *keeping}
+    kept = None
+    if keeping is not None:
+        kept = {0, 1, 2, out.fileno(), *keeping}
+        gc.disable()  # garbage of the parent's would close numbers that others have by now
     with out.makefile("rb") as questions:
         while True:
             if kept is not None:
