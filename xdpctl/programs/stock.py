@@ -35,10 +35,12 @@ class Loader:
 
         loading.check_vetted(source)
         self._source, self._target = source, target
+        self.loads = 0
         self._worker = Worker(source.path, work, keeping=[target[0]] if target else [])
 
     def load(self, maps_of: int) -> Loaded:
         """loading.load() for a source with these maps; raises what that does."""
+        self.loads += 1
         try:
             told = self._worker.ask({"maps_of": maps_of})
         except KernelError as error:
@@ -61,12 +63,10 @@ class _Wanted(NamedTuple):
 
 @dataclass
 class Stock:
-    """The loaders of a command, each with the loads that it has made. It has to be closed."""
+    """The loaders of a command. It has to be closed."""
 
-    _plain: list[_Wanted] = field(default_factory=list)
-    """What was loaded once, and changed and needs nothing but itself."""
-    _loaders: dict[int, tuple[Loader, int]] = field(default_factory=dict)
-    """By the place in that list."""
+    _loaders: dict[_Wanted, Loader | None] = field(default_factory=dict)
+    """For what was loaded once, and changed and needs nothing but itself."""
 
     def load(
         self,
@@ -81,26 +81,26 @@ class Stock:
         4a1e7c0c63e0 "bpf: Support attaching freplace programs to multiple attach points" (v5.10).
         """
         wanted = _Wanted(source._replace(maps_of=0), frags, target[1] if target else "", shape)
-        if source.image or wanted not in self._plain:
+        if source.image or wanted not in self._loaders:
             found = loading.load(source, frags, target)
             if found.is_plain:
-                self._plain.append(wanted)
+                self._loaders[wanted] = None
             return found
-        place = self._plain.index(wanted)
-        loader, made = self._loaders.pop(place, (None, 0))
-        if loader is None or made >= MOST:
-            if loader:
-                loader.close()
-            loader, made = Loader(source, frags, target), 0
-        self._loaders[place] = loader, made + 1
+        loader, self._loaders[wanted] = self._loaders[wanted], None
+        if loader and loader.loads == MOST:
+            loader.close()
+            loader = None
+        loader = loader or Loader(source, frags, target)
         try:
-            return loader.load(source.maps_of)
+            found = loader.load(source.maps_of)
         except BaseException:
-            self._loaders.pop(place)[0].close()
+            loader.close()
             raise
+        self._loaders[wanted] = loader
+        return found
 
     def close(self) -> None:
         """Have the loaders end; may be called again."""
-        for loader, _made in self._loaders.values():
+        for loader in filter(None, self._loaders.values()):
             loader.close()
         self._loaders.clear()
