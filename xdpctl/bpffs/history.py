@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 LIMIT = 8
 """How many generations are remembered."""
 
-_NAME = re.compile(r"(?:was|kept)-(\d+)(?:-(\d+))?")
-_WENT = re.compile(r"went-(\d+)")
+_NAME = r"(?:was|kept)-(\d+)(?:-(\d+))?"
+_WENT = r"went-(\d+)"
 
 
 def _in_parts(texts: Sequence[str]) -> Iterator[str]:
@@ -85,7 +85,7 @@ class History:
 
     def _names(self) -> dict[str, int]:
         """The names of all that is of a generation, with its number."""
-        found = ((name, _NAME.fullmatch(name)) for name in self.paths.entries())
+        found = ((name, re.fullmatch(_NAME, name)) for name in self.paths.entries())
         return {name: int(match[1]) for name, match in found if match}
 
     def recorded(self) -> list[Generation]:
@@ -143,7 +143,7 @@ class History:
 
     def _went(self) -> list[tuple[int, str]]:
         """The paths of records of changes that went back, by number."""
-        found = ((name, _WENT.fullmatch(name)) for name in self.paths.entries())
+        found = ((name, re.fullmatch(_WENT, name)) for name in self.paths.entries())
         return sorted((int(match[1]), self._path(name)) for name, match in found if match)
 
     def _keeps(self, last: Generation) -> bool:

@@ -32,7 +32,7 @@ def every(bpffs: Bpffs) -> list[InterfacePins]:
     return [
         InterfacePins(bpffs, f"{bpffs.xdp}/{name}", int(name.rpartition("-")[2]), path)
         for name, path, is_directory in _entries(bpffs.xdp)
-        if is_directory and _HOME.fullmatch(name)
+        if is_directory and re.fullmatch(_HOME, name)
     ]
 
 
@@ -43,7 +43,7 @@ def strays(bpffs: Bpffs) -> list[tuple[str, str]]:
     """
     found = []
     for name, path, is_directory in _entries(bpffs.xdp):
-        if not (_HOME.fullmatch(name) or _DISPATCH.fullmatch(name)):
+        if not (re.fullmatch(_HOME, name) or re.fullmatch(_DISPATCH, name)):
             continue
         if not is_directory:
             found.append((path, "no directory"))
@@ -52,8 +52,8 @@ def strays(bpffs: Bpffs) -> list[tuple[str, str]]:
     for home in every(bpffs):
         for name in home.entries():
             path = f"{home.directory}/{name}"
-            if bool(_RECORD.match(name)) != os.path.islink(path) and os.path.lexists(path):
-                found.append((path, "no record" if _RECORD.match(name) else "no pin"))
+            if bool(re.match(_RECORD, name)) != os.path.islink(path) and os.path.lexists(path):
+                found.append((path, "no record" if re.match(_RECORD, name) else "no pin"))
     return sorted(found)
 
 
@@ -62,9 +62,9 @@ def is_alien(home: InterfacePins) -> bool:
     return not home.entries() and bool(_entries(home.directory))
 
 
-_HOME = re.compile(r"xdpctl-.*-[0-9]{1,10}")
-_DISPATCH = re.compile(r"dispatch-[0-9]+-[0-9]+")
-_RECORD = re.compile(r"(dispatch|borrowed|label|rules|made|adopting|was|went|confirm|back)\b")
+_HOME = r"xdpctl-.*-[0-9]{1,10}"
+_DISPATCH = r"dispatch-[0-9]+-[0-9]+"
+_RECORD = r"(dispatch|borrowed|label|rules|made|adopting|was|went|confirm|back)\b"
 
 
 def _entries(path: str) -> list[tuple[str, str, bool]]:
@@ -104,7 +104,7 @@ def _attached_at(home: InterfacePins, root_id: int) -> int:
 def has_sharers(bpffs: Bpffs, root_id: int) -> bool:
     """Whether pins of a root are there for more than one interface, of any namespace."""
     names = (name for name, _path, _is_directory in _entries(bpffs.xdp))
-    found = (name for name in names if _DISPATCH.fullmatch(name))
+    found = (name for name in names if re.fullmatch(_DISPATCH, name))
     return sum(name.rpartition("-")[2] == str(root_id) for name in found) > 1
 
 

@@ -237,7 +237,7 @@ def exit_() -> Insn:
 
 # --- code that others wrote ---------------------------------------------------------------------
 
-_REFERENCES = re.compile(rb"[\x18\x85]")
+_REFERENCES = rb"[\x18\x85]"
 _MAPS = (uapi.BPF_PSEUDO_MAP_FD, uapi.BPF_PSEUDO_MAP_VALUE)
 
 
@@ -253,7 +253,7 @@ class Reference(NamedTuple):
 
 def references(code: bytes) -> Iterator[Reference]:
     """The instructions that name something: calls and loads of 64 bits."""
-    for match in _REFERENCES.finditer(code[::INSN_SIZE]):
+    for match in re.finditer(_REFERENCES, code[::INSN_SIZE]):
         number = match.start()
         opcode, registers, off, imm = _INSN.unpack_from(code, number * INSN_SIZE)
         yield Reference(number, opcode, registers >> _SRC & 15, off, imm)

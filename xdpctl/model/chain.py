@@ -88,12 +88,12 @@ USUAL = Rules()
 ON_END = {"pass": XDP_PASS, "drop": XDP_DROP, "aborted": XDP_ABORTED}
 ON_VACANT = {"pass": XDP_PASS, "drop": XDP_DROP}
 
-_LABEL = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_LABEL = r"[A-Za-z0-9_.:-]{1,64}"
 
 
 def check_label(text: str) -> str:
     """A label, which a program may be called by. Raises UsageError for what cannot be one."""
-    if _LABEL.fullmatch(text) and not text.isdecimal() and text.strip("-"):
+    if re.fullmatch(_LABEL, text) and not text.isdecimal() and text.strip("-"):
         return text
     raise UsageError(
         f"{text!r} cannot be a label",

@@ -28,14 +28,13 @@ _CFLAGS = (*FLAGS, "-Werror=implicit-function-declaration")
 LIMIT = 300.0
 """Seconds that the compiler may take: what is compiled for an interface takes less than one."""
 
-_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
-_DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
+_COMMENTS = r"(?s)/\*.*?\*/|//[^\n]*"
+_DEFINE = r"(?m)^[ \t]*#[ \t]*define[ \t]+(\w+)((?:[^\n\\]|\\.|\\\n)*)"
 # Each program and map of libbpf's stands in a section that is named; one of BCC's never does.
-_SECTION = re.compile(r"\bSEC\s*\(|\b(?:__)?section(?:__)?\s*\(")
-_TABLE = re.compile(
-    r"^\s*BPF_(TABLE\w*|F_TABLE|ARRAY\w*|HASH\w*|PERCPU_\w+|LRU_\w+|LPM_TRIE|HISTOGRAM|DEVMAP"
-    r"|CPUMAP|XSKMAP|PROG_ARRAY|PERF_ARRAY|PERF_OUTPUT|RINGBUF_OUTPUT|STACK\w*|QUEUE\w*)\s*\(",
-    re.MULTILINE,
+_SECTION = r"\bSEC\s*\(|\b(?:__)?section(?:__)?\s*\("
+_TABLE = (
+    r"(?m)^\s*BPF_(TABLE\w*|F_TABLE|ARRAY\w*|HASH\w*|PERCPU_\w+|LRU_\w+|LPM_TRIE|HISTOGRAM|DEVMAP"
+    r"|CPUMAP|XSKMAP|PROG_ARRAY|PERF_ARRAY|PERF_OUTPUT|RINGBUF_OUTPUT|STACK\w*|QUEUE\w*)\s*\("
 )
 
 
@@ -85,19 +84,19 @@ def is_bcc(text: bytes) -> bool:
 
     Without a section libbpf would find neither a program nor a map in it.
     """
-    whole = _COMMENTS.sub(" ", text.decode(errors="replace"))
+    whole = re.sub(_COMMENTS, " ", text.decode(errors="replace"))
     # A macro says nothing until it is used: one may be defined that names sections, for others.
-    macros, code = dict(_DEFINE.findall(whole)), _DEFINE.sub("", whole)
-    named = [re.escape(name) for name, body in macros.items() if _SECTION.search(body)]
-    if _SECTION.search(code) or (named and re.search(rf"\b(?:{'|'.join(named)})\b", code)):
+    macros, code = dict(re.findall(_DEFINE, whole)), re.sub(_DEFINE, "", whole)
+    named = [re.escape(name) for name, body in macros.items() if re.search(_SECTION, body)]
+    if re.search(_SECTION, code) or (named and re.search(rf"\b(?:{'|'.join(named)})\b", code)):
         return False
-    return any(f"BPF_{found[1]}" not in macros for found in _TABLE.finditer(code))
+    return any(f"BPF_{found[1]}" not in macros for found in re.finditer(_TABLE, code))
 
 
 def looks_like_bcc(text: bytes) -> bool:
     """Whether something in a source is of BCC's dialect, though not all that it is told by."""
-    code = _COMMENTS.sub(" ", text.decode(errors="replace"))
-    return bool(_TABLE.search(code) or re.search(r"#\s*include\s*[<\"](?:uapi|bcc)/", code))
+    code = re.sub(_COMMENTS, " ", text.decode(errors="replace"))
+    return bool(re.search(_TABLE, code) or re.search(r"#\s*include\s*[<\"](?:uapi|bcc)/", code))
 
 
 def environment() -> dict[str, str]:

@@ -28,7 +28,7 @@ from .sharing import PINNED, SHARING, Names, share_maps, use_pins
 from .tails import Arrays, Replaced
 from .tuning import tune
 
-MAY_BE_LEGACY = re.compile(rb"maps(?<!\.maps)[\0/]")
+MAY_BE_LEGACY = rb"maps(?<!\.maps)[\0/]"
 """The name of a section of legacy maps. Beside .maps it may share that text among the names of
 sections, but then it is in BTF as well."""
 
@@ -86,7 +86,7 @@ def open_object(path: str, data: bytes, pin_path: str | None = None) -> Object:
     if elf.is_swapped(data):
         # libbpf 1.6 opens it, to write it out again; it has no program that could run here.
         raise KernelError("bpf_object__open_mem", libbpf.LIBBPF_ERRNO__ENDIAN, "byte order")
-    if MAY_BE_LEGACY.search(data):
+    if re.search(MAY_BE_LEGACY, data):
         from . import legacy_maps
 
         data = legacy_maps.translated(data)

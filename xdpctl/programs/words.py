@@ -219,10 +219,9 @@ def _last_words(log: str) -> str:
     return "\n".join(lines[-LOG_LINES:])
 
 
-_NOISE = re.compile(
-    r"^[^\n]*BEGIN BTF LOAD LOG.*?END BTF LOAD LOG[^\n]*$|^BTF loading error[^\n]*$"
-    r"|^[^\n]*BTF is optional, ignoring[^\n]*$|^failed to load object [^\n]*$",
-    re.MULTILINE | re.DOTALL,
+_NOISE = (
+    r"(?ms)^[^\n]*BEGIN BTF LOAD LOG.*?END BTF LOAD LOG[^\n]*$|^BTF loading error[^\n]*$"
+    r"|^[^\n]*BTF is optional, ignoring[^\n]*$|^failed to load object [^\n]*$"
 )
 """What libbpf says of every failure, and of what it can do without."""
 
@@ -231,5 +230,5 @@ def libbpf_words(error: KernelError) -> str:
     """libbpf's warnings that say something, without its debug lines."""
     lines = [line.strip().removeprefix("libbpf: ") for line in error.log.splitlines()]
     said = "\n".join(line for line in lines if line)
-    short = "\n".join(line for line in _NOISE.sub("", said).splitlines() if line)
+    short = "\n".join(line for line in re.sub(_NOISE, "", said).splitlines() if line)
     return (short or said)[-2000:]

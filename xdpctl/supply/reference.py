@@ -22,9 +22,7 @@ _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
-_FORM = re.compile(
-    rf"oci://({_HOST})/({_PART}(?:/{_PART})*)(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII
-)
+_FORM = rf"oci://({_HOST})/({_PART}(?:/{_PART})*)(?::({_TAG}))?(?:@({_DIGEST}))?"
 
 
 class Reference(NamedTuple):
@@ -38,7 +36,7 @@ class Reference(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Raises UsageError."""
-        match = _FORM.fullmatch(text) if len(text) <= MOST else None
+        match = re.fullmatch(_FORM, text, re.ASCII) if len(text) <= MOST else None
         if not match:
             raise UsageError(
                 f"{text[:MOST]} is no image in a registry",
