@@ -78,7 +78,7 @@ COMMON = ("cli/numbers", "host/output", "host/signals", "host/text")
 
 def left_out(name: str) -> bool:
     """Data, thin wrappers and what all have in common are not shown."""
-    return name.startswith(("kernel/", "model/")) or name in ("errors", *COMMON)
+    return name.startswith(("kernel/", "model/")) or name in ("errors", "value", *COMMON)
 
 
 @pytest.mark.parametrize("command", ["load", "status", "swap-dispatcher", "stats"])

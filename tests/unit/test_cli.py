@@ -388,7 +388,7 @@ def test_details_only_where_asked_for(verbose: int, capsys: pytest.CaptureFixtur
 
 # What `status` of an interface without a chain loads beside click; each costs time to start.
 LOADED_BY_STATUS = {
-    "": "bpffs cli errors host kernel model observe view",
+    "": "bpffs cli errors host kernel model observe value view",
     "bpffs.": "directory history homes lock mount notes pin places",
     "cli.": "commands commands.status complete group numbers offered outcomes run settings",
     "host.": "interfaces lasting locks output rights signals text",

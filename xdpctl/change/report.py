@@ -10,11 +10,11 @@ from ..model.plan import Plan
 from ..model.source import EmptyArray, SharedMap
 from ..model.state import State
 from ..model.terms import Pending
+from ..value import Value
 from .settle import Rehooked
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Value):
     """One step, numbered as in the kernel list's thread; `ids` names what it made or used."""
 
     number: str

@@ -17,6 +17,7 @@ from ..model.labels import Attach
 from ..model.record import PROTOCOL, PROTOCOLS
 from ..model.request import MODE_WORDS, MODES, AskedMode, Request
 from ..model.source import Tuning
+from ..value import Value
 from . import complete, offered
 from .numbers import Number, seconds
 from .settings import Decorator, Function, common_options, together
@@ -49,8 +50,7 @@ def _handed(
 # --- the root -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RootOptions:
+class RootOptions(Value):
     """What kind of root is meant."""
 
     kind: AskedKind | None = None
@@ -61,8 +61,7 @@ class RootOptions:
         return Request(kind=self.kind, protocol=self.protocol)
 
 
-@dataclass(frozen=True)
-class FirstOptions:
+class FirstOptions(Value):
     """How a first root is attached, and what kind is meant."""
 
     mode: AskedMode | None = None
@@ -121,8 +120,7 @@ def first_options() -> Decorator:
 # --- programs of files --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ProgramOptions:
+class ProgramOptions(Value):
     """Which program of a file is meant, how it stands in the chain, how a C source is compiled."""
 
     section: str | None = None
@@ -299,8 +297,7 @@ def program_options(*, placed: bool = True, ordered: bool = False) -> Decorator:
 # --- rules ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RulesOptions:
+class RulesOptions(Value):
     """What the rules of an interface are to be, where that is said."""
 
     on_end: str | None = None
@@ -341,8 +338,7 @@ class TrialOptions:
     live_maps: bool = False
 
 
-@dataclass(frozen=True)
-class ChangeOptions:
+class ChangeOptions(Value):
     """How a chain is changed: what has to pass it, the seconds to confirm it, or tried instead."""
 
     must_pass: str | None = None

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .. import __version__
 from ..errors import (
@@ -42,6 +42,7 @@ from ..host.interfaces import Interface
 from ..model import chain
 from ..model.record import LIBXDP_SLOTS
 from ..model.request import MODES
+from ..value import Value
 from .settings import Habits, Settings
 
 NAME = "xdp-loader"
@@ -52,8 +53,7 @@ NO_HELP = 255
 """How xdp-loader ends after its list of commands; after a command's help or version it is 1."""
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(Value):
     """What a command is, and takes: places, and options by long name, with = before a value."""
 
     summary: str

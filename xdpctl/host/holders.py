@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..kernel.records import Handle
+from ..value import Value
 from .text import decoded
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(Value):
     """A process with a descriptor of one, from /proc/PID/fdinfo (proc_pid_fdinfo(5))."""
 
     pid: int

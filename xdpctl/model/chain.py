@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
 
 from ..errors import NotFoundError, UsageError, meant, there
+from ..value import Value
 
 if TYPE_CHECKING:
     from .source import MapsAsked, Source
@@ -111,8 +112,7 @@ class Standing(TypedDict, total=False):
     label: str
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Value):
     """A program of the chain. A new one has a source and no id yet.
 
     `actions` is a mask: bit n set means that the next program runs after return code n. `size` is
@@ -185,8 +185,7 @@ def takes_entry(members: Sequence[Member], rules: Rules = USUAL) -> bool:
     return plain and len(members) == 1 and members[0].actions & ~(1 << XDP_PASS) == 0
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(Value):
     """Members in the order in which they run, and the interface's rules.
 
     A chain without members that is `kept` has a root all the same, on which every packet comes to

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from ..value import Value
 from .chain import Chain, Kind, Member, Rules
 from .difference import differences
 from .kinds import TRAITS
@@ -33,8 +34,7 @@ LATEST = 1 << 35
 _KEEPS, _EMPTY = 1, 2
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(Value):
     """A chain that ran on the root `before`, until `command` put `after` there.
 
     The two are ids, None if there was no root. `time` is in seconds of the calendar; `user` is the
@@ -159,8 +159,7 @@ class Generation:
         return Chain(tuple(found), rules, self.chain.kept), gone
 
 
-@dataclass(frozen=True)
-class WentBack:
+class WentBack(Value):
     """A change that went back: to which generation, when, why, and what that did to the chain.
 
     `command` is the one that had made the change. `user` is as for a generation.

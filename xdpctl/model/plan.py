@@ -6,10 +6,11 @@ Commands differ in the target chain alone; what has to happen to the kernel foll
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from ..errors import ChainFullError, HookBusyError, UnsupportedError, UsageError
+from ..value import Value
 from .chain import Chain, Kind, Member
 from .kinds import FIRST, OFFLOADED, TRAITS, AskedKind
 from .labels import Attach
@@ -28,8 +29,7 @@ _FLIPS: dict[tuple[bool, bool], Flip] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Value):
     """What a transaction will do. Members stand in slot order.
 
     `kind` is the new root's; with `auto` the transaction takes the other where EXT programs are

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from ..value import Value
 from .kinds import AskedKind
 from .labels import Attach
 from .state import Mode
@@ -23,8 +24,7 @@ MODE_WORDS = {
 """Modes in the words of ip-link(8) and bpftool-net(8), and in those of xdp-loader."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Value):
     """What is asked of the new root, and of the change that brings it.
 
     None means what is there, whoever made it; for a first root native mode, a link, `auto` and what

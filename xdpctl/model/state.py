@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..kernel.records import Handle
+from ..value import Value
 from .chain import USUAL, Chain, Kind, Member, Rules
 from .labels import Attach, Home, Origin
 from .record import Config
@@ -25,8 +25,7 @@ class Place(NamedTuple):
     link_id: int
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(Value):
     """A slot in use: the member that replaces it, by which link, pinned where.
 
     Without a member the slot is vacant: the link that filled it is gone and packets pass it by. On
@@ -62,8 +61,7 @@ def kind_of(config: Config | None) -> Kind:
     return "ext" if config.protocol else "fused"
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(Value):
     """The program on an interface's hook; a root of a chain has `config` and `slots`.
 
     One without a `config` is bare: a program that has the hook to itself. If it is xdpctl's, its
@@ -104,8 +102,7 @@ class Off(NamedTuple):
     attach: Attach
 
 
-@dataclass(frozen=True)
-class Foreign:
+class Foreign(Value):
     """A root that the records of a directory say nothing of: somebody else's, or one elsewhere."""
 
 
@@ -113,8 +110,7 @@ Live = int | Foreign | None
 """The root that runs, for the records of a directory: its id, or None if nothing runs."""
 
 
-@dataclass(frozen=True)
-class State:
+class State(Value):
     """An interface as it was at one moment.
 
     `home` is where its root's pins are; not the interface's own place if it moved to here from

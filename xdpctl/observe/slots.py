@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..bpffs import pin
 from ..bpffs.directory import CALLED, InterfacePins
@@ -17,12 +17,12 @@ from ..model.chain import Kind
 from ..model.labels import Origin
 from ..model.record import ENTRY, Config
 from ..model.state import Slot
+from ..value import Value
 from .elsewhere import links_elsewhere
 from .members import itself, member_of
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(Value):
     """A root that is read, whose pins are in `home`; `links` gives all links of the kernel."""
 
     info: records.ProgInfo

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BadObjectError, UsageError, XdpctlError, choices
@@ -29,6 +29,7 @@ from ..model.request import MODE_WORDS, Request
 from ..model.source import MAX_ENTRIES, MapsAsked, Tail, Tuning
 from ..model.state import State
 from ..supply.reference import is_image
+from ..value import Value
 from . import given, image, objects
 from .clang import Build
 
@@ -37,8 +38,7 @@ LIMIT = 1 << 20
 """The most bytes that such a file has: who names another file by mistake need not wait."""
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Value):
     """What a file says.
 
     The programs stand in the order in which they are to run, each with whose maps it uses where it

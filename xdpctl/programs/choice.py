@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import BadObjectError, NotFoundError, UsageError, listed, meant
 from ..kernel import uapi
 from ..supply.manifest import Labels
+from ..value import Value
 from .tails import FOREIGN
 
 NO_SECTION = ".text"
 """Where a compiler puts functions that are given no section."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Value):
     """A program of an object file, as it is before loading; `size` in bytes.
 
     One that `asks_device` about packets is to be bound to it. A `strange` one has a run

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from ..errors import KernelError, UnsupportedError
@@ -21,6 +21,7 @@ from ..kernel.object import Object, ObjectMap, ObjectProgram
 from ..kernel.program import LOG_SIZE, Program
 from ..model.source import Image, Source
 from ..supply import policy
+from ..value import Value
 from . import image, sharing, tails
 from .binding import Device
 from .refusal import ARRAY, CALLING, FILLING, explained
@@ -33,8 +34,7 @@ MAY_BE_LEGACY = rb"maps(?<!\.maps)[\0/]"
 sections, but then it is in BTF as well."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Value):
     """A program in the kernel, attached nowhere yet, its image bound to it.
 
     `arrays` has the descriptors of its program arrays, by name; `maps` those of the maps that want

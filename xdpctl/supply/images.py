@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadObjectError, RegistryError, UnsupportedError, UsageError, listed
@@ -18,6 +17,7 @@ from ..host import cache, files, interfaces
 from ..host.child import in_child
 from ..host.text import Json
 from ..kernel import libbpf
+from ..value import Value
 from . import layer, manifest, signatures
 from .keys import Demand
 from .manifest import Descriptor, Labels
@@ -31,8 +31,7 @@ LIMIT = 60.0
 LIMIT_NAME = "XDPCTL_REGISTRY_TIMEOUT"
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Value):
     """The object of an image: which image it is, by its digest, and what that says of it."""
 
     image: Reference

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..errors import KernelError
 from ..model.chain import ACTIONS, USUAL, VACANT, XDP_PASS, Chain, Member, Rules, verdict_of
 from ..traffic.pcap import Packet
+from ..value import Value
 
 _ETHERNET_HEADER = 14
 _ONE_BUFFER = mmap.PAGESIZE - 256 - 320
@@ -18,8 +18,7 @@ _GOES_OUT = (XDP_PASS, *(ACTIONS.index(name) for name in ("XDP_TX", "XDP_REDIREC
 """Verdicts after which somebody gets the packet."""
 
 
-@dataclass(frozen=True)
-class Fate:
+class Fate(Value):
     """What came of a packet: the verdict, and the slot that gave it; None past the last one.
 
     `codes` has what each slot answered that saw the packet, `changed` the slots that changed it.
@@ -32,8 +31,7 @@ class Fate:
     changed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Value):
     """A packet's fate on the new chain, and on the present one as far as that can be told.
 
     `why` tells why there is none on the new chain.
@@ -54,8 +52,7 @@ class Outcome:
         return after.verdict != before.verdict or goes_out
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Value):
     """The outcome of every packet; the present chain, and why that could not be tried."""
 
     target: Chain
@@ -72,8 +69,7 @@ Run = Callable[[int, bytes, bytes], tuple[int, bytes, bytes]]
 """Run a program on a packet with metadata: its verdict, and what became of both."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Value):
     """A chain's programs, ready to be run one after the other; None is a vacant slot.
 
     With `entry` the only one's verdict is the chain's, whatever it is.
