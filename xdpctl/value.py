@@ -6,6 +6,7 @@ which is a quarter of the time of a command that imports thirty. Here they are i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass
 from typing import Any, ClassVar, NoReturn, dataclass_transform
 
@@ -20,29 +21,36 @@ class Value:
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     __match_args__: ClassVar[tuple[str, ...]]
+    _names: ClassVar[frozenset[str]]
+    _defaults: ClassVar[dict[str, Any]]
+    _factories: ClassVar[dict[str, Callable[[], Any]]]
 
     def __init_subclass__(cls) -> None:
         dataclass(init=False, repr=False, eq=False)(cls)
+        fields = {name: cls.__dataclass_fields__[name] for name in cls.__match_args__}
+        cls._names = frozenset(fields)
+        cls._defaults = {
+            name: one.default for name, one in fields.items() if one.default is not MISSING
+        }
+        cls._factories = {
+            name: one.default_factory
+            for name, one in fields.items()
+            if one.default_factory is not MISSING
+        }
 
     def __init__(self, *args: object, **named: object) -> None:
         """Raises TypeError for a field that is missing, given twice or unknown."""
-        names = self.__match_args__
-        given = dict(zip(names, args, strict=False))
-        unknown = named.keys() - (set(names) - given.keys())
-        if unknown or len(args) > len(names):
-            wrong = ", ".join(sorted(unknown)) or f"{len(args)} values"
-            raise TypeError(f"{type(self).__name__} takes each of {', '.join(names)} once: {wrong}")
-        given |= named
-        for name in names:
-            self.__dict__[name] = given[name] if name in given else self._default(name)
-
-    def _default(self, name: str) -> object:
-        field = self.__dataclass_fields__[name]
-        if field.default_factory is not MISSING:
-            return field.default_factory()
-        if field.default is MISSING:
-            raise TypeError(f"{type(self).__name__} needs {name}")
-        return field.default
+        kind = type(self)
+        given = dict(zip(kind.__match_args__, args, strict=False)) | named
+        fields = kind._defaults | given
+        for name, make in kind._factories.items():
+            if name not in given:
+                fields[name] = make()
+        if fields.keys() != kind._names or len(given) != len(args) + len(named):
+            wanted = ", ".join(kind.__match_args__) or "nothing"
+            told = ", ".join([*map(repr, args), *named])
+            raise TypeError(f"{kind.__name__} takes each of {wanted} once, not {told}")
+        object.__setattr__(self, "__dict__", fields)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -50,10 +58,10 @@ class Value:
         return self.__dict__ == other.__dict__
 
     def __hash__(self) -> int:
-        return hash(tuple(self.__dict__.values()))
+        return hash(tuple([self.__dict__[name] for name in self.__match_args__]))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        fields = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self.__match_args__)
         return f"{type(self).__qualname__}({fields})"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def state_of(
     bare, fused = owner == "other" or kind == "bare", kind == "fused"
     config = Config.of(known)
     if fused:
-        config = Config.of(known, protocol=0)._replace(
+        config = replace(
+            Config.of(known, protocol=0),
             programs=tuple(member.id for member in known),
             arrays=tuple(arrays.get(slot, 0) for slot in range(len(known))),
             why=why,

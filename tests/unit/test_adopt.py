@@ -105,8 +105,10 @@ def test_the_member_is_what_the_options_say(asked: Asked) -> None:
     assert run(["adopt", "lo", "--object", built("tailcall"), *words]) == 0
     (member,) = asked.chain(BARE).members
     assert (member.name, member.priority, member.actions) == ("callee_drop", 7, DROP)
-    assert member.source is not None
-    assert member.source[2:6] == ("callee_drop", "/sys/fs/bpf", 500, False)
+    source = member.source
+    assert source is not None
+    told = (source.program, source.pin_path, source.maps_of, source.forced)
+    assert told == ("callee_drop", "/sys/fs/bpf", 500, False)
     assert run(["adopt", "lo", "--object", built("several"), "-s", "xdp/second"]) == 0
     assert asked.chain(BARE).members[0].name == "second"
 

@@ -25,6 +25,7 @@ from xdpctl.model.source import Image, Source, Tail, Tuning
 from xdpctl.model.state import State
 from xdpctl.programs import chainfile, given, objects
 from xdpctl.programs.chainfile import LIMIT, Written
+from xdpctl.programs.clang import Build
 from xdpctl.programs.image import Tables
 
 EMPTY = state_of(None)
@@ -222,7 +223,7 @@ def test_how_a_source_is_compiled(here: Path, read: Read, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(objects, "member", member)
     read('[[program]]\nfile = "/a.c"\ninclude = ["sub", "/usr/x"]\ndefine = "A=1"\nbcc = false')
-    assert asked == [("/a.c", ((f"-I{here}/sub", "-I/usr/x", "-DA=1"), False))]
+    assert asked == [("/a.c", Build((f"-I{here}/sub", "-I/usr/x", "-DA=1"), bcc=False))]
 
 
 # --- what a file may not say --------------------------------------------------------------------

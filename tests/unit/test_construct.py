@@ -304,7 +304,7 @@ def in_place_of(number: int, *, forced: bool = False) -> Member:
     """A new member that stands for a program that runs."""
     new = fresh("new")
     assert new.source is not None
-    return replace(new, source=new.source._replace(maps_of=number, forced=forced))
+    return replace(new, source=replace(new.source, maps_of=number, forced=forced))
 
 
 @pytest.mark.parametrize("kind", ["ext", "fused"])

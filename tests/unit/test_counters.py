@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_the_bytes_of_packets_are_added_up(frags: bool) -> None:
 def test_a_row_without_room_for_bytes_is_not_written_beyond() -> None:
     """It is of xdpctl 0.1, and the row of the next program begins there."""
     size = count_code.size_of([asm.mov64(asm.R1, asm.R6)], 0, 4, frags=False)
-    short = COUNTER._replace(bytes=False)
+    short = replace(COUNTER, bytes=False)
     assert asm.assemble(count_code.enter(short, size)) == asm.assemble(count_code.enter(short))
     counted = Counted.of(struct.pack("=22Q", *range(22)), SHORT_ROW_SIZE)
     assert (counted.cells[5], counted.total_bytes) == ((19, 20, 21), 0)

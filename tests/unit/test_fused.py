@@ -224,16 +224,16 @@ def test_what_stands_in_line_and_where_the_context_is_kept() -> None:
     assert functions(part(2), part(1, stack=496)) == []
     held, deep, full = part(2, array_id=9), part(2, deep=True), part(2, stack=504)
     calling = Image(insn(CALL, imm=uapi.BPF_FUNC_tail_call) + answering(2), False, True)
-    tail = part(2)._replace(image=calling)
-    large = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 14) + insn(EXIT), False, True))
+    tail = replace(part(2), image=calling)
+    large = replace(part(2), image=Image(insn(MOV32, imm=2) * (1 << 14) + insn(EXIT), False, True))
     named = [f"prog{slot}_member" for slot in range(5)]
     assert functions(held, deep, full, tail, large) == named
     # All of it together has to be in reach of the jumps.
-    half = part(2)._replace(image=Image(insn(MOV32, imm=2) * (1 << 13) + insn(EXIT), False, True))
+    half = replace(part(2), image=Image(insn(MOV32, imm=2) * (1 << 13) + insn(EXIT), False, True))
     code, names = fused_code.assemble([half, half, half])
     assert len(names) == 3
     assert Machine(code).run() == 2
-    counted = part(2)._replace(counter=Counter(5, 0))
+    counted = replace(part(2), counter=Counter(5, 0))
     assert functions(part(2), counted) == []
     # Where the context lies: what finds a row writes to the stack, and a body to registers.
     for first, register in ((counted, R9), (part(2, stack=8), None)):
@@ -277,8 +277,8 @@ def test_what_does_not_fit_in_line_stands_as_functions(monkeypatch: pytest.Monke
 
 def test_every_function_has_a_name_of_its_own() -> None:
     members = [fresh("a" * 300), fresh("a"), fresh("a"), fresh("b c")]
-    parts = [part(2, deep=True)._replace(member=one) for one in members]
-    parts[2] = parts[2]._replace(array_id=7)
+    parts = [replace(part(2, deep=True), member=one) for one in members]
+    parts[2] = replace(parts[2], array_id=7)
     code, names = fused_code.assemble(parts)
     given = _function_names(asm.starts(code), names)
     assert given == [
@@ -295,18 +295,18 @@ def test_every_function_has_a_name_of_its_own() -> None:
 def test_maps_of_all_members_and_arrays_of_held_ones() -> None:
     def using(number: int) -> Part:
         load = insn(LD_IMM64, dst=1, src=uapi.BPF_PSEUDO_MAP_FD, imm=number) + insn(0)
-        return part(2)._replace(image=Image(load + answering(2), frags=False, gpl=True))
+        return replace(part(2), image=Image(load + answering(2), frags=False, gpl=True))
 
-    parts = [using(31), using(32), using(31), using(33)._replace(array_id=99)]
+    parts = [using(31), using(32), using(31), replace(using(33), array_id=99)]
     assert asm.maps_of(fused_code.assemble(parts)[0]) == {31, 32, 99}
 
 
 def test_gpl_only_helpers_are_for_chains_whose_every_function_allows_them() -> None:
-    free, closed = part(2), part(2)._replace(image=Image(b"", frags=False, gpl=False))
+    free, closed = part(2), replace(part(2), image=Image(b"", frags=False, gpl=False))
     assert fused._is_gpl([free, free])
     assert not fused._is_gpl([free, closed])
     # A held member is a program of its own.
-    assert fused._is_gpl([free, closed._replace(array_id=7)])
+    assert fused._is_gpl([free, replace(closed, array_id=7)])
 
 
 # --- the root -----------------------------------------------------------------------------------
@@ -338,8 +338,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 @pytest.mark.usefixtures("nothing_is_left")
 def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
     members = [running("one", 11, priority=7, frags=True), fresh("two", actions=DROP, frags=True)]
-    parts = [part(2)._replace(member=one, program_id=11 + n) for n, one in enumerate(members)]
-    parts[1] = parts[1]._replace(array_id=40)
+    parts = [replace(part(2), member=one, program_id=11 + n) for n, one in enumerate(members)]
+    parts[1] = replace(parts[1], array_id=40)
     root, info = fused.build(parts, 1)
     root.close()
     assert info == ROOT
@@ -350,7 +350,7 @@ def test_a_root_has_its_record(kernel: dict[str, object]) -> None:
     assert Config.unpack_fused(record) == Config(
         0, True, (PASS, DROP), (7, 50), (32, 32), False, (11, 12), (0, 40), 1
     )
-    fused_without = fused.build([parts[0], parts[1]._replace(member=fresh("bare"))], 0)
+    fused_without = fused.build([parts[0], replace(parts[1], member=fresh("bare"))], 0)
     fused_without[0].close()
     assert kernel["frags"] is False
 
@@ -476,7 +476,7 @@ def test_a_licence_that_a_neighbour_does_not_allow(refusing: Callable[[Refuses],
     refusing(refuses)
     parts = parts_of(running("free", 100), running("tracer", 101), running("a", 102), fresh("b"))
     for slot in (2, 3):
-        parts[slot] = parts[slot]._replace(image=Image(b"", frags=False, gpl=False))
+        parts[slot] = replace(parts[slot], image=Image(b"", frags=False, gpl=False))
     error = refusal_of(parts)
     assert isinstance(error, UnsupportedError)
     assert error.what == "tracer (id 101) cannot be fused with a, b"

@@ -64,7 +64,7 @@ def fetch(name: str) -> images.Fetched:
 )
 def test_names(text: str, parts: tuple[str, ...]) -> None:
     found = Reference.parse(text)
-    assert tuple(found) == parts
+    assert (found.host, found.repository, found.tag, found.digest) == parts
     assert Reference.parse(str(found)) == found
 
 

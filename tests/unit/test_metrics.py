@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_a_chain(told: Told) -> None:
 
 
 def test_bytes_that_are_not_counted_are_not_told(told: Told) -> None:
-    found = told(Look(state_of([COUNT]), 1, counts={11: counted(5)._replace(total_bytes=0)}))
+    found = told(Look(state_of([COUNT]), 1, counts={11: replace(counted(5), total_bytes=0)}))
     assert not any("bytes" in name for name in found)
 
 

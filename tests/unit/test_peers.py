@@ -107,7 +107,7 @@ def test_a_program_that_runs_is_known_by_what_it_was_loaded_from(
 
     monkeypatch.setattr(image, "is_loaded", is_loaded)
     assert NEW.source is not None
-    new = replace(NEW, source=NEW.source._replace(recipe=recipe))
+    new = replace(NEW, source=replace(NEW.source, recipe=recipe))
     state = state_of([replace(new, id=17, source=None)])
     assert state.root is not None
     slots = tuple(replace(one, pin="/pin") for one in state.root.slots)
@@ -120,7 +120,7 @@ def test_a_program_that_runs_is_known_by_what_it_was_loaded_from(
         assert [one.id for one in found.members] == [17]
     assert asked == [17]
     assert new.source is not None
-    changed = replace(new, source=new.source._replace(recipe=recipe._replace(digest="def")))
+    changed = replace(new, source=replace(new.source, recipe=replace(recipe, digest="def")))
     assert peers.root(planned(EMPTY, changed), EMPTY) is None
 
 

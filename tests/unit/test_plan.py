@@ -37,7 +37,7 @@ def with_protocol(state: State, protocol: int) -> State:
     """The same, its dispatcher of another version of libxdp's protocol."""
     assert state.root is not None
     assert state.root.config is not None
-    config = state.root.config._replace(protocol=protocol)
+    config = replace(state.root.config, protocol=protocol)
     return replace(state, root=replace(state.root, config=config))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_every_protocol_is_read(protocol: int, size: int, flags: int) -> None:
 @pytest.mark.parametrize("count", range(11))
 def test_protocol_3_has_every_value_at_its_offset(count: int, frags: bool, devbound: bool) -> None:
     """As protocol 2, a byte behind it, and what makes it whole words."""
-    written = config(count, 3, frags=frags)._replace(devbound=devbound)
+    written = replace(config(count, 3, frags=frags), devbound=devbound)
     record = written.pack()
     assert len(record) == 128
     assert list(record[:4]) == [236, 3, count, frags]
@@ -101,12 +102,12 @@ def test_protocol_3_has_every_value_at_its_offset(count: int, frags: bool, devbo
 @pytest.mark.parametrize("count", range(11))
 def test_protocol_1_has_every_value_at_its_offset(count: int) -> None:
     """No magic, and no place for what a program was loaded with."""
-    written = config(count, 1, frags=True)._replace(devbound=True)
+    written = replace(config(count, 1, frags=True), devbound=True)
     record = written.pack()
     assert len(record) == 84
     assert list(record[:4]) == [count, 0, 0, 0]
     assert record[4:84] == config(count).pack()[4:84]
-    assert Config.unpack(record) == config(count, 1)._replace(flags=(0,) * count)
+    assert Config.unpack(record) == replace(config(count, 1), flags=(0,) * count)
 
 
 @pytest.mark.parametrize(("protocol", "size"), [(1, 84), (2, 124), (3, 128)])
@@ -171,7 +172,8 @@ def test_garbage_never_raises(seed: int) -> None:
 
 def fused_config(count: int, *, frags: bool = False, why: int = 0) -> Config:
     """A record with a distinct value in every place."""
-    return config(count, 0, frags=frags)._replace(
+    return replace(
+        config(count, 0, frags=frags),
         actions=tuple(1 << slot % 32 for slot in range(count)),
         programs=tuple(2000 + slot for slot in range(count)),
         arrays=tuple(3000 + slot if slot % 3 else 0 for slot in range(count)),

@@ -17,8 +17,8 @@ from tests.unit.test_images import keep_login
 from xdpctl.cli.run import run
 from xdpctl.programs import objects
 from xdpctl.supply import manifest
-from xdpctl.supply.manifest import Labels
 from xdpctl.supply.push import Image
+from xdpctl.supply.reference import Labels
 
 pytestmark = pytest.mark.heavy
 

@@ -111,10 +111,13 @@ def test_replace_takes_the_old_ones_place_and_maps(asked: Asked) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], (True, ())),
-        (["keep"], (True, ())),
-        (["new"], (False, ())),
-        (["a=new", ".bss=/sys/fs/bpf/x=y"], (True, (("a", "new"), (".bss", "/sys/fs/bpf/x=y")))),
+        ([], MapsAsked()),
+        (["keep"], MapsAsked()),
+        (["new"], MapsAsked(keeps=False)),
+        (
+            ["a=new", ".bss=/sys/fs/bpf/x=y"],
+            MapsAsked(single=(("a", "new"), (".bss", "/sys/fs/bpf/x=y"))),
+        ),
     ],
 )
 def test_whose_maps(words: list[str], expected: object) -> None:

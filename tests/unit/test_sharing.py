@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def test_an_image_keeps_names() -> None:
     image = Image(PASS, frags=True, gpl=False, names=((7, "a_rather_long_name"),))
     assert Image.unpack(image.pack()) == image
     assert Image.unpack(image.pack()[:-1]) is None
-    assert Image.unpack(image._replace(names=()).pack() + b"[]") is None
+    assert Image.unpack(replace(image, names=()).pack() + b"[]") is None
     for names in (b"[1]", b"7", b"[[1, 2, 3]]", b"[" * 100_000):
         packed = image.pack().partition(PASS)[0] + PASS + names
         assert Image.unpack(packed) is None

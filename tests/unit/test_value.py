@@ -80,7 +80,7 @@ def test_it_is_like_the_dataclass(args: Any, named: Any) -> None:
         ((), {}),
         ((), {"size": 1}),
         (("a",), {"name": "b"}),
-        (("a",), {"nmae": "b"}),
+        (("a",), {"names": (), "title": "b"}),
         (("a",), {"limit": 4}),
         (("a",), {"twice": 4}),
         (("a", 1, (), 2), {}),

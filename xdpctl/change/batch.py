@@ -31,7 +31,7 @@ _ROOTS = 16
 """Roots that are looked at, of which others may take one."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Batch:
     """Changes of several interfaces, or of one. As a context it ends them.
 

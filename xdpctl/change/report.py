@@ -23,7 +23,7 @@ class Step(Value):
     seconds: float
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Report:
     """What a transaction did.
 

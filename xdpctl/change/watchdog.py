@@ -19,6 +19,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 from ..bpffs import homes
@@ -114,7 +115,7 @@ def _become(
         # A service manager that ends a session by its control group is not to find it there.
         with contextlib.suppress(OSError), open(_CGROUP, "w", encoding="ascii") as group:
             group.write("0")
-        own = Bpffs(os.path.abspath(bpffs.path), bpffs.patience._replace(tell=lambda _text: None))
+        own = Bpffs(os.path.abspath(bpffs.path), replace(bpffs.patience, tell=lambda _text: None))
         directory = os.path.abspath(paths.directory)
         os.chdir("/")
         _Guard(told, own, interface, directory, take_back).run()

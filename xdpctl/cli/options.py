@@ -328,7 +328,7 @@ def rules_options() -> Decorator:
 # --- the change ---------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class TrialOptions:
     """What `test` asks for, in the place of a change: packets, if any were `given`."""
 

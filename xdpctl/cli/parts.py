@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import click
 
 from ..errors import UsageError
+from ..value import Value
 from .options import PROGRAM_OPTIONS, ChangingCommand, ProgramOptions
 
 Given = tuple[click.Option, object]
 """An option with its value, as it was given once."""
 
 
-class Leading(NamedTuple):
+class Leading(Value):
     """The options that some words begin with, as words and as they are given, and what follows.
 
     After ``--`` there are no options any more: it has `ended` them.

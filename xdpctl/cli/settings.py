@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from .. import __version__
 from ..bpffs.mount import DEFAULT_BPFFS, Bpffs
 from ..errors import NotFoundError, XdpctlError
 from ..host import interfaces, locks, output, rights
+from ..value import Value
 from ..view.style import Style
 from .numbers import Seconds
 from .offered import directories, namespaces
@@ -30,7 +31,7 @@ def _exit_code(error: XdpctlError) -> int:
     return error.exit_code
 
 
-class Habits(NamedTuple):
+class Habits(Value):
     """What the name under which the program runs makes different for the commands.
 
     `first_attach` and `kind` are asked of a root where no option says. With `pins_maps` the maps

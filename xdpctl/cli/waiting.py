@@ -13,9 +13,7 @@ import click
 
 from ..bpffs.history import generations
 from ..bpffs.mount import Bpffs
-from ..change import failures
 from ..change.batch import Batch
-from ..change.confirm import confirm
 from ..change.report import Report
 from ..change.transact import take_back
 from ..errors import (
@@ -54,6 +52,8 @@ def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
             report = work(one, batch)
         except (XdpctlError, OSError) as error:
             if not settings.dry_run:
+                from ..change import failures
+
                 failures.note(one, error if isinstance(error, XdpctlError) else explained(error))
             raise
         if report.pending:
@@ -117,6 +117,8 @@ def _wait(settings: Settings, bpffs: Bpffs, waiting: Waiting) -> None:
 
 def _stays(bpffs: Bpffs, one: Interface, pending: Pending) -> bool:
     """Confirm a change, unless that is done; whether it has not gone back."""
+    from ..change.confirm import confirm
+
     gone = contextlib.suppress(NotFoundError, UnconfirmedError, VanishedError)
     with gone, within(one.netns):
         if _is_pending(bpffs, one, pending):

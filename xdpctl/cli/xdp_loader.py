@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 from .. import __version__
 from ..errors import (
@@ -194,7 +194,7 @@ def run(words: Sequence[str], *, ends: bool = False) -> int:
         arguments = translated(command, given, places)
         if os.environ.get("LIBXDP_SKIP_DISPATCHER") == "1" and len(places) == 2:
             # It means nothing where there are several files.
-            settings.habits = settings.habits._replace(kind="bare")
+            settings.habits = replace(settings.habits, kind="bare")
         rights.require()
     except XdpctlError as error:
         return report(error, settings)

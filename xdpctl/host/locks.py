@@ -11,9 +11,9 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..errors import LockTimeoutError
+from ..value import Value
 from .text import decoded, printable
 
 DEFAULT_TIMEOUT = 60.0
@@ -27,7 +27,7 @@ def _say_nothing(_text: str) -> None:
     pass
 
 
-class Patience(NamedTuple):
+class Patience(Value):
     """How long to wait for a lock, in seconds, and whom to tell that one waits."""
 
     seconds: float = DEFAULT_TIMEOUT

@@ -152,8 +152,12 @@ class Member(Value):
     def instead_of(self, old: Member, maps: MapsAsked) -> Member:
         """A new one that is to take an old one's place, with the maps that are asked for."""
         assert self.source is not None
-        source = self.source._replace(
-            maps_of=old.id if maps.keeps else 0, forced=True, replaces=True, maps=maps.single
+        source = replace(
+            self.source,
+            maps_of=old.id if maps.keeps else 0,
+            forced=True,
+            replaces=True,
+            maps=maps.single,
         )
         return replace(self, source=source, replaces=old.id)
 

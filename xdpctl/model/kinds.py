@@ -5,12 +5,13 @@ How a root of a kind is built and pinned is in roots/, how one is read in observ
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
+from ..value import Value
 from .chain import Kind
 
 
-class Traits(NamedTuple):
+class Traits(Value):
     """What is so of each root of a kind.
 
     `told` completes "a chain can be run here". One that is `alone` is a program that has the hook

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from ..value import Value
+
 Attach = Literal["link", "netlink"]
 """How a root is attached: by a bpf_link, or over netlink, where others may replace it."""
 
@@ -14,7 +16,7 @@ NUMBERS = (1 << 32) - 1
 """The largest number of a program, a map, a link or a process, and the largest priority."""
 
 
-class Home(NamedTuple):
+class Home(Value):
     """Where an interface has its pins: a directory, and the number that its roots are named by.
 
     `what` is what people call it: the interface's name, or the directory of one that is gone.
@@ -25,7 +27,7 @@ class Home(NamedTuple):
     what: str
 
 
-class Origin(NamedTuple):
+class Origin(Value):
     """Whose program a slot runs: the link that it was found by, and the process that held it."""
 
     link_id: int
@@ -45,7 +47,7 @@ class Origin(NamedTuple):
         return f"{self.pid} ({self.name})" if self.pid else "a holder that cannot be seen"
 
 
-class Asked(NamedTuple):
+class Asked(Value):
     """What the user said of a program: its label, what it runs before and after, and its image."""
 
     label: str = ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from ..kernel import uapi
+from ..value import Value
 from .chain import VACANT, Member
 
 ENTRY = "xdp_dispatcher"
@@ -61,7 +61,7 @@ def root_name(count: int) -> str:
     return WIDE if is_wide(count) else ENTRY
 
 
-class Config(NamedTuple):
+class Config(Value):
     """A root's record of its chain, a value for each slot in use.
 
     `protocol` is libxdp's version, that of a wide dispatcher for when its chain is short again; 0

@@ -6,10 +6,12 @@ import json
 import re
 import struct
 from collections.abc import Callable, ItemsView, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
 from ..kernel.asm import INSN_SIZE
+from ..value import Value
 
 MAX_ENTRIES = 2**32 - 1
 """The most that a map can have."""
@@ -20,7 +22,7 @@ _HEAD = struct.Struct("=4sHHI")
 _FRAGS, _GPL, _TOLD = 1 << 0, 1 << 1, 1 << 2
 
 
-class Image(NamedTuple):
+class Image(Value):
     """A program's code, its maps named by id; whether it takes fragments, and its licence.
 
     `names` has the full names of maps by id, of those that the kernel may have cut. `recipe` says
@@ -63,7 +65,7 @@ class Image(NamedTuple):
         return cls(code, bool(flags & _FRAGS), bool(flags & _GPL), names, recipe)
 
 
-class Recipe(NamedTuple):
+class Recipe(Value):
     """What a program was loaded from, and how: what a chain file says of it.
 
     `digest` is of the object's bytes, in hexadecimal; empty where that would not tell whether the
@@ -82,12 +84,12 @@ class Recipe(NamedTuple):
     tails: tuple[tuple[str, str], ...] = ()
 
     def data(self) -> dict[str, object]:
-        return {name: value for name, value in self._asdict().items() if value not in (None, ())}
+        return {name: value for name, value in vars(self).items() if value not in (None, ())}
 
     @classmethod
     def parse(cls, data: object) -> Recipe | None:
         """None where it is none, or one of a later xdpctl."""
-        if not isinstance(data, dict) or not data.keys() <= {*cls._fields}:
+        if not isinstance(data, dict) or not data.keys() <= {*cls.__match_args__}:
             return None
         try:
             found = cls(**data)
@@ -96,7 +98,8 @@ class Recipe(NamedTuple):
                 return None
             if found.bcc not in (None, False, True):
                 return None
-            return found._replace(
+            return replace(
+                found,
                 flags=tuple(found.flags),
                 constants=tuple((str(name), str(value)) for name, value in found.constants),
                 entries=tuple((str(name), int(value)) for name, value in found.entries),
@@ -152,7 +155,7 @@ class Tail(NamedTuple):
         return cls.at(where, program)
 
 
-class EmptyArray(NamedTuple):
+class EmptyArray(Value):
     """A program array of a program's with nothing in it, and what of its object could go there."""
 
     program: int
@@ -160,7 +163,7 @@ class EmptyArray(NamedTuple):
     fitting: tuple[str, ...]
 
 
-class ReusedMap(NamedTuple):
+class ReusedMap(Value):
     """A map of a program that was pinned already when the program was loaded; `name` is whole."""
 
     program: int
@@ -225,7 +228,7 @@ class Tuning(NamedTuple):
         return self
 
 
-class Source(NamedTuple):
+class Source(Value):
     """An object file's bytes and the program in it that a new member is loaded from.
 
     `maps_of` is the id of a program whose maps it shares, 0 for none. Its code is to be that
@@ -256,7 +259,7 @@ class Source(NamedTuple):
     vetted: bool = False
 
 
-class MapsAsked(NamedTuple):
+class MapsAsked(Value):
     """Whose maps a program uses that takes another's place: that one's or new ones, all but some.
 
     `single` says otherwise of single maps, as `Source.maps` does.

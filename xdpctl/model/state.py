@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from ..kernel.records import Handle
 from ..value import Value
@@ -18,7 +18,7 @@ Mode = Literal["native", "skb", "hw"]
 Owner = Literal["xdpctl", "libxdp", "other"]
 
 
-class Place(NamedTuple):
+class Place(Value):
     """Where a member sits on the live root."""
 
     slot: int
@@ -89,7 +89,7 @@ class Root(Value):
         return kind_of(self.config)
 
 
-class Off(NamedTuple):
+class Off(Value):
     """A chain that is pinned and does not run, the kind of its root, and how that was attached.
 
     It has no programs that a process holds: those went with their place on the root. Somebody else

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from ..value import Value
 from .labels import in_range
 
 _LATEST = 1 << 63
@@ -17,7 +18,7 @@ Reason = Literal["asked", "late", "ended"]
 waited for the confirmation was asked to end."""
 
 
-class Terms(NamedTuple):
+class Terms(Value):
     """How a change can be taken back.
 
     The chain before is recorded as replaced by `command`; without one it is not. The change goes
@@ -41,7 +42,7 @@ class Terms(NamedTuple):
 UNRECORDED = Terms()
 
 
-class Pending(NamedTuple):
+class Pending(Value):
     """A change that waits for its confirmation: the generation it goes back to, and when.
 
     `deadline` is in ns since boot; `pid` is the process that goes back then.

@@ -33,7 +33,8 @@ def sharers(bpffs: Bpffs, interface: Interface, reused: Sequence[ReusedMap]) -> 
         for member in observe(other, bpffs, view=view).chain.members:
             for one in reused:
                 if member.id in users and one.map_id in users[member.id].map_ids:
-                    yield SharedMap(*one, member.id, member.known_as, other.name)
+                    told = one.program, one.name, one.map_id, one.pin
+                    yield SharedMap(*told, member.id, member.known_as, other.name)
 
 
 def _programs() -> Iterator[records.ProgInfo]:

@@ -36,7 +36,7 @@ class Seen(Value):
         """Its slots, with what their users said of the programs."""
         labels = self.home.labels(self.info.id)
         return tuple(
-            replace(slot, member=replace(slot.member, **labels[slot.number]._asdict()))
+            replace(slot, member=replace(slot.member, **vars(labels[slot.number])))
             if slot.member and slot.number in labels
             else slot
             for slot in _SLOTS[kind](self)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ..errors import KernelError, UnsupportedError
 from ..kernel import asm
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.object import Object, ObjectProgram
+from ..value import Value
 
 PREFIX = "bpf_xdp_metadata_"
 """How the functions are called that a device answers."""
 
 
-class Device(NamedTuple):
+class Device(Value):
     """What a program is loaded for: a device that it is bound to, or a `card` that is to run it."""
 
     ifindex: int

@@ -73,7 +73,7 @@ class Written(Value):
 
 def _is_loaded(old: Member, new: Member) -> bool:
     """Whether a program that runs is what a new one would be."""
-    wanted = new.source and new.source.recipe
+    wanted = new.source.recipe if new.source else None
     return wanted is not None and not old.held and image.is_loaded(old.id, wanted)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
 
 from ..errors import BadObjectError, NotFoundError, UsageError, listed, meant
 from ..kernel import uapi
-from ..supply.manifest import Labels
+from ..supply.reference import Labels
 from ..value import Value
 from .tails import FOREIGN
 
@@ -38,7 +37,7 @@ class Candidate(Value):
         return self.type == uapi.BPF_PROG_TYPE_XDP and self.attach_type not in FOREIGN
 
 
-class Looked(NamedTuple):
+class Looked(Value):
     """What is in an object: programs, whether maps ask to be pinned, and their kinds by name.
 
     `plain` are the functions that have no section of their own, if no program has one. Some

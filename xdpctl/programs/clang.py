@@ -8,16 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import re
 import shutil
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..errors import BadObjectError, UnsupportedError, UsageError
 from ..host import cache
 from ..supply.reference import is_image
-from . import vmlinux
+from ..value import Value
 
 SUFFIX = ".c"
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3")
@@ -46,7 +44,7 @@ class ClangError(Exception):
     """The compiler has ended with an error; the text is what it said."""
 
 
-class Build(NamedTuple):
+class Build(Value):
     """How C is compiled: flags for the compiler, and whether it is BCC's (None: as it looks)."""
 
     flags: tuple[str, ...] = ()
@@ -154,6 +152,8 @@ def compiled(path: str, flags: Sequence[str] = ()) -> bytes:
     try:
         text = _clang(path, [*every, *words])
     except BadObjectError as error:
+        from . import vmlinux
+
         if f"'{vmlinux.NAME}' file not found" not in error.why:
             raise
         with vmlinux.directory(path) as place:
@@ -179,6 +179,7 @@ def _system() -> list[str]:
 
     For the target bpf clang looks in neither, and the headers take it for another machine.
     """
+    import platform
     import sysconfig
 
     machine = platform.machine()

@@ -5,21 +5,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import BadObjectError, KernelError
 from ..host import files
 from ..kernel import libbpf
-from ..supply import policy, signatures
-from ..supply.manifest import Labels
-from ..supply.reference import Reference, is_image
+from ..supply import policy
+from ..supply.reference import Labels, Reference, is_image
+from ..value import Value
 from . import clang
 
 if TYPE_CHECKING:
     from ..supply.keys import Demand
 
 
-class Given(NamedTuple):
+class Given(Value):
     """The bytes of a FILE: what it is called in messages, and where they come from.
 
     `file` is what a recipe says of it: an absolute path, - for standard input, or an image with its
@@ -49,7 +49,7 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
     asked = _asked(keys)
     if data is not None:
         demands = policy.demands(policy.INPUT, asked)
-        signatures.check_none(path, "nothing can be signed beside it", demands)
+        _check_none(path, "nothing can be signed beside it", demands)
         return Given(path, data, files.STANDARD_INPUT, path)
     if is_image(path):
         from ..supply import images
@@ -64,16 +64,26 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
     data, file = read(real), os.path.abspath(path)
     if clang.is_source(path):
         why = "a signature of a C source does not cover what it includes"
-        signatures.check_none(path, why, demands)
+        _check_none(path, why, demands)
         return Given(real, data, file, path)
-    signatures.check_file(path, data, demands)
+    if demands:
+        from ..supply import signatures
+
+        signatures.check_file(path, data, demands)
     return Given(path, data, file, path)
 
 
 def check_module(keys: Sequence[str] = ()) -> None:
     """Raise UntrustedError if a program that BCC compiled in this process may not be loaded."""
     demands = policy.demands(policy.MODULE, _asked(keys))
-    signatures.check_none("a bcc.BPF", "nothing can be signed beside it", demands)
+    _check_none("a bcc.BPF", "nothing can be signed beside it", demands)
+
+
+def _check_none(what: str, why: str, demands: Sequence[Demand]) -> None:
+    if demands:
+        from ..supply import signatures
+
+        signatures.check_none(what, why, demands)
 
 
 def _asked(keys: Sequence[str]) -> list[Demand]:

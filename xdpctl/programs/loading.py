@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Self
 
 from ..errors import KernelError, UnsupportedError
@@ -293,7 +293,7 @@ def _loads_alone(
     source: Source, frags: bool, target: tuple[int, str] | None, device: Device | None
 ) -> bool:
     """In the child: whether a program can be loaded with maps of its own."""
-    alone = source._replace(maps_of=0, pin_path=None, maps=())
+    alone = replace(source, maps_of=0, pin_path=None, maps=())
     try:
         _answer, fds = _load(alone, frags, target, device=device)
     except KernelError:
@@ -309,7 +309,7 @@ def _by_reference(source: Source, frags: bool, device: Device | None) -> Names:
     That tells maps apart that are called alike as far as the kernel keeps their names, if the file
     has the code of the running program: it is loaded with maps of its own to see that.
     """
-    alone = source._replace(maps_of=0, pin_path=None, maps=())
+    alone = replace(source, maps_of=0, pin_path=None, maps=())
     _answer, fds = _load(alone, frags, None, device=device)
     ours = libbpf.prog_info(fds[0])
     code = image.of(ours)

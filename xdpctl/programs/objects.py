@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import BadObjectError, KernelError, UsageError
 from ..host.child import in_child
@@ -20,8 +21,7 @@ from ..kernel.elf import functions
 from ..kernel.object import Object
 from ..model import chain
 from ..model.source import Recipe, Source, Tuning
-from ..supply.manifest import Labels
-from ..supply.reference import is_image
+from ..supply.reference import Labels, is_image
 from . import clang, given
 from .binding import asks_device, may_ask
 from .choice import NO_SECTION, Candidate, Looked, check_labels, choose, may_be_meant, meant_by
@@ -136,7 +136,7 @@ def _of_bcc(
     name, code, tables = bcc.compiled(what.path, what.data, build.flags, program)
     # What a text includes, and how BCC compiles it, is not in it: no digest.
     recipe = Recipe(what.file, name, "", flags=clang.absolute(build.flags), bcc=build.bcc)
-    image = code._replace(recipe=recipe)
+    image = replace(code, recipe=recipe)
     source = Source(what.path, b"", name, image=image, tables=tables, vetted=True)
     return of_image(source, priority, actions)
 

@@ -6,7 +6,7 @@ loaded a second time in the same way is loaded by a process that stays for the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import KernelError
@@ -30,7 +30,7 @@ class Loader:
 
     def __init__(self, source: Source, frags: bool, target: tuple[int, str] | None) -> None:
         def work(question: Json) -> tuple[Json, list[int]]:
-            asked = source._replace(maps_of=question["maps_of"])
+            asked = replace(source, maps_of=question["maps_of"])
             return loading.loaded(asked, frags, target, apart=False, device=None)
 
         loading.check_vetted(source)
@@ -44,7 +44,7 @@ class Loader:
         try:
             told = self._worker.ask({"maps_of": maps_of})
         except KernelError as error:
-            asked = self._source._replace(maps_of=maps_of)
+            asked = replace(self._source, maps_of=maps_of)
             raise explained(asked, error, self._target, None) from error
         return loading.received(*told)
 
@@ -61,7 +61,7 @@ class _Wanted(NamedTuple):
     shape: tuple[object, ...]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Stock:
     """The loaders of a command. It has to be closed."""
 
@@ -80,7 +80,7 @@ class Stock:
         An EXT program may be hooked onto another root than it was loaded for: Linux kernel commit
         4a1e7c0c63e0 "bpf: Support attaching freplace programs to multiple attach points" (v5.10).
         """
-        wanted = _Wanted(source._replace(maps_of=0), frags, target[1] if target else "", shape)
+        wanted = _Wanted(replace(source, maps_of=0), frags, target[1] if target else "", shape)
         if source.image or wanted not in self._loaders:
             found = loading.load(source, frags, target)
             if found.is_plain:

@@ -9,12 +9,12 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ..errors import KernelError
 from ..kernel import libbpf, maps, uapi
 from ..kernel.object import Object, ObjectProgram
 from ..model.source import Tail
+from ..value import Value
 
 OCCUPIED, UNFIT = "a place in a program array", "putting a program into an array"
 """What a KernelError calls these; its log has the reason, a line a place."""
@@ -25,7 +25,7 @@ FOREIGN = {uapi.BPF_XDP_DEVMAP: "devmap", uapi.BPF_XDP_CPUMAP: "cpumap"}
 _KEY = 4
 
 
-class Replaced(NamedTuple):
+class Replaced(Value):
     """A place in an array that others use, which had another program (0: none) before the load."""
 
     array: str
@@ -33,7 +33,7 @@ class Replaced(NamedTuple):
     program: int
 
 
-class Filled(NamedTuple):
+class Filled(Value):
     """What became of an object's program arrays.
 
     `kept` are the programs that could go there and that the object itself puts into none of them.

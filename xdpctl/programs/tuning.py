@@ -11,7 +11,6 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ..errors import KernelError
 from ..kernel.btf import (
@@ -27,6 +26,7 @@ from ..kernel.btf import (
 )
 from ..kernel.object import Object, ObjectMap
 from ..model.source import Tuning
+from ..value import Value
 from . import tails
 
 TUNING = "setting values"
@@ -38,7 +38,7 @@ _SPECIAL = (".kconfig", ".ksyms", ".maps")
 _BOOLS = {"false": 0, "true": 1}
 
 
-class _Variable(NamedTuple):
+class _Variable(Value):
     section: str
     type_id: int
     offset: int

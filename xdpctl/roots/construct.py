@@ -30,13 +30,14 @@ from ..model.source import EmptyArray, ReusedMap, Source
 from ..model.state import Place
 from ..programs import image
 from ..programs.binding import Device
+from ..value import Value
 from .count_code import Counter
-from .counting import Counting, mask_of
 from .hook import LostRace, NewRoot
 from .peers import Peers, RunningRoot
 
 if TYPE_CHECKING:
     from ..programs.loading import Loaded
+    from .counting import Counting
 
 
 class Hooked(NamedTuple):
@@ -46,7 +47,7 @@ class Hooked(NamedTuple):
     link: Link | None = None
 
 
-class Target(NamedTuple):
+class Target(Value):
     """What an EXT program is to replace: a function of a root, by its name and its BTF id."""
 
     root: Program
@@ -54,7 +55,7 @@ class Target(NamedTuple):
     function: int
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Construction:
     """A root under construction.
 
@@ -156,6 +157,8 @@ class Construction:
 
     def begin_counting(self) -> None:
         """Have counters, those that are there or new ones."""
+        from .counting import Counting
+
         self.counting = Counting.prepared(self.paths, self.closing, self.undo)
 
     def count(self) -> None:
@@ -167,6 +170,8 @@ class Construction:
         """Where a member's packets are counted, if they are to be."""
         if self.counting is None:
             return None
+        from .counting import mask_of
+
         last = slot + 1 == len(self.plan.target.members)
         mask = mask_of(self.members[slot], self.plan.target.rules, last=last)
         return self.counting.counter(self.counting.row(self.members[slot].id, mask, self.undo))
@@ -326,7 +331,7 @@ def check_same(
     assert source is not None
     with contextlib.ExitStack() as closing:
         alone = loading.load(
-            source._replace(maps_of=0, pin_path=None), member.frags, target, device=device
+            replace(source, maps_of=0, pin_path=None), member.frags, target, device=device
         )
         info = closing.enter_context(alone).program.info
         running = closing.enter_context(Program.by_id(source.maps_of)).info

@@ -10,10 +10,10 @@ A clock costs more than all of the rest, so that one packet in 64 is timed.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from ..kernel import asm, uapi
 from ..kernel.asm import R0, R1, R2, R3, R4, R5, R6, R7, R8, R10, Code, Reg, over
+from ..value import Value
 
 VERDICTS = 6
 """The five actions, and one for all other codes."""
@@ -38,7 +38,7 @@ STACK = 4
 """Bytes of the stack that finding the row uses."""
 
 
-class Counter(NamedTuple):
+class Counter(Value):
     """Where a program's packets are counted: the array's map id, the row, and if it has bytes."""
 
     map_id: int
@@ -46,7 +46,7 @@ class Counter(NamedTuple):
     bytes: bool = True
 
 
-class Mask(NamedTuple):
+class Mask(Value):
     """What a program hands on after: a bit a return code; and whether there is no next program."""
 
     codes: int
@@ -56,7 +56,7 @@ class Mask(NamedTuple):
         return self.codes | self.last << 32
 
 
-class Counted(NamedTuple):
+class Counted(Value):
     """What was counted of a program, on all CPUs together.
 
     `cells` has a line a verdict, of what came of it; `ns` is of the `timed` packets alone.

@@ -10,8 +10,8 @@ import contextlib
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ..bpffs.mount import Bpffs
 from ..errors import KernelError, UnsupportedError, VerifierError, XdpctlError
@@ -26,6 +26,7 @@ from ..model.record import ENTRY, LIBXDP_SLOTS, PROTOCOL, Config, is_wide, root_
 from ..model.state import Root
 from ..observe.elsewhere import links_elsewhere
 from ..programs.binding import Device, not_bound
+from ..value import Value
 from .construct import Construction, Hooked, Target, count
 from .hook import NewRoot
 from .kind import ChainKind
@@ -36,7 +37,7 @@ def slot_function(members: Sequence[Member], slot: int, rules: Rules = USUAL) ->
     return ENTRY if takes_entry(members, rules) else f"prog{slot}"
 
 
-class Dispatcher(NamedTuple):
+class Dispatcher(Value):
     """A loaded dispatcher. `functions` has the BTF id of each slot's function, in slot order."""
 
     program: Program
@@ -129,7 +130,7 @@ def build(
     except KernelError as error:
         if config.frags and error.errno == errno.EINVAL:
             with contextlib.suppress(KernelError):
-                return _load(code, config._replace(frags=False), names, ifindex)
+                return _load(code, replace(config, frags=False), names, ifindex)
         device = Device(ifindex) if config.devbound else None
         raise (
             not_bound("the dispatcher", device, error)

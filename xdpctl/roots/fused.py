@@ -94,7 +94,7 @@ def _fitted(made: Construction, parts: list[Part]) -> tuple[Program, records.Pro
                     array_id = _called(made, part.member, program)
             if not array_id:
                 raise first.explained() from first
-            parts[slot] = part._replace(array_id=array_id)
+            parts[slot] = replace(part, array_id=array_id)
 
 
 _MOST_CALLED = 32
@@ -177,7 +177,8 @@ def attempt(
             explained = partial(_explain, tuple(parts), culprit, by_itself, last, device)
             raise Misfit(culprit, explained) from error
     try:
-        config = Config.of([part.member for part in parts], protocol=0)._replace(
+        config = replace(
+            Config.of([part.member for part in parts], protocol=0),
             programs=tuple(part.program_id for part in parts),
             arrays=tuple(part.array_id for part in parts),
             why=why,

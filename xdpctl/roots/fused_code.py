@@ -7,13 +7,13 @@ costs a direct call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from ..kernel import asm, uapi
 from ..kernel.asm import R0, R1, R2, R3, R6, R7, R8, R9, R10, Code, Insn, Label, Reg
 from ..model.chain import USUAL, VACANT, XDP_PASS, Member, Rules, takes_entry
 from ..model.record import FUSED
 from ..model.source import Image
+from ..value import Value
 from . import count_code, in_line
 from .count_code import Counter, Mask
 from .in_line import Ways
@@ -25,7 +25,7 @@ _MAX_IN_LINE = 1 << 14
 """How many instructions the main function may have: its jumps reach twice as far."""
 
 
-class Part(NamedTuple):
+class Part(Value):
     """A member of a root to be, with its program's id and code, and the array of a held one.
 
     With a `counter` its packets are counted there.
@@ -63,7 +63,7 @@ def assemble(
     return asm.assemble(code), {0: FUSED, **names}
 
 
-class Frame(NamedTuple):
+class Frame(Value):
     """The main function: the slots whose bodies stand in line, and where its own things are.
 
     The context is in a register, or on the stack where the bodies in line want all of those. The
@@ -152,7 +152,7 @@ def _frame(parts: Sequence[Part], bodies: Sequence[bytes]) -> Frame:
     return Frame(frozenset(inner), (deepest + 7) // 8 * 8, register)
 
 
-class Place(NamedTuple):
+class Place(Value):
     """Where a body stands: its mask, whether it is in line, and if packets may have fragments."""
 
     mask: Mask

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..bpffs import directory, pin
 from ..errors import KernelError, VanishedError
@@ -22,6 +22,7 @@ from ..model.labels import Attach
 from ..model.plan import Plan
 from ..model.request import AskedMode
 from ..model.state import Root
+from ..value import Value
 from . import refusal
 
 MODE_FLAGS: dict[AskedMode, int] = {
@@ -43,7 +44,7 @@ class LostRace(Exception):  # noqa: N818 - not an error: observe again
     """The interface is not as it was observed."""
 
 
-class NewRoot(NamedTuple):
+class NewRoot(Value):
     """A root that is attached nowhere yet."""
 
     program: Program

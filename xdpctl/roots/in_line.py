@@ -6,10 +6,10 @@ Where its verdict is certain, it needs no comparison: it goes to the next body, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..kernel import asm
 from ..kernel.asm import R0, R6, R7, R8, R9, Code, Decoded, Insn, Label, Reg
+from ..value import Value
 
 NOTHING = Insn(asm.JA)
 """A jump to what follows, which the verifier takes out."""
@@ -22,7 +22,7 @@ _MAY_GOTO = asm.BPF_JMP | asm.BPF_JCOND
 _FAR_JA = asm.BPF_JMP32 | asm.BPF_JA
 
 
-class Ways(NamedTuple):
+class Ways(Value):
     """Where a body goes on.
 
     To `end` if its verdict has to be looked at; to `following` if it is one of the mask `on`, and

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import assert_never
+
 from ..model.chain import Kind
-from .bare import BareKind
 from .construct import Construction
-from .dispatcher import ExtKind
-from .fused import FusedKind
 from .kind import RootKind
 
-KINDS: dict[Kind, RootKind] = {one.name: one for one in (ExtKind(), FusedKind(), BareKind())}
+
+@cache
+def kind_of(name: Kind) -> RootKind:
+    """The kind of a name. Its module is imported then: a command seldom meets another kind."""
+    match name:
+        case "ext":
+            from .dispatcher import ExtKind
+
+            return ExtKind()
+        case "fused":
+            from .fused import FusedKind
+
+            return FusedKind()
+        case "bare":
+            from .bare import BareKind
+
+            return BareKind()
+    assert_never(name)
 
 
 def build(made: Construction) -> Construction:
     """Build a root of the kind that the plan of a construction names."""
-    KINDS[made.plan.kind].build(made)
+    kind_of(made.plan.kind).build(made)
     return made

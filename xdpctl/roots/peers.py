@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..bpffs.directory import InterfacePins
 from ..model.chain import Chain, Kind, Member
@@ -18,12 +18,13 @@ from ..model.plan import Plan
 from ..model.source import Recipe
 from ..model.state import Place, Slot, State
 from ..programs import image
+from ..value import Value
 
 if TYPE_CHECKING:
     from ..programs.stock import Stock
 
 
-class RunningRoot(NamedTuple):
+class RunningRoot(Value):
     """A root that runs on an interface, with its members in slot order.
 
     `home` has what is pinned beside them, `renewed` the new ids of programs that were made anew.
@@ -34,17 +35,17 @@ class RunningRoot(NamedTuple):
     members: tuple[Member, ...]
     places: Mapping[int, Place]
     home: InterfacePins
-    renewed: Mapping[int, int] = {}
+    renewed: Mapping[int, int] = field(default_factory=dict)
 
 
-class Loaded(NamedTuple):
+class Loaded(Value):
     """A program that another interface runs: its id, and where what is kept beside it is pinned."""
 
     id: int
     home: InterfacePins
 
 
-class _Key(NamedTuple):
+class _Key(Value):
     """Two interfaces with the same key can run one root.
 
     `old` is the root that they ran before; None if that need not be the same.
@@ -56,7 +57,7 @@ class _Key(NamedTuple):
     target: Chain
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Peers:
     """What the interfaces that were changed before have made, for those that follow.
 
@@ -98,7 +99,7 @@ class Peers:
                 return found
         for key, found in others if plan.shared else ():
             members = tuple(self._as_running(wanted.target, found))
-            if key == wanted._replace(target=replace(wanted.target, members=members)):
+            if key == replace(wanted, target=replace(wanted.target, members=members)):
                 return found
         return None
 
@@ -218,5 +219,5 @@ def _plain(member: Member) -> Member:
     if member.id:
         source = None
     elif source is not None and not source.maps_of:
-        source = source._replace(forced=False, replaces=False)
+        source = replace(source, forced=False, replaces=False)
     return replace(member, source=source, tag="", size=0, load_time=0, replaces=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadObjectError, RegistryError, UnsupportedError, UsageError, listed
@@ -20,8 +21,8 @@ from ..kernel import libbpf
 from ..value import Value
 from . import layer, manifest, signatures
 from .keys import Demand
-from .manifest import Descriptor, Labels
-from .reference import Reference, digest_of
+from .manifest import Descriptor
+from .reference import Labels, Reference, digest_of
 
 if TYPE_CHECKING:
     from .client import Registry
@@ -54,14 +55,14 @@ def fetch(image: Reference, demands: Sequence[Demand] = ()) -> Fetched:
         fd = os.memfd_create("object")
         with open(os.dup(fd), "wb") as file:
             file.write(found.data)
-        labels = {**found.labels._asdict()}
-        return {"digest": found.image.digest, "name": found.name, "labels": labels}, [fd]
+        said = {"digest": found.image.digest, "name": found.name, "labels": found.labels._asdict()}
+        return said, [fd]
 
     answer, (fd,) = apart(image, work)
     with libbpf.owned(fd):
         os.lseek(fd, 0, os.SEEK_SET)
         data = b"".join(files.chunks(fd))
-    found = image._replace(digest=answer["digest"])
+    found = replace(image, digest=answer["digest"])
     return Fetched(found, data, answer["name"], Labels(**answer["labels"]))
 
 
@@ -137,7 +138,7 @@ class _Fetch:
                 why=f"io.ebpf.filename and the file's name differ: {listed([labels.name, name])}",
                 hint="push the image anew: xdpctl image push",
             )
-        return Fetched(named._replace(digest=digest), data, name, labels)
+        return Fetched(replace(named, digest=digest), data, name, labels)
 
     def _labels(self, found: Json) -> Labels:
         config = Descriptor.parse(self.what, found.get("config"), layer.OBJECT)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..errors import BadObjectError, UnsupportedError
 from ..host import files
+from ..value import Value
 
 LIMIT = 1 << 16
 """The most bytes of a file with a key, and of one with a signature."""
 
 
-class Key(NamedTuple):
+class Key(Value):
     """A public key: the path that it was read from, and its PEM."""
 
     path: str
@@ -86,7 +86,7 @@ class Key(NamedTuple):
         return key
 
 
-class Demand(NamedTuple):
+class Demand(Value):
     """That something is signed by one of some keys; `by` says who wants it."""
 
     by: str

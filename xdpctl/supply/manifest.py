@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BadObjectError, RegistryError, listed
 from ..host.text import Json
-from .reference import is_digest
+from .reference import Labels, is_digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -148,17 +148,6 @@ def layer_of(what: str, manifest: Json, limit: int) -> Descriptor:
             hint="xdpctl image push makes such an image of an object",
         )
     return Descriptor.parse(what, layers[0], limit)
-
-
-class Labels(NamedTuple):
-    """What an image says of its object: names of programs and maps, each with its type.
-
-    `name` is what its file is called. Each may be empty: then nothing is said.
-    """
-
-    name: str = ""
-    programs: Mapping[str, str] = {}
-    maps: Mapping[str, str] = {}
 
 
 def labels_of(what: str, config: Json) -> Labels:

@@ -37,10 +37,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import BadObjectError, UntrustedError, XdpctlError, choices
 from ..host import files, rights
+from ..value import Value
 from .keys import Demand, Key
 
 FILE = "/etc/xdpctl/policy.toml"
@@ -52,7 +53,7 @@ INPUT, MODULE = files.STANDARD_INPUT, "bcc"
 _WHY = "it says which programs may be loaded"
 
 
-class _Rule(NamedTuple):
+class _Rule(Value):
     """Sources, and the keys for them; none if programs from there need no signature."""
 
     sources: tuple[str, ...]

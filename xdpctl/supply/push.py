@@ -6,12 +6,12 @@ import gzip
 import io
 import json
 import tarfile
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..host.text import Json
 from . import manifest
-from .manifest import Labels
-from .reference import Reference, digest_of
+from .reference import Labels, Reference, digest_of
 
 
 class Image(NamedTuple):
@@ -66,7 +66,7 @@ def push(image: Reference, made: Image) -> Reference:
         return {}, []
 
     images.apart(image, work)
-    return image._replace(digest=made.digest)
+    return replace(image, digest=made.digest)
 
 
 def _archive(name: str, data: bytes) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..value import Value
 
 SCHEME = "oci://"
 USUAL_TAG = "latest"
@@ -25,7 +28,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}"
 _FORM = rf"oci://({_HOST})/({_PART}(?:/{_PART})*)(?::({_TAG}))?(?:@({_DIGEST}))?"
 
 
-class Reference(NamedTuple):
+class Reference(Value):
     """An image in a registry. If it has a digest, that decides, and the tag is for people."""
 
     host: str
@@ -46,7 +49,7 @@ class Reference(NamedTuple):
         host, repository, tag, digest = (found or "" for found in match.groups())
         found = cls(_host(host), repository, tag or ("" if digest else USUAL_TAG), digest)
         if found.host == HUB and "/" not in repository:
-            return found._replace(repository=f"library/{repository}")
+            return replace(found, repository=f"library/{repository}")
         return found
 
     def __str__(self) -> str:
@@ -101,3 +104,14 @@ def digest_of(data: bytes) -> str:
 
 def is_digest(text: object) -> bool:
     return isinstance(text, str) and bool(re.fullmatch(_DIGEST, text))
+
+
+class Labels(NamedTuple):
+    """What an image says of its object: names of programs and maps, each with its type.
+
+    `name` is what its file is called. Each may be empty: then nothing is said.
+    """
+
+    name: str = ""
+    programs: Mapping[str, str] = {}
+    maps: Mapping[str, str] = {}

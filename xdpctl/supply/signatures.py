@@ -22,6 +22,7 @@ import binascii
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadObjectError, NotFoundError, UntrustedError
@@ -137,7 +138,7 @@ def check_image(registry: Registry, digest: str, demands: Sequence[Demand]) -> N
         unmet = [one for one in unmet if not said.convinces(one, digest)]
         if not unmet:
             return
-    what = str(registry.image._replace(digest=digest))
+    what = str(replace(registry.image, digest=digest))
     raise UntrustedError(
         f"{what} is not signed by {unmet[0].names}" if seen else f"{what} is not signed",
         why=f"{seen} signature{'s' * (seen != 1)} beside it: by other keys, of other images, or "

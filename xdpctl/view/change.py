@@ -10,7 +10,6 @@ from ..host.text import Json
 from ..model.chain import format_actions
 from ..model.difference import both_words, changed_words, differences
 from ..model.kinds import TRAITS
-from . import trial
 from .document import member_data, pending_data, rules_data, show_change
 from .remarks import place, remarks
 from .style import Style, say, tell
@@ -123,8 +122,14 @@ def report_data(command: str, report: Report) -> Json:
             }
             for one in report.shared
         ],
-        "trial": trial.data(tried) if tried else None,
+        "trial": _trial_data(tried) if tried else None,
     }
+
+
+def _trial_data(tried: Trial) -> Json:
+    from . import trial
+
+    return trial.data(tried)
 
 
 def _tried(report: Report) -> Trial | None:
@@ -157,6 +162,8 @@ def change(command: str, report: Report, style: Style) -> None:
     elif style.dry_run:
         say(*_plan_lines(report.plan))
         if tried := _tried(report):
+            from . import trial
+
             trial.show(name, tried, whole=style.verbose > 0)
     elif not style.quiet:
         done = list(_done_lines(command, report))

@@ -75,7 +75,9 @@ def member_data(member: Member) -> Json:
 
 def pending_data(pending: Pending | None) -> Json | None:
     """A change that waits for its confirmation."""
-    return pending and {
+    if pending is None:
+        return None
+    return {
         "generation": pending.number,
         "seconds_left": round(max(pending.left, 0), 3),
         "watchdog": pending.pid,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 from ..host.text import printable as printable
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Style:
     """How a command speaks."""
 

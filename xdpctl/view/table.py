@@ -44,7 +44,7 @@ class Row(NamedTuple):
     below: Sequence[Span] = ()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Table:
     """What is shown in rows and columns, with a line above and others below."""
 

@@ -105,4 +105,4 @@ def _in_place_of(state: State, new: chain.Member, force: bool) -> chain.Member:
             hint="--force exchanges the program of that link and keeps the link alive",
         )
     assert new.source is not None
-    return replace(new, source=new.source._replace(maps_of=root.id, forced=force))
+    return replace(new, source=replace(new.source, maps_of=root.id, forced=force))

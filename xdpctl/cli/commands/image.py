@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ...errors import UsageError
@@ -42,7 +44,7 @@ def command(settings: Settings, action: str, image: str, file: str, arch: str | 
             hint="name a tag: oci://HOST/NAME:TAG",
         )
     made = push.Image.of(*objects.labels(file), arch or manifest.architecture())
-    found = wanted._replace(digest=made.digest)
+    found = replace(wanted, digest=made.digest)
     if not settings.dry_run:
         push.push(wanted, made)
     view.pushed(str(found), made.digest, settings)
