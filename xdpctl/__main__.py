@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ def main() -> None:
     """Run the command line of this process, from before anything is imported to its very end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    gc.disable()  # what is imported stays: see Settings.enter()
     try:
         from .cli import main as command_line
     except (ImportError, MemoryError, OSError) as error:

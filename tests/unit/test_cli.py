@@ -399,7 +399,7 @@ LOADED_BY_STATUS = {
 }
 LIBRARY_OF_STATUS = {
     *("copy", "dataclasses", "encodings.ascii", "fcntl", "locale", "signal", "_locale", "_socket"),
-    *("math", "ctypes._layout", "__future__"),
+    *("math", "ctypes._layout", "__future__", "gc"),
 }
 
 

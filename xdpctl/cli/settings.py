@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,9 @@ class Settings(Style):
 
     def enter(self, *, changes: bool = False) -> Bpffs:
         """Enter the network namespace; returns the bpffs, mounted if that was asked for."""
+        if not gc.isenabled():  # the import is over: see __main__
+            gc.freeze()
+            gc.enable()
         if self.netns:
             enter_netns(self.netns)
         patience = locks.Patience(self.lock_timeout, self._tell)
