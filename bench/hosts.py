@@ -6,9 +6,10 @@ In a network and mount namespace of its own: so many veth pairs, and on each the
 by one command for all: loaded, swapped, one of them replaced, shown, unloaded. There is a row for
 `--before`, another checkout of xdpctl; for this one with programs of each interface's own; for this
 one with a shared root; and for xdp-loader in a loop where EXT programs are allowed, which replaces
-nothing. For each: seconds of wall time and of processor time, with that of children; how many
-programs and maps there are for it, and the kernel memory of these in KiB, as the kernel accounts
-for it (memlock in /proc/PID/fdinfo/FD). The last lines are ratios to the first row.
+nothing. All may have FILES open, for xdp-loader's status of 1,000 needs more than the usual 1,024.
+For each: seconds of wall time and of processor time, with that of children; how many programs and
+maps there are for it, and the kernel memory of these in KiB, as the kernel accounts for it (memlock
+in /proc/PID/fdinfo/FD). The last lines are ratios to the first row.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import NamedTuple
 
 from xdpctl.errors import KernelError
@@ -34,6 +36,7 @@ from .tools import OBJECT, ROOT
 OTHER = OBJECT.with_name("count.o")
 STEPS = ("load", "swap", "replace", "status", "unload")
 PATTERN = "host*"
+FILES = 1 << 16
 
 
 class Cost(NamedTuple):
@@ -109,15 +112,16 @@ def measured(name: str, commands: dict[str, list[list[str]]], checkout: Path) ->
 
     def run(lines: list[list[str]]) -> None:
         for words in lines:
-            subprocess.run(
-                words, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=checkout
-            )
+            subprocess.run(words, check=True, stdout=DEVNULL, env=environment, cwd=checkout)
 
     programs, maps = set(libbpf.prog_ids()), set(libbpf.map_ids())
     found = dict[str, Cost]()
     there = (0, 0, 0)
     for step, lines in commands.items():
-        found[step] = cost(lambda lines=lines: run(lines))  # type: ignore[misc]
+        try:
+            found[step] = cost(lambda lines=lines: run(lines))  # type: ignore[misc]
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: {step} failed: {error}", file=sys.stderr, flush=True)
         if step == "load":
             new = set(libbpf.prog_ids()) - programs, set(libbpf.map_ids()) - maps
             used = memory(new[0], libbpf.prog_fd) + memory(new[1], libbpf.map_fd)
@@ -138,22 +142,27 @@ def rows(size: int, before: Path | None, root: str) -> Iterator[Row]:
                 print("xdp-loader: it is not installed", file=sys.stderr)
 
 
-def show(found: list[Row], size: int) -> None:
+def show(rows: Iterator[Row], size: int) -> None:
+    """Print each row when it is there, for what takes an hour may be cut."""
     heads = " ".join(f"{step:^15}" for step in STEPS)
     print(f"\n{size} interfaces, two programs each: seconds of wall and processor time")
-    print(f"{'':10} {heads} {'programs':>8} {'maps':>6} {'KiB':>8}")
-    for row in found:
+    print(f"{'':10} {heads} {'programs':>8} {'maps':>6} {'KiB':>8}", flush=True)
+    found = list[Row]()
+    for row in rows:
+        found.append(row)
         cells = (row.steps.get(step) for step in STEPS)
         told = " ".join(
             f"{one.wall:7.2f} {one.processor:7.2f}" if one else " " * 15 for one in cells
         )
-        print(f"{row.name:10} {told} {row.programs:8} {row.maps:6} {row.memory >> 10:8}")
+        print(
+            f"{row.name:10} {told} {row.programs:8} {row.maps:6} {row.memory >> 10:8}", flush=True
+        )
     first, *others = found
     for row in others:
         ratios = [
             f"{step} {row.steps[step].processor / first.steps[step].processor:.3f}"
             for step in STEPS
-            if step in row.steps
+            if step in row.steps and step in first.steps
         ]
         print(f"{row.name} to {first.name}, processor time: {', '.join(ratios)}; ", end="")
         print(f"memory {row.memory / max(first.memory, 1):.3f}", flush=True)
@@ -168,7 +177,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["PATH"] = f"/usr/sbin:/sbin:{os.environ['PATH']}"
     if arguments.inside:
-        show(list(rows(arguments.inside, arguments.before, arguments.root)), arguments.inside)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+        show(rows(arguments.inside, arguments.before, arguments.root), arguments.inside)
         return
     before = ["--before", str(arguments.before.resolve())] if arguments.before else []
     for size in arguments.sizes.split(","):
