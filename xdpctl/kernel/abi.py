@@ -317,7 +317,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         c_void_p,
         [c_int, c_size_t, SAMPLE_FN, LOST_FN, c_void_p, c_void_p],
     ),
-    "perf_buffer__poll": (c_int, [c_void_p, c_int]),
+    "perf_buffer__consume": (c_int, [c_void_p]),
     "perf_buffer__epoll_fd": (c_int, [c_void_p]),
     "perf_buffer__free": (None, [c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import select
 from collections.abc import Sequence
 
-from ..errors import KernelError
 from . import abi, libbpf
 
 
@@ -33,13 +31,13 @@ class PerfBuffer:
         return number
 
     def taken(self) -> list[bytes]:
-        """What there is."""
+        """What there is, whether or not it was waited for.
+
+        The kernel tells a waiter of an event once (perf_poll() in kernel/events/core.c), and who
+        waits for fileno() is that one: perf_buffer__poll() would find nothing.
+        """
         self._samples.clear()
-        try:
-            libbpf.call("perf_buffer__poll", self._handle, 0)
-        except KernelError as error:
-            if error.errno != errno.EINTR:
-                raise
+        libbpf.call("perf_buffer__consume", self._handle)
         return list(self._samples)
 
     def close(self) -> None:
