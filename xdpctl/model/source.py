@@ -84,7 +84,8 @@ class Recipe(Value):
     tails: tuple[tuple[str, str], ...] = ()
 
     def data(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if value not in (None, ())}
+        fields = {name: getattr(self, name) for name in self.__match_args__}
+        return {name: value for name, value in fields.items() if value not in (None, ())}
 
     @classmethod
     def parse(cls, data: object) -> Recipe | None:
