@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import KernelError
 from ..kernel import libbpf, maps, uapi
@@ -25,7 +26,7 @@ FOREIGN = {uapi.BPF_XDP_DEVMAP: "devmap", uapi.BPF_XDP_CPUMAP: "cpumap"}
 _KEY = 4
 
 
-class Replaced(Value):
+class Replaced(NamedTuple):
     """A place in an array that others use, which had another program (0: none) before the load."""
 
     array: str
