@@ -36,9 +36,9 @@ test-versions: ## the tests with the oldest, Debian's and the newest of Python, 
 		docs/platforms.py build/reports/versions.json build/reports/versions/*-kernel.xml; \
 		exit $$status
 
-soak: ## the long tests (marked soak), with their full counts, on Linux 6.1 and 6.12
-	tests/setup test
-	tests/run --soak 6.1 6.12
+soak: ## the long tests (marked soak), with their full counts: K=6.12, K=own, or Linux 6.1 and 6.12
+	tests/setup test $(filter-out own,$(K))
+	tests/run --soak $(or $(K),6.1 6.12)
 
 bench: ## measure against xdp-loader and others in a guest; the figures go to build/reports
 	tests/setup test

@@ -142,10 +142,11 @@ def adopting() -> Iterator[None]:
     try:
         yield
     finally:
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        # Until the last has ended: one that forks again and ends would lose its child to init.
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def spawn(action: Callable[[], int], output: Path | None = None, *, traced: bool = False) -> int:
