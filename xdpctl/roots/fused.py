@@ -156,21 +156,25 @@ def attempt(
     """Load a root for a chain, attached nowhere; returns it and what the kernel tells of it.
 
     `why` is the errno for which the kernel refuses EXT programs, 0 if nobody asked it. It takes
-    packets of several fragments if every member does, and is bound to the device of a number if a
-    member is. `alone` keeps the ids of programs of which it is known that they fit alone. Raises
-    RightsError, or Misfit for a member.
+    packets of several fragments if every member does (without members where the kernel knows of
+    that: see dispatcher.py), and is bound to the device of a number if a member is. `alone` keeps
+    the ids of programs of which it is known that they fit alone. Raises RightsError, Misfit for a
+    member, or KernelError if there is none.
     """
     device = ifindex if any(part.member.devbound for part in parts) else 0
-    alone = set() if alone is None else alone
+    frags = all(part.member.frags for part in parts)
     try:
-        root = _load(parts, rules=rules, device=device)
+        root = _load(parts, rules=rules, frags=frags, device=device)
     except KernelError:
+        frags = frags and bool(parts)
         try:
             # In line they share a frame; as functions each may have more of the stack.
-            root = _load(parts, rules=rules, device=device, in_line=False)
+            root = _load(parts, rules=rules, frags=frags, device=device, in_line=False)
         except KernelError as error:
             if error.errno == errno.EPERM and not error.log:
                 raise explain_refusal(error, "the fused root") or error.explained() from error
+            if not parts:
+                raise
             culprit, by_itself, last = _culprit(
                 parts, error, device, set() if alone is None else alone
             )
@@ -179,6 +183,7 @@ def attempt(
     try:
         config = replace(
             Config.of([part.member for part in parts], protocol=0),
+            frags=frags,
             programs=tuple(part.program_id for part in parts),
             arrays=tuple(part.array_id for part in parts),
             why=why,
@@ -217,6 +222,7 @@ def _load(
     gpl: bool | None = None,
     rules: Rules = USUAL,
     *,
+    frags: bool | None = None,
     device: int = 0,
     in_line: bool = True,
 ) -> Program:
@@ -227,7 +233,7 @@ def _load(
         code,
         names,
         gpl=_is_gpl(parts) if gpl is None else gpl,
-        frags=all(part.member.frags for part in parts),
+        frags=all(part.member.frags for part in parts) if frags is None else frags,
         device=device,
     )
 
