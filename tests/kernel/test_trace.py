@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -100,6 +101,31 @@ def test_several_interfaces(tool: Tool, veth: net.Veth, objects: Objects, tmp_pa
         tool("unload", other.dev, "--all")
         assert tool.try_("trace", both, "-w", tmp_path / "none").code == 3
         assert not (tmp_path / "none").exists()
+
+
+@kinds("ext")
+def test_each_packet_is_shown_before_the_next(tool: Tool, veth: net.Veth, objects: Objects) -> None:
+    """Rare packets do not wait for others to come."""
+    tool("load", veth.dev, objects["count"])
+    words = [sys.executable, "-m", "xdpctl", "trace", veth.dev, "--json"]
+    with served.Program(words, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as child:
+        assert child.stdout is not None
+        out = child.stdout
+
+        def shown(seconds: float) -> list[int | None]:
+            """The numbers of the packets in the next line, if there is one in time."""
+            if not select.select([out], [], [], seconds)[0]:
+                return []
+            return [net.seq_of(bytes.fromhex(json.loads(out.readline())["data"]))]
+
+        first, *others = net.udps(6)
+        wait(lambda: net.exchange(veth, [first]) and shown(1))
+        while shown(1):
+            pass
+        for frame in others:
+            assert net.exchange(veth, [frame]) == [frame]
+            assert shown(30) == [net.seq_of(frame)]
+        child.send_signal(signal.SIGTERM)
 
 
 @kinds("ext")
