@@ -119,13 +119,15 @@ def test_each_packet_is_shown_before_the_next(tool: Tool, veth: net.Veth, object
             return [net.seq_of(bytes.fromhex(json.loads(out.readline())["data"]))]
 
         first, *others = net.udps(6)
-        wait(lambda: net.exchange(veth, [first]) and shown(1))
-        while shown(1):
-            pass
-        for frame in others:
-            assert net.exchange(veth, [frame]) == [frame]
-            assert shown(30) == [net.seq_of(frame)]
-        child.send_signal(signal.SIGTERM)
+        try:
+            wait(lambda: net.exchange(veth, [first]) and shown(1))
+            while shown(1):
+                pass
+            for frame in others:
+                assert net.exchange(veth, [frame]) == [frame]
+                assert shown(30) == [net.seq_of(frame)]
+        finally:
+            child.send_signal(signal.SIGTERM)
 
 
 @kinds("ext")

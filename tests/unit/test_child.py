@@ -211,8 +211,8 @@ def test_processor_time_is_limited_for_each_answer(monkeypatch: pytest.MonkeyPat
         return {}, []
 
     with child.Worker("some.o", work, keeping=[]) as one:
-        for _time in range(4):
-            one.ask({"seconds": 0.8})
+        for _time in range(6):
+            one.ask({"seconds": 0.5})
         with pytest.raises(BadObjectError) as caught:
             one.ask({"seconds": 10})
     assert "SIGXCPU" in caught.value.why

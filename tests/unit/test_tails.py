@@ -49,10 +49,11 @@ def test_a_place_that_is_named_twice() -> None:
         ("packets[0]=dropper", "there is no program array packets; there is fixed, jumps"),
         ("jumps[4]=dropper", "jumps has no place 4: its last place is jumps[3]"),
         ("jumps[0]=leaper", "there is no program leaper; there is passer, hops, dropper, aborter"),
-        (
+        pytest.param(
             "jumps[0]=classifier",
             "classifier (section tc) is no XDP program, and an array has programs of one type; "
             "there is passer, hops, dropper, aborter, fragments",
+            id="classifier",  # pytest shortens a long text, or not
         ),
         ("jumps[0]=aborter", ""),
         ("jumps[3]=hops", ""),
