@@ -37,7 +37,7 @@ from ..model.plan import Plan
 from ..model.source import SharedMap
 from ..model.state import Foreign, Root, Slot
 from ..model.terms import Pending, Terms, now
-from ..roots import kinds
+from ..roots import counting, kinds
 from ..roots.construct import Construction
 from ..roots.hook import Hook
 from ..roots.kinds import kind_of
@@ -281,8 +281,6 @@ class Commit:
                 self.paths.remove_root_link()
             History(paths).tidy(Foreign() if self.plan.gives_back else self.report.root_id)
             if self.plan.target.rules.counted:
-                from ..roots import counting
-
                 counting.sync(self.paths, self.report.members, self.plan.target.rules)
             pin.remove(self.paths.adopting)
             for key in self.made.noted if self.made else ():

@@ -20,6 +20,7 @@ from ..kernel import libc, records
 from ..kernel.link import Link
 from ..model.state import Place, Root, State
 from ..observe.elsewhere import links_elsewhere
+from ..roots import counting
 
 
 class Rehooked(NamedTuple):
@@ -140,8 +141,6 @@ def repair(bpffs: Bpffs, paths: InterfacePins, state: State) -> tuple[str, ...]:
         libc.grace_period()
     members = places(root)
     if root and root.rules.counted:
-        from ..roots import counting
-
         counting.sync(paths, state.chain.members, root.rules)
     made.unmake(
         [path for number in stale for path in noted.get(number, [])],

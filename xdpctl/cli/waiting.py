@@ -13,6 +13,7 @@ import click
 
 from ..bpffs.history import generations
 from ..bpffs.mount import Bpffs
+from ..change import failures
 from ..change.batch import Batch
 from ..change.report import Report
 from ..change.transact import take_back
@@ -52,8 +53,6 @@ def waited_for(settings: Settings, bpffs: Bpffs, work: Work) -> Iterator[Work]:
             report = work(one, batch)
         except (XdpctlError, OSError) as error:
             if not settings.dry_run:
-                from ..change import failures
-
                 failures.note(one, error if isinstance(error, XdpctlError) else explained(error))
             raise
         if report.pending:
