@@ -7,17 +7,17 @@ from typing import get_args
 from xdpctl.model.chain import Kind
 from xdpctl.model.kinds import CHOICES, FIRST, OFFLOADED, TRAITS
 from xdpctl.observe import slots
-from xdpctl.roots.kinds import kind_of
+from xdpctl.roots.kinds import root_kind
 
 NAMES = set(get_args(Kind))
 
 
 def test_each_kind_is_known_everywhere() -> None:
     assert set(TRAITS) == set(slots._SLOTS) == NAMES
-    assert all(kind_of(one).name == one for one in TRAITS)
+    assert all(root_kind(one).name == one for one in TRAITS)
 
 
-def test_what_is_asked_for_is_a_kind_of_a_chain() -> None:
+def test_what_is_asked_for_is_a_root_kind_a_chain() -> None:
     assert {kind for kind in CHOICES if kind != "auto"} == NAMES - {OFFLOADED}
     assert TRAITS[FIRST].instead in NAMES - {FIRST, OFFLOADED}
 

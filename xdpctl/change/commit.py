@@ -40,7 +40,7 @@ from ..model.terms import Pending, Terms, now
 from ..roots import counting, kinds
 from ..roots.construct import Construction
 from ..roots.hook import Hook
-from ..roots.kinds import kind_of
+from ..roots.kinds import root_kind
 from ..roots.peers import Peers
 from .report import Report, Step
 from .settle import Elsewhere, settle
@@ -201,7 +201,7 @@ class Commit:
         leaving = {member.id for member in self.plan.leaving}.union(self.report.renewed)
         for slot in self.slots() if kept else ():
             # What others hold is theirs: it leaves the kernel when they want it to.
-            ours = kind_of(self.state.root.kind).keeps(slot) if self.state.root else False
+            ours = root_kind(self.state.root.kind).keeps(slot) if self.state.root else False
             if slot.member and slot.member.id in leaving and ours and not slot.origin:
                 history.keep(number, slot.member.id)
         if self.plan.adopts and self.state.root:
@@ -221,7 +221,7 @@ class Commit:
                 # Nothing else would tell after a crash whose pins those of X are.
                 undo.callback(pin.remove, self.paths.record(self.state.root.id))
                 self.paths.make_record(self.state.root.id, self.plan.attach)
-            kind_of(self.plan.kind).make_pins(self.paths, made.root.id, self.plan.attach)
+            root_kind(self.plan.kind).make_pins(self.paths, made.root.id, self.plan.attach)
             if self.plan.target.rules != USUAL:
                 self.paths.rule(made.root.id, self.plan.target.rules)
             with pin.failing("pin programs in", self.bpffs.path):
@@ -325,7 +325,7 @@ def _check_movable(bpffs: Bpffs, old: Root, plan: Plan) -> None:
     A link or a program array that somebody holds means a place on a root of its own kind.
     """
     staying = {member.id: member for member in plan.target.members if member.id}
-    held = kind_of(old.kind).holders(bpffs, old, staying)
+    held = root_kind(old.kind).holders(bpffs, old, staying)
     if held:
         raise UnsupportedError(
             f"the root of {plan.interface} cannot become one of the {plan.kind} kind",

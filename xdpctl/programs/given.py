@@ -11,6 +11,7 @@ from ..errors import BadObjectError, KernelError
 from ..host import files
 from ..kernel import libbpf
 from ..supply import policy
+from ..supply.keys import check_none
 from ..supply.reference import Labels, Reference, is_image
 from ..value import Value
 from . import clang
@@ -49,7 +50,7 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
     asked = _asked(keys)
     if data is not None:
         demands = policy.demands(policy.INPUT, asked)
-        _check_none(path, "nothing can be signed beside it", demands)
+        check_none(path, "nothing can be signed beside it", demands)
         return Given(path, data, files.STANDARD_INPUT, path)
     if is_image(path):
         from ..supply import images
@@ -64,7 +65,7 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
     data, file = read(real), os.path.abspath(path)
     if clang.is_source(path):
         why = "a signature of a C source does not cover what it includes"
-        _check_none(path, why, demands)
+        check_none(path, why, demands)
         return Given(real, data, file, path)
     if demands:
         from ..supply import signatures
@@ -76,14 +77,7 @@ def given(path: str, data: bytes | None = None, keys: Sequence[str] = ()) -> Giv
 def check_module(keys: Sequence[str] = ()) -> None:
     """Raise UntrustedError if a program that BCC compiled in this process may not be loaded."""
     demands = policy.demands(policy.MODULE, _asked(keys))
-    _check_none("a bcc.BPF", "nothing can be signed beside it", demands)
-
-
-def _check_none(what: str, why: str, demands: Sequence[Demand]) -> None:
-    if demands:
-        from ..supply import signatures
-
-        signatures.check_none(what, why, demands)
+    check_none("a bcc.BPF", "nothing can be signed beside it", demands)
 
 
 def _asked(keys: Sequence[str]) -> list[Demand]:

@@ -165,8 +165,9 @@ def attempt(
     frags = all(part.member.frags for part in parts)
     try:
         root = _load(parts, rules=rules, frags=frags, device=device)
-    except KernelError:
-        frags = frags and bool(parts)
+    except KernelError as refusal:
+        if not parts and refusal.errno == errno.EINVAL:
+            frags = False
         try:
             # In line they share a frame; as functions each may have more of the stack.
             root = _load(parts, rules=rules, frags=frags, device=device, in_line=False)

@@ -11,7 +11,7 @@ from .kind import RootKind
 
 
 @cache
-def kind_of(name: Kind) -> RootKind:
+def root_kind(name: Kind) -> RootKind:
     """The kind of a name. Its module is imported then: a command seldom meets another kind."""
     match name:
         case "ext":
@@ -31,5 +31,5 @@ def kind_of(name: Kind) -> RootKind:
 
 def build(made: Construction) -> Construction:
     """Build a root of the kind that the plan of a construction names."""
-    kind_of(made.plan.kind).build(made)
+    root_kind(made.plan.kind).build(made)
     return made

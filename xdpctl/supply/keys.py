@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..errors import BadObjectError, UnsupportedError
+from ..errors import BadObjectError, UnsupportedError, UntrustedError
 from ..host import files
 from ..value import Value
 
@@ -98,6 +98,21 @@ class Demand(Value):
     @property
     def names(self) -> str:
         return ", ".join(one.path for one in self.keys)
+
+
+def check_none(what: str, why: str, demands: Sequence[Demand]) -> None:
+    """Raise UntrustedError for what cannot be signed, if a signature is demanded."""
+    if demands:
+        raise UntrustedError(
+            f"{what} is not signed",
+            why=f"{why}, and {wanted(demands)}",
+            hint="give an object file with its signature beside it, or an image",
+        )
+
+
+def wanted(demands: Sequence[Demand]) -> str:
+    """Demands in words."""
+    return " and ".join(f"{one.by} wants a signature by {one.names}" for one in demands)
 
 
 def asked(paths: Sequence[str]) -> list[Demand]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadObjectError, NotFoundError, UntrustedError
 from ..host import files
 from . import manifest
-from .keys import LIMIT, Demand
+from .keys import LIMIT, Demand, wanted
 from .manifest import Descriptor
 from .reference import Reference
 
@@ -59,7 +59,7 @@ def check_file(path: str, data: bytes, demands: Sequence[Demand]) -> None:
     except NotFoundError as error:
         raise UntrustedError(
             f"{path} is not signed",
-            why=f"there is no {beside}, and {_wanted(demands)}",
+            why=f"there is no {beside}, and {wanted(demands)}",
             hint=f"cosign sign-blob --key cosign.key --output-signature {beside} {path}",
         ) from error
     except BadObjectError as error:
@@ -78,20 +78,6 @@ def check_file(path: str, data: bytes, demands: Sequence[Demand]) -> None:
                 why=f"the signature in {beside} is by another key, or of another file",
                 hint=f"{demand.by} wants it; see that key, file and signature belong together",
             )
-
-
-def check_none(what: str, why: str, demands: Sequence[Demand]) -> None:
-    """Raise UntrustedError for what cannot be signed, if a signature is demanded."""
-    if demands:
-        raise UntrustedError(
-            f"{what} is not signed",
-            why=f"{why}, and {_wanted(demands)}",
-            hint="give an object file with its signature beside it, or an image",
-        )
-
-
-def _wanted(demands: Sequence[Demand]) -> str:
-    return " and ".join(f"{one.by} wants a signature by {one.names}" for one in demands)
 
 
 def _detached(text: bytes) -> bytes | None:
@@ -144,7 +130,7 @@ def check_image(registry: Registry, digest: str, demands: Sequence[Demand]) -> N
         why=f"{seen} signature{'s' * (seen != 1)} beside it: by other keys, of other images, or "
         "of a form that is not known"
         if seen
-        else f"the registry has no signature of it, and {_wanted(unmet)}",
+        else f"the registry has no signature of it, and {wanted(unmet)}",
         hint=f"cosign sign --key cosign.key {_plain(registry.image, digest)}",
     )
 
