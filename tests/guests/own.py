@@ -20,8 +20,9 @@ mkinitramfs._MOUNT_ROOT_HOST = mount.replace("access=any,", "access=any,cache=lo
 sys.exit(run.main())
 """
 # What makes emulation slow: wide vectors, which glibc takes where it finds them, a fifth level of
-# page tables, and translating again what fell out of the translations kept (MB).
-CPU = {"amd64": ["-cpu", "max,-avx,-avx2,-la57"]}.get(OWN, ["-cpu", "max"])
+# page tables, copying with "rep movsb", which takes a step for each byte, and translating again
+# what fell out of the translations kept (MB).
+CPU = {"amd64": ["-cpu", "max,-avx,-avx2,-la57,-erms,-fsrm"]}.get(OWN, ["-cpu", "max"])
 EMULATED = [*CPU, "-accel", "tcg,thread=single,tb-size=2048"]
 
 
