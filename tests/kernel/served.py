@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -156,45 +157,46 @@ def start() -> None:
 
 
 def serve(listener: socket.socket, alive: int) -> None:
-    """Fork for whoever connects, until the other end of `alive` is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the keepers need no one to wait for them
+    """Fork for whoever connects, until the other end of `alive` is closed.
+
+    Who connected is told the process id of its program, and in the end its status.
+    """
+    running: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
     sources = select.poll()
     sources.register(listener, select.POLLIN)
     sources.register(alive, select.POLLHUP)
     while True:
-        if any(fd == alive for fd, _events in sources.poll()):
+        ready = [fd for fd, _events in sources.poll()]
+        if alive in ready:
             return
-        connection, _address = listener.accept()
-        if not os.fork():
-            listener.close()
-            os.close(alive)
-            _keep(connection)
-        connection.close()
-
-
-def _keep(connection: socket.socket) -> NoReturn:
-    """Be the parent of one program: start it, tell its process id, and in the end its status."""
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _x, fds, _flags, _address = socket.recv_fds(connection, 1, 8)
-        request = json.loads(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
-        pid = os.fork()
-        if not pid:
-            connection.close()
-            _become(request, fds)
-        for fd in fds:
+        for fd in running.keys() & ready:
+            sources.unregister(fd)
+            pid, connection = running.pop(fd)
             os.close(fd)
-        connection.sendall(pid.to_bytes(4, "little"))
-        _pid, status = os.waitpid(pid, 0)
-        connection.sendall(status.to_bytes(4, "little"))
-    finally:
-        os._exit(0)
+            _tell(connection, os.waitpid(pid, 0)[1])
+            connection.close()
+        if listener.fileno() in ready:
+            connection, _address = listener.accept()
+            if not (pid := os.fork()):
+                _become(connection)
+            _tell(connection, pid)
+            fd = os.pidfd_open(pid)
+            running[fd] = pid, connection
+            sources.register(fd, select.POLLIN)
 
 
-def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
-    """Be the program, as if it had just been started."""
+def _tell(connection: socket.socket, number: int) -> None:
+    # A test that was ended waits for no program of its own.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(number.to_bytes(4, "little"))
+
+
+def _become(connection: socket.socket) -> NoReturn:
+    """Be the program that is asked for, as if it had just been started."""
     code = 1
     try:
+        _x, fds, _flags, _address = socket.recv_fds(connection, 1, 8)
+        request = json.loads(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
         _arrange(request, fds)
         code = _run(request["words"])
     except BaseException:
@@ -293,6 +295,9 @@ def main(listener: int, alive: int) -> None:
             importlib.import_module(module.name)
     if os.fork():
         os._exit(0)  # it is ready
+    # What a collection looked at would be copied for each program.
+    gc.collect()
+    gc.freeze()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     serve(socket.socket(fileno=listener), alive)
