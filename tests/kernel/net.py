@@ -26,6 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.kernel import rtnl
+
 COOKIE = b"xdpctl\xbe\xef"
 DEV_MAC, PEER_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
@@ -44,6 +46,7 @@ def ip(*words: str, netns: str | None = None, batch: str | None = None) -> str:
     """Run iproute2's ip, in the namespace of this name if one is given; its standard output.
 
     A `batch` has a command a line, for one process: starting one is dear in an emulated guest.
+    What each test needs, rtnl.py does without any.
     """
     command = ["ip", *(["-n", netns] if netns else []), *words]
     done = subprocess.run(command, capture_output=True, text=True, input=batch)
@@ -68,7 +71,8 @@ class NetNs:
     def __init__(self, name: str | None = None) -> None:
         self.name = name or f"xt{os.getpid() % 10000}n{next(_numbers)}"
         ip("netns", "add", self.name)
-        ip("link", "set", "lo", "up", netns=self.name)
+        with self.entered():
+            rtnl.set_up("lo")
 
     @property
     def path(self) -> Path:
@@ -119,17 +123,11 @@ class Veth:
     ) -> None:
         stem = f"xt{os.getpid() % 10000}v{next(_numbers)}"
         self.dev, self.peer = name or f"{stem}a", f"{stem}b"
-        many = f" numrxqueues {queues} numtxqueues {queues}" if queues else ""
-        index = f" index {ifindex}" if ifindex else ""
-        size = f" mtu {mtu}" if mtu else ""
-        lines = [f"link add dev {self.dev}{index}{many} type veth peer name {self.peer}{many}"]
-        lines += [
-            f"link set {one} address {mac.hex(':')} addrgenmode none arp off{size} up"
-            for one, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC))
-        ]
         try:
             with _without_ipv6():
-                ip("-batch", "-", batch="\n".join(lines))
+                rtnl.add_veth(self.dev, self.peer, ifindex=ifindex, queues=queues)
+                for one, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC)):
+                    rtnl.set_up(one, mac, mtu, quiet=True)
             for one in (self.dev, self.peer):
                 _keep_apart(one)
             self.ifindex = socket.if_nametoindex(self.dev)
@@ -149,8 +147,8 @@ class Veth:
 
     def delete(self) -> None:
         """Delete the pair; XDP programs on it go with it."""
-        with contextlib.suppress(RuntimeError):
-            ip("link", "del", self.dev)
+        with contextlib.suppress(OSError):
+            rtnl.delete(self.dev)
 
     def __enter__(self) -> Self:
         return self
