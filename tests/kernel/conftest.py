@@ -47,7 +47,12 @@ def kinds(*only: Kind) -> pytest.MarkDecorator:
 one_guest = pytest.mark.one_guest
 """A mark: what it tests is xdpctl's own logic, and the same on each kernel that can run it."""
 every_kernel = pytest.mark.every_kernel
-"""A mark: all guests run it in each turn, on fused roots, too."""
+"""A mark: all guests run it in each turn, on fused roots, too, or on roots of the kinds named."""
+
+
+def one_of(fixture: str, count: int) -> pytest.MarkDecorator:
+    """A mark: in `make test`, one of the `count` parameters of this fixture has its turn."""
+    return pytest.mark.one_of(fixture, count)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,7 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kinds(*kinds): run for these kinds of root alone")
     config.addinivalue_line("markers", "needs(*capabilities): skip unless the kernel has them")
     config.addinivalue_line("markers", "one_guest: the same on each kernel that can run it")
-    config.addinivalue_line("markers", "every_kernel: not shared between guests")
+    config.addinivalue_line("markers", "every_kernel(*kinds): not shared between guests")
+    config.addinivalue_line("markers", "one_of(fixture, count): not with each parameter each turn")
     config.addinivalue_line("markers", "cards: needs the cards of a guest of tests/vm --cards")
     config.addinivalue_line("markers", "leaks_ok: BPF objects may be left over by this test")
 
@@ -107,13 +113,15 @@ def _traits(item: pytest.Item) -> turns.Traits:
 
 def _has_turn(item: pytest.Item) -> bool:
     place = turns.here()
+    if (mark := item.get_closest_marker("one_of")) and not turns.is_the_one(item, *mark.args):
+        return False
     return place is None or turns.has_turn(_traits(item), place)
 
 
 def _claimed(item: pytest.Item) -> bool:
     """Whether no other guest has come to this test before, or it is for all of them."""
     place = turns.here()
-    if place is None or item.get_closest_marker("every_kernel"):
+    if place is None or _traits(item).every_kernel:
         return True
     try:
         os.mkdir(os.path.join(place.shared, turns.digest(item)))

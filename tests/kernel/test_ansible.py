@@ -16,11 +16,16 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import Objects, kinds, needs
+from tests.kernel.conftest import Objects, kinds, needs, one_of
 from tests.kernel.tool import ROOT
 
 # A play takes minutes in an emulated guest, and none of it depends on the kernel.
-pytestmark = [needs("no_guest"), kinds("fused"), pytest.mark.usefixtures("kind")]
+pytestmark = [
+    needs("no_guest"),
+    kinds("fused"),
+    pytest.mark.usefixtures("kind"),
+    one_of("fleet", 2),
+]
 PORT = 7007
 """As in tests/ansible/connection."""
 

@@ -36,9 +36,7 @@ def desk(tool: Tool, veth: net.Veth, objects: Objects) -> Iterator[Desk]:
 
 def chosen(desk: Desk, cases: list[Case], sweep: int) -> list[Case]:
     """The cases of a sweep whose turn it is; on fused roots the test itself has one in eight."""
-    if len(cases) == 1 or turns.here() is None:
-        return cases
-    found = cases[(turns.case(desk.tool.kind) + sweep) % turns.CASES :: turns.CASES]
+    found = turns.part(cases, desk.tool.kind, sweep)
     print(f"turn {turns.TURN}: {', '.join(case.name for case in found)}")
     return found
 

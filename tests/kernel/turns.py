@@ -5,9 +5,10 @@ So guests share: each test runs in one of them, and comes to the other in the ne
 marked every_kernel run in all of them every time. A test that another one of the same run stands in
 for has its turn more rarely, as `period` says; `make test-matrix` and `make soak` know no turns.
 
-tests/run sets what this reads: XDPCTL_SHARED, the directory in which guests claim tests;
-XDPCTL_GUEST, "0/5/2" in the first guest of five, of which two run at a time; XDPCTL_OWN, what of
-the tests' capabilities the machine's own kernel has, if it runs the tests on fused roots.
+tests/run sets what this reads: XDPCTL_QUICK, by `make test`; XDPCTL_SHARED, the directory in which
+guests claim tests; XDPCTL_GUEST, "0/5/2" in the first guest of five, of which two run at a time;
+XDPCTL_OWN, what of the tests' capabilities the machine's own kernel has, if it runs the tests on
+fused roots.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+_T = TypeVar("_T")
 TURN = int(os.environ.get("XDPCTL_TURN") or time.time() // 86400)
 """All that is tested in one run has the same."""
 FUSED, TWIN, CASES = 8, 4, 4
@@ -31,7 +34,19 @@ PHASES = 8
 
 def case(kind: str | None) -> int:
     """Which of CASES a sweep is to take, in a turn that it has itself."""
-    return (TURN if kind == "ext" else TURN // FUSED) % CASES
+    turn = TURN if kind == "ext" else TURN // FUSED
+    # Guests take turns as well: the next time around, another one has the same case.
+    return (turn + turn // CASES + turn // CASES**2) % CASES
+
+
+def part(cases: Sequence[_T], kind: str | None, sweep: int = 0) -> list[_T]:
+    """The cases of a sweep that have their turn: in a guest that shares one in CASES, else all.
+
+    Of a few, it is all of them. Sweeps of the same cases have others each, by their number.
+    """
+    if len(cases) < CASES or here() is None:
+        return [*cases]
+    return [*cases[(case(kind) + sweep) % CASES :: CASES]]
 
 
 def phase() -> int:
@@ -75,17 +90,18 @@ class Traits:
     needs: frozenset[str]
     one_guest: bool
     every_kernel: bool
+    """Of this kind, at least."""
 
 
 def traits(item: pytest.Item, kind: str | None, needs: frozenset[str]) -> Traits:
-    only = item.get_closest_marker("kinds")
+    only, every = (item.get_closest_marker(name) for name in ("kinds", "every_kernel"))
     return Traits(
         int(digest(item)[:8], 16),
         kind,
         kind is not None and (only is None or len(only.args) > 1),
         needs,
         item.get_closest_marker("one_guest") is not None,
-        item.get_closest_marker("every_kernel") is not None,
+        every is not None and kind in (every.args or (kind,)),
     )
 
 
@@ -110,6 +126,15 @@ def has_turn(test: Traits, place: Place) -> bool:
     return test.number % every == turn % every
 
 
+def is_the_one(item: pytest.Item, fixture: str, count: int) -> bool:
+    """Whether a fixture's parameter, one of `count`, has its turn in this test."""
+    if "XDPCTL_QUICK" not in os.environ:
+        return True
+    test: Any = item
+    number = int(hashlib.sha256(test.originalname.encode()).hexdigest()[:8], 16)
+    return bool((number + TURN) % count == test.callspec.indices[fixture])
+
+
 def rank(test: Traits, place: Place) -> int:
     """0: for all guests; 1: this guest is to run it; 2: another one is, if it gets that far.
 
@@ -117,7 +142,9 @@ def rank(test: Traits, place: Place) -> int:
     """
     if test.every_kernel:
         return 0
-    whose = (test.number // 64 + TURN) % place.guests
+    # Its turns change guests, however far they are apart.
+    turn = TURN // FUSED if period(test, place) == FUSED else TURN
+    whose = (test.number // 64 + turn) % place.guests
     if whose == place.guest:
         return 1
     return 2 if whose < place.guest + place.at_once else 3

@@ -75,6 +75,34 @@ def test_a_test_goes_to_the_other_guest_in_the_next_turn(monkeypatch: pytest.Mon
     assert {turns.rank(replace(EXT, every_kernel=True), place) for place in GUESTS} == {0}
 
 
+def test_a_test_that_comes_rarely_goes_to_the_other_guest_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in NUMBERS:
+        reached = set()
+        for turn in range(2 * turns.FUSED):
+            at(monkeypatch, turn)
+            for guest, place in enumerate(GUESTS):
+                test = replace(FUSED, number=number)
+                if turns.has_turn(test, place) and turns.rank(test, place) == 1:
+                    reached.add(guest)
+        assert reached == {0, 1}
+
+
+def test_a_part_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, but in a guest that shares; there all of it in a week."""
+    cases = [*range(11)]
+    assert turns.part(cases, "ext") == cases
+    monkeypatch.setenv("XDPCTL_SHARED", "")
+    assert turns.part(cases[:3], "ext") == cases[:3]
+    parts = []
+    for turn in range(7):
+        at(monkeypatch, turn)
+        parts.append(turns.part(cases, "ext"))
+    assert {one for some in parts for one in some} == {*cases}
+    assert {len(one) for one in parts} == {2, 3}
+
+
 def test_more_guests_than_run_at_once_leave_each_other_their_parts() -> None:
     """The first ones would run everything. What one's kernel lacks, a later one takes."""
     guests = [Place("", number, 5, NATIVE, 2) for number in range(5)]
@@ -97,11 +125,24 @@ def test_a_sweep_comes_to_all_its_cases_in_all_phases(
     monkeypatch.setenv("XDPCTL_SHARED", "")
     for number in range(turns.FUSED):
         reached = set()
-        for turn in range(turns.FUSED * turns.CASES * turns.PHASES):
+        for turn in range(turns.FUSED * turns.CASES * (turns.PHASES + 1)):
             at(monkeypatch, turn)
             if turns.has_turn(replace(test, number=number), GUESTS[0]):
                 reached.add((turns.case(test.kind), turns.phase()))
         assert len(reached) == turns.CASES * turns.PHASES
+
+
+@pytest.mark.parametrize("test", [EXT, replace(EXT, one_guest=True), FUSED])
+def test_each_case_of_a_sweep_comes_to_both_guests(
+    monkeypatch: pytest.MonkeyPatch, test: Traits
+) -> None:
+    reached = set()
+    for turn in range(4 * turns.FUSED * turns.CASES):
+        at(monkeypatch, turn)
+        for guest, place in enumerate(GUESTS):
+            if turns.has_turn(test, place) and turns.rank(test, place) == 1:
+                reached.add((guest, turns.case(test.kind)))
+    assert len(reached) == 2 * turns.CASES
 
 
 def test_the_order_in_which_guests_begin() -> None:
