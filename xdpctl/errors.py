@@ -7,9 +7,10 @@ xdpctl(8); a test compares that list with this module.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class XdpctlError(Exception):
@@ -213,6 +214,19 @@ class KernelError(OSError):
     def __str__(self) -> str:
         name = errno.errorcode.get(self.errno or 0, str(self.errno))
         return f"{self.call}: {self.strerror} ({name})"
+
+
+@contextlib.contextmanager
+def unless_short() -> Iterator[None]:
+    """Take what the system refuses for an answer, but not a want of memory or descriptors.
+
+    That says nothing of what was asked: taken for "it is not there", it would change what is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _REMEDIES:
+            raise
 
 
 def explained(error: OSError) -> XdpctlError:

@@ -358,7 +358,8 @@ class Desk:
         outcome = self.outcome(case)
         expected = {0, *(codes if case.cut else ())} if outcome == "after" else {*codes}
         if outcome == "wrong" or code not in expected:
-            self.complain(case, where, f"exit code {code}, and the chain is {outcome}")
+            runs = f": {self.now}, before {self.before}" if outcome == "wrong" else ""
+            self.complain(case, where, f"exit code {code}, and the chain is {outcome}{runs}")
         left = outcome != "wrong" and self.left(case, outcome, where)
         if left and not (refused and outcome == "after") and not (case.cut and code):
             self.complain(case, where, f"exit code {code}, {outcome}, and left {sorted(left)}")

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import net, oracle
-from tests.kernel.conftest import Objects, one_guest
+from tests.kernel import crash, net, oracle
+from tests.kernel.conftest import Objects, kinds, needs, one_guest
 from tests.kernel.test_bad_input import unchanged
+from tests.kernel.test_crash import ERRORS
 from tests.kernel.test_packets import Traffic, often
 from tests.kernel.test_trial import record
 from tests.kernel.tool import Tool
+from xdpctl.cli.run import run
 
 pytestmark = one_guest
 
@@ -277,3 +279,24 @@ def test_a_vacant_slot_is_closed(tool: Tool, veth: net.Veth, file: Files) -> Non
     if not oracle.lacks("ext"):
         said = tool("apply", veth.dev, path, "--root", other, "--json").json
         assert (said["plan"]["flip"], said["plan"]["kind"]) == ("update", other)
+
+
+@needs("no_guest")
+@kinds("fused")  # what is there is asked for in the same way
+@pytest.mark.skipif(not crash.CAN_FAIL, reason="missing: how this machine's registers are set")
+def test_want_of_memory_is_no_difference(tool: Tool, veth: net.Veth, file: Files) -> None:
+    """Each call of an apply that has nothing to do is refused once: it does nothing still."""
+    words = ["apply", veth.dev, str(file(CHAIN))]
+    tool(*words)
+    before = oracle.xdp_prog_id(veth.ifindex), tool.chain(veth.ifindex)
+    codes: list[int] = []
+    while True:
+        with crash.Stepped(lambda: run(words)) as child:
+            if not child.run_to_call(ERRORS, len(codes) + 1):
+                break
+            where = f"{child.where} {len(codes)}"
+            child.fail(ERRORS[child.call])
+            codes.append(child.finish())
+        assert (oracle.xdp_prog_id(veth.ifindex), tool.chain(veth.ifindex)) == before, where
+    print(f"{len(codes)} calls refused: exit codes {codes}")
+    assert {0, 1} <= {*codes}

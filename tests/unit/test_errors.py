@@ -56,3 +56,15 @@ def test_a_kernel_error_as_an_error_of_the_command() -> None:
         error = errors.KernelError("bpf_prog_load", errno.ENOMEM, log).explained()
         assert type(error) is errors.XdpctlError
         assert (error.what, error.why) == ("a kernel call failed: bpf_prog_load", why)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EPERM, errno.EINVAL])
+def test_a_refusal_is_an_answer(code: int) -> None:
+    with errors.unless_short():
+        raise errors.KernelError("bpf_prog_get_fd_by_id", code)
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN])
+def test_a_want_of_something_is_none(code: int) -> None:
+    with pytest.raises(OSError, match=errno.errorcode[code]), errors.unless_short():
+        raise errors.KernelError("bpf_prog_get_fd_by_id", code)

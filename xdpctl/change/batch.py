@@ -130,10 +130,11 @@ class Batch:
             for _commit, lock in waiting:
                 locks.push(lock)
             before = time.perf_counter()
-            elsewhere: Elsewhere = []
+            elsewhere: Elsewhere | None = None
             if any(commit.state.root for commit, _lock in waiting):
                 libc.grace_period()
-                elsewhere = [*links_elsewhere(waiting[0][0].bpffs)]
+                with contextlib.suppress(OSError):  # each looks itself then, and tells what fails
+                    elsewhere = [*links_elsewhere(waiting[0][0].bpffs)]
             waited = time.perf_counter() - before
             for commit, lock in waiting:
                 commit.finish(waited, elsewhere)

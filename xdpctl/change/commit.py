@@ -286,11 +286,11 @@ class Commit:
             for key in self.made.noted if self.made else ():
                 paths.forget_made(key)
 
-    def finish(self, waited: float, elsewhere: Elsewhere) -> None:
+    def finish(self, waited: float, elsewhere: Elsewhere | None) -> None:
         """Step 7: who holds the members holds them on Y; the old links and X go.
 
         A grace period is over if there is an X, after the seconds that it took. `elsewhere` was
-        looked for since the flip.
+        looked for since the flip, or is still to be.
         """
         old = self.state.root
         places = self.made.places if self.made else {}

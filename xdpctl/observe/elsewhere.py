@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..bpffs import homes
 from ..bpffs.mount import Bpffs
-from ..errors import KernelError
+from ..errors import KernelError, unless_short
 from ..host import interfaces
 from ..host.interfaces import Interface
 from ..kernel import libbpf, netlink, records
@@ -19,7 +19,7 @@ from ..kernel.link import Link
 def links_elsewhere(bpffs: Bpffs) -> Iterator[tuple[str, records.LinkInfo]]:
     """The EXT links that others pinned in the bpffs, each with its path."""
     for path in bpffs.pins_elsewhere():
-        with contextlib.suppress(KernelError, OSError), Link.pinned(path) as found:
+        with unless_short(), Link.pinned(path) as found:
             if found.is_of("link") and (info := found.info).is_ext:
                 yield path, info
 

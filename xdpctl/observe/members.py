@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from ..errors import KernelError
+from ..errors import unless_short
 from ..kernel import libbpf, maps, records, uapi
 from ..kernel.btf import Btf
 from ..kernel.maps import Map
@@ -62,7 +60,7 @@ def member_of(config: Config, slot: int, program_id: int, array_id: int = 0) -> 
 def _full_name(fd: int, info: records.ProgInfo) -> str:
     """A program's name as its author wrote it: the kernel keeps 15 characters, BTF all of them."""
     if len(info.name) == 15 and info.btf_id:
-        with contextlib.suppress(KernelError), Btf.from_kernel(info.btf_id) as btf:
+        with unless_short(), Btf.from_kernel(info.btf_id) as btf:
             function = libbpf.prog_main_function(fd)
             name = btf.name(function) if function else ""
             if name.startswith(info.name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from ..errors import KernelError, UnsupportedError
+from ..errors import KernelError, UnsupportedError, unless_short
 from ..kernel import asm
 from ..kernel.btf import BTF_KIND_FUNC, Btf
 from ..kernel.object import Object, ObjectProgram
@@ -47,11 +47,9 @@ def asks_device(parsed: Object) -> bool:
     named = [*_named(parsed.btf)] if parsed.btf else []
     if not named:
         return False
-    try:
-        with Btf.of_kernel() as kernel:
-            return any(kernel.find(name, BTF_KIND_FUNC) for name in named)
-    except KernelError:
-        return False
+    with unless_short(), Btf.of_kernel() as kernel:
+        return any(kernel.find(name, BTF_KIND_FUNC) for name in named)
+    return False
 
 
 def may_ask(program: ObjectProgram) -> bool:

@@ -11,7 +11,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
-from ..errors import KernelError, UnsupportedError
+from ..errors import UnsupportedError, unless_short
 from ..kernel import asm, libbpf, records, uapi
 from ..kernel.object import Object, ObjectProgram
 from ..kernel.program import Program, kept_record
@@ -34,12 +34,10 @@ def is_loaded(program_id: int, recipe: Recipe) -> bool:
     """Whether a program was loaded from the same bytes in the same way as a recipe says."""
     if not recipe.digest:
         return False
-    try:
-        with Program.by_id(program_id) as running:
-            found = of(running.info)
-    except KernelError:
-        return False  # it is gone: the change will see that
-    return found is not None and found.recipe == recipe
+    with unless_short(), Program.by_id(program_id) as running:
+        found = of(running.info)
+        return found is not None and found.recipe == recipe
+    return False  # it is gone: the change will see that
 
 
 def load_ext(image: Image, name: str, root_fd: int, function: int) -> Program:

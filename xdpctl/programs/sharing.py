@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 
-from ..errors import KernelError
+from ..errors import KernelError, unless_short
 from ..kernel import libbpf, maps, records, uapi
 from ..kernel.object import Object, ObjectMap
 from ..model.source import Image, Source
@@ -35,18 +35,16 @@ def shape_in_kernel(own: ObjectMap, shape: records.MapShape) -> records.MapShape
     entries of some LRU maps. So a map is made to look at, and not kept.
     """
     inner = own.inner
-    try:
-        with contextlib.ExitStack() as closing:
+    with unless_short(), contextlib.ExitStack() as closing:
 
-            def make(one: records.MapShape, inner_fd: int = 0) -> int:
-                fd = maps.create(one, inner_fd)
-                closing.callback(os.close, fd)
-                return fd
+        def make(one: records.MapShape, inner_fd: int = 0) -> int:
+            fd = maps.create(one, inner_fd)
+            closing.callback(os.close, fd)
+            return fd
 
-            fd = make(shape, make(inner.shape) if inner else 0)
-            return libbpf.map_info(fd).shape
-    except KernelError:
-        return shape  # a type that wants more than a shape: it is compared as it was asked for
+        fd = make(shape, make(inner.shape) if inner else 0)
+        return libbpf.map_info(fd).shape
+    return shape  # a type that wants more than a shape: it is compared as it was asked for
 
 
 def difference(own: ObjectMap, theirs: records.MapInfo, *, of_any_size: bool = False) -> str:
