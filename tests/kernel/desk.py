@@ -157,10 +157,9 @@ class Desk:
         self.confirm()
         # A transaction without a command records no chain of before; those of commands are many.
         # What was kept of them by pins goes with it.
-        for what in ("was", "kept", "went"):
-            for record in self.tool.bpffs.glob(f"xdp/xdpctl-*/{what}-*"):
-                record.unlink()
+        self._forget("was", "kept", "went")
         transact(self.bpffs, self.interface, lambda _state: Chain(tuple(members), rules))
+        self._forget("went")  # of a change whose clean-up the transaction or its watchdog has done
         if case.cut:
             with crash.adopting():
                 os.waitpid(crash.spawn(lambda: self._cut(case)), 0)
@@ -168,6 +167,11 @@ class Desk:
         elif case.first:
             self.tool(*self._words(case.first))
         self.look()
+
+    def _forget(self, *records: str) -> None:
+        for what in records:
+            for record in self.tool.bpffs.glob(f"xdp/xdpctl-*/{what}-*"):
+                record.unlink(missing_ok=True)
 
     def confirm(self) -> None:
         """Nothing waits any more, and no watchdog with it."""

@@ -144,17 +144,18 @@ def interrupt(desk: Desk, case: Case, count: int | None, kinds: list[Kind]) -> N
     for turn, point in enumerate(points):
         name, first, second, later = kinds[turn % len(kinds)]
         with crash.Stepped(desk.action(case)) as child:
-            if not child.run_to(point):
-                desk.prepare(case)
-                continue
-            where = f"{name}, {child.where}"
-            child.send(first)
-            if later:
-                child.run_to(point + choice.randint(1, 12))
-                where += f", again at {child.where}"
-            if second and child.code is None:
-                child.send(second)
-            code = child.finish()
+            if reached := child.run_to(point):
+                where = f"{name}, {child.where}"
+                child.send(first)
+                if later:
+                    child.run_to(point + choice.randint(1, 12))
+                    where += f", again at {child.where}"
+                if second and child.code is None:
+                    child.send(second)
+                code = child.finish()
+        if not reached:  # out of the block, which would wait for the watchdog of a confirmation
+            desk.prepare(case)
+            continue
         codes = {128 + first, 128 + second} if second else {128 + first}
         sums[desk.judge_end(case, where, code, codes)] += 1
     print(f"{case.name}: {total} boundaries, signals at {len(points)}: {dict(sums)}")
@@ -191,11 +192,12 @@ def refuse(desk: Desk, case: Case, count: int | None) -> None:
     points = spread(total, count)
     for point in points:
         with crash.Stepped(desk.action(case)) as child:
-            if not child.run_to_call(ERRORS, point):
-                desk.prepare(case)
-                continue
-            where = f"{errno.errorcode[ERRORS[child.call]]}, {child.where}"
-            child.fail(ERRORS[child.call])
-            code = child.finish()
+            if reached := child.run_to_call(ERRORS, point):
+                where = f"{errno.errorcode[ERRORS[child.call]]}, {child.where}"
+                child.fail(ERRORS[child.call])
+                code = child.finish()
+        if not reached:
+            desk.prepare(case)
+            continue
         sums[desk.judge_end(case, where, code, range(1, 71), refused=True)] += 1
     print(f"{case.name}: {total} calls that may fail, {len(points)} made to: {dict(sums)}")
