@@ -218,14 +218,14 @@ class KernelError(OSError):
 
 @contextlib.contextmanager
 def unless_short() -> Iterator[None]:
-    """Take what the system refuses for an answer, but not a want of memory or descriptors.
+    """Take what the kernel refuses for an answer, but not a want of memory or descriptors.
 
     That says nothing of what was asked: taken for "it is not there", it would change what is.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in _REMEDIES:
+    except KernelError as error:
+        if error.is_shortage():
             raise
 
 

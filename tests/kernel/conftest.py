@@ -124,7 +124,7 @@ def _claimed(item: pytest.Item) -> bool:
     if place is None or _traits(item).every_kernel:
         return True
     try:
-        os.mkdir(os.path.join(place.shared, turns.digest(item)))
+        os.mkdir(os.path.join(place.shared, turns.digest(item.nodeid)))
     except FileExistsError:
         return False
     return True

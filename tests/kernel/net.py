@@ -124,7 +124,8 @@ class Veth:
         stem = f"xt{os.getpid() % 10000}v{next(_numbers)}"
         self.dev, self.peer = name or f"{stem}a", f"{stem}b"
         try:
-            with _without_ipv6():
+            # Without IPv6: the kernel's own packets stay off them.
+            with sysctl("net/ipv6/conf/default/disable_ipv6", "1"):
                 rtnl.add_veth(self.dev, self.peer, ifindex=ifindex, queues=queues)
                 for one, mac in ((self.dev, DEV_MAC), (self.peer, PEER_MAC)):
                     rtnl.set_up(one, mac, mtu, quiet=True)
@@ -166,13 +167,13 @@ def link_facts(name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _without_ipv6() -> Iterator[None]:
-    """Keep the kernel's own packets off the interfaces that are made meanwhile."""
-    switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+def sysctl(name: str, value: str) -> Iterator[None]:
+    """Give what /proc/sys has by this name another value meanwhile, if there is such a thing."""
+    switch = Path("/proc/sys") / name
     before = switch.read_text() if switch.exists() else None
     try:
         if before is not None:
-            switch.write_text("1")
+            switch.write_text(value)
         yield
     finally:
         if before is not None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
-from tests.kernel import rtnl
+from tests.kernel import net, rtnl
 
 _T = TypeVar("_T")
 
@@ -58,27 +58,12 @@ _libc.syscall.restype = ctypes.c_long
 def mount(kind: str, path: Path, options: str) -> None:
     """mount(2) of a virtual file system; a process of mount(8) is dear in an emulated guest."""
     words = kind.encode(), os.fsencode(path), kind.encode(), ctypes.c_ulong(0), options.encode()
-    with _without_modprobe():
+    # Each mount of a bpffs makes the kernel start modprobe for bpf_preload (kernel/bpf/inode.c),
+    # which Debian does not have: a tenth of a second in a guest. "" starts nothing.
+    guest = not lacks("own_machine")
+    with net.sysctl("kernel/modprobe", "\n") if guest else contextlib.nullcontext():
         if _libc.mount(*words):
             raise OSError(ctypes.get_errno(), f"mount {path}")
-
-
-@contextlib.contextmanager
-def _without_modprobe() -> Iterator[None]:
-    """In a guest, keep the kernel from asking for a module.
-
-    Each mount of a bpffs asks for bpf_preload (kernel/bpf/inode.c), which Debian does not have: a
-    tenth of a second there.
-    """
-    switch = Path("/proc/sys/kernel/modprobe")
-    before = "" if lacks("own_machine") else switch.read_text()
-    try:
-        if before:
-            switch.write_text("\n")
-        yield
-    finally:
-        if before:
-            switch.write_text(before)
 
 
 def unmount(path: Path) -> None:

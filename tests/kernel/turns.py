@@ -96,7 +96,7 @@ class Traits:
 def traits(item: pytest.Item, kind: str | None, needs: frozenset[str]) -> Traits:
     only, every = (item.get_closest_marker(name) for name in ("kinds", "every_kernel"))
     return Traits(
-        int(digest(item)[:8], 16),
+        _number(item.nodeid),
         kind,
         kind is not None and (only is None or len(only.args) > 1),
         needs,
@@ -105,8 +105,12 @@ def traits(item: pytest.Item, kind: str | None, needs: frozenset[str]) -> Traits
     )
 
 
-def digest(item: pytest.Item) -> str:
-    return hashlib.sha256(item.nodeid.encode()).hexdigest()[:32]
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _number(name: str) -> int:
+    return int(digest(name)[:8], 16)
 
 
 def period(test: Traits, place: Place) -> int:
@@ -131,7 +135,7 @@ def is_the_one(item: pytest.Item, fixture: str, count: int) -> bool:
     if "XDPCTL_QUICK" not in os.environ:
         return True
     test: Any = item
-    number = int(hashlib.sha256(test.originalname.encode()).hexdigest()[:8], 16)
+    number = _number(test.originalname)
     return bool((number + TURN) % count == test.callspec.indices[fixture])
 
 

@@ -17,7 +17,7 @@ def test_each_kind_is_known_everywhere() -> None:
     assert all(root_kind(one).name == one for one in TRAITS)
 
 
-def test_what_is_asked_for_is_a_root_kind_a_chain() -> None:
+def test_what_is_asked_for_is_a_kind_of_a_chain() -> None:
     assert {kind for kind in CHOICES if kind != "auto"} == NAMES - {OFFLOADED}
     assert TRAITS[FIRST].instead in NAMES - {FIRST, OFFLOADED}
 
